@@ -1,0 +1,81 @@
+# Everything runs in environments that are set up on first use: .venv-base holds what tagging
+# needs, .venv all that development needs. Both are renewed when what they were made from changes.
+#
+#   make test PYTHON=python3.12       another Python, for an environment not yet there
+#   make test ARGS='-k stream -x'     more arguments for pytest
+PYTHON ?= python3
+WORKERS ?= auto
+ARGS ?=
+
+BASE := .venv-base
+DEV := .venv
+PINS := pyproject.toml $(wildcard constraints/*.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format lock bench clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BASE)/.ready ## tag a short clip, with nothing installed but what tagging needs
+	@$(BASE)/bin/python infer.py --random_weights -m SAT_T_2s -k 3 tests/golden/clip.wav
+
+test: $(DEV)/.ready ## run the tests, but for those marked slow
+	$(DEV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-all: $(DEV)/.ready ## run all tests
+	$(DEV)/bin/python -m pytest -n $(WORKERS) -m "" $(ARGS)
+
+lint: $(DEV)/.ready ## check style, formatting and types
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+	$(DEV)/bin/mypy
+
+format: $(DEV)/.ready ## mend style and formatting where ruff can
+	$(DEV)/bin/ruff check --fix
+	$(DEV)/bin/ruff format
+
+bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
+	$(DEV)/bin/python benchmarks/stream_step.py $(ARGS)
+
+clean: ## remove caches and builds
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environments too
+	rm -rf $(BASE) $(DEV) .venv-lock
+
+# $(call new_venv,FOLDER): makes the virtual environment, unless a working one is there.
+define new_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+"make: Python 3.11 or newer is needed, and '$(PYTHON)' is not; try: make PYTHON=python3.12" \
+>&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+"make: '$(PYTHON)' cannot make environments; on Debian or Ubuntu: apt-get install python3-venv" \
+>&2; exit 1; }
+@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+endef
+
+# $(call install,FOLDER,WHAT): pip compiles to bytecode as it installs, whatever
+# PYTHONDONTWRITEBYTECODE says, so that every later start is quick. A Python without a constraints
+# file gets the newest versions that pyproject.toml allows.
+define install
+@echo "Setting up $(1), this once; it can take some minutes ..." >&2
+@pins=constraints/py$$($(1)/bin/python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt; \
+$(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --compile \
+$$(test -f $$pins && echo "--constraint $$pins") --editable '$(2)'
+@touch $(1)/.ready
+endef
+
+$(BASE)/.ready: $(PINS)
+	$(call new_venv,$(BASE))
+	$(call install,$(BASE),.)
+
+$(DEV)/.ready: $(PINS)
+	$(call new_venv,$(DEV))
+	$(call install,$(DEV),.[dev])
+
+lock: ## resolve this Python's constraints file anew, to the newest versions allowed
+	$(call new_venv,.venv-lock)
+	@.venv-lock/bin/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade pip
+	.venv-lock/bin/python constraints/lock.py

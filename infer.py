@@ -1,0 +1,137 @@
+"""Tags recordings and live sound from the command line.
+
+python infer.py street.wav
+python infer.py -m SAT_T_1s -c 1.0 -k 5 *.flac
+ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | python infer.py -
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from sat_jax.errors import SatError
+
+FAILED, WRONG_FLAGS = 1, 2
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    "SAT_T_2s",
+    "A model's name, a checkpoint folder, or a .pt or .safetensors file.",
+    short_name="m",
+)
+_K = flags.DEFINE_integer("k", 3, "How many tags of a chunk are shown at most.", lower_bound=1)
+_CHUNK = flags.DEFINE_float(
+    "chunk",
+    None,
+    "Seconds the model hears at a time, at least 0.16; its own length by default.",
+    short_name="c",
+    lower_bound=0.16,
+)
+_MODE = flags.DEFINE_enum(
+    "mode", "stream", ["stream", "clip"], "Answer chunk by chunk, or once for a whole recording."
+)
+_AGGREGATE = flags.DEFINE_enum(
+    "aggregate", "mean", ["mean", "max", "last"], "Clip mode: how its pieces become one answer."
+)
+_PAD_LAST = flags.DEFINE_bool(
+    "pad_last", None, "Pad a shorter last piece of a spectrogram instead of dropping it."
+)
+_WARMUP = flags.DEFINE_enum(
+    "warmup", "silence", ["silence", "none"], "What the model remembers at the start."
+)
+_FRAMING = flags.DEFINE_enum(
+    "framing",
+    "chunk",
+    ["chunk", "seamless"],
+    "A spectrogram for each chunk, as published, or one that runs on across chunks.",
+)
+_DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16"], "Precision of the computation; the model's by default."
+)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", None, "Show only tags at least this probable.", lower_bound=0.0, upper_bound=1.0
+)
+_FORMAT = flags.DEFINE_enum(
+    "format", "text", ["text", "jsonl", "csv", "srt", "audacity"], "Layout of the tags."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "File for the tags instead of standard output.")
+_SCORES_OUT = flags.DEFINE_string("scores_out", None, "Folder for all scores, as NAME.npz.")
+_PLOT = flags.DEFINE_string("plot", None, "Picture of spectrogram and tags: .png, .pdf or .svg.")
+_CHANNEL = flags.DEFINE_integer(
+    "channel",
+    None,
+    "Hear only this channel, counted from 0, instead of the mean of all.",
+    lower_bound=0,
+)
+_STDIN_RATE = flags.DEFINE_integer(
+    "stdin_rate", 16_000, "Samples per second of 16-bit PCM on standard input (-)."
+)
+_STDIN_CHANNELS = flags.DEFINE_integer(
+    "stdin_channels", 1, "Interleaved channels of standard input (-).", lower_bound=1
+)
+_RANDOM_WEIGHTS = flags.DEFINE_bool(
+    "random_weights", False, "Use random weights for the named model, to try the program."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Tags the recordings named in argv[1:]."""
+    # JAX tells at this level which accelerators it did not find.
+    logging.set_verbosity(logging.WARNING)
+    # Imported late: a wrong flag or --help should be answered at once.
+    from sat_jax.cache_dir import keep_compiled_programs
+    from sat_jax.tag_recordings import TaggingOptions, check_options, tag_recordings
+    from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
+
+    # To the type checker absl's enums are any strings.
+    options = TaggingOptions(
+        mode=_MODE.value,  # type: ignore[arg-type]
+        aggregation=_AGGREGATE.value,  # type: ignore[arg-type]
+        warmup=_WARMUP.value,  # type: ignore[arg-type]
+        k=_K.value,
+        threshold=_THRESHOLD.value,
+        format_name=_FORMAT.value,
+        output=_OUTPUT.value,
+        scores_out=_SCORES_OUT.value,
+        plot=_PLOT.value,
+        channel=_CHANNEL.value,
+        stdin_rate=_STDIN_RATE.value,
+        stdin_channels=_STDIN_CHANNELS.value,
+    )
+    try:
+        check_options(options, argv[1:])
+        keep_compiled_programs()
+        if _RANDOM_WEIGHTS.value:
+            print(f"{_MODEL.value} with random weights: its tags mean nothing.", flush=True)
+        load = random_checkpoint if _RANDOM_WEIGHTS.value else find_checkpoint
+        tagger = Tagger(
+            load(_MODEL.value),
+            chunk_seconds=_CHUNK.value,
+            framing=_FRAMING.value,  # type: ignore[arg-type]
+            pad_last=_PAD_LAST.value,
+            dtype=_DTYPE.value,  # type: ignore[arg-type]
+        )
+        failed = tag_recordings(tagger, argv[1:], options, report=_report)
+    except SatError as error:
+        _report(error)
+        failed = 1
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(FAILED if failed else 0)
+
+
+def _report(error: SatError) -> None:
+    print(f"infer.py: {error}", file=sys.stderr, flush=True)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"infer.py: {error}; see infer.py --help", file=sys.stderr)
+        sys.exit(WRONG_FLAGS)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,9 @@
+"""Sound files and pipes as blocks of mono samples at the model's rate (floor 0).
+
+Everything is read forwards, block by block, in memory that does not grow with the length.
+"""
+
+from sat_jax.audio.files import duration_seconds, read_blocks
+from sat_jax.audio.pcm import read_pcm_blocks
+
+__all__ = ["duration_seconds", "read_blocks", "read_pcm_blocks"]

@@ -1,0 +1,111 @@
+"""From interleaved blocks at any rate to checked mono blocks at the wanted rate (floor 0)."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import soxr
+
+from sat_jax.errors import SatError
+
+MIN_RATE = 1_000
+MAX_RATE = 768_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """What blocks of samples came from.
+
+    Attributes:
+      name: the file's path, or other words for errors to begin with.
+      rate: samples per second and channel.
+      channels: samples per frame.
+    """
+
+    name: str
+    rate: int
+    channels: int
+
+
+def mono_blocks(
+    blocks: Iterable[np.ndarray], source: Source, *, sample_rate: int, channel: int | None
+) -> Iterator[np.ndarray]:
+    """Mixes down, checks and resamples; the result does not depend on where blocks are cut.
+
+    Args:
+      blocks: float32 [s, channels] at `source.rate`.
+      source: where the blocks come from.
+      sample_rate: samples per second of the result; blocks already at this rate pass unfiltered.
+      channel: the one to keep, from 0; None for the mean of all.
+
+    Yields:
+      float32 [s], never empty.
+
+    Raises:
+      SatError: the rate, the channel count or `channel` is out of range, a sample is NaN or
+        Inf, or there is no sample at all.
+    """
+    _check_source(source, channel)
+    mono = _finite(_mixed(blocks, channel), source)
+    empty = True
+    for block in _resampled(mono, source.rate, sample_rate):
+        empty = False
+        yield block
+    if empty:
+        raise SatError(f"{source.name}: holds no audio: give a longer recording")
+
+
+def _check_source(source: Source, channel: int | None) -> None:
+    if not MIN_RATE <= source.rate <= MAX_RATE:
+        raise SatError(
+            f"{source.name}: a sample rate of {source.rate} Hz is outside {MIN_RATE} to {MAX_RATE} "
+            "Hz: correct the rate, or resample the audio"
+        )
+    if source.channels < 1:
+        raise SatError(f"{source.name}: has {source.channels} channels: at least 1 is needed")
+    if channel is not None and not 0 <= channel < source.channels:
+        raise SatError(
+            f"{source.name}: has no channel {channel}: it has {source.channels}, counted from 0 "
+            f"to {source.channels - 1}"
+        )
+
+
+def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if block.shape[1] == 1:
+            yield block[:, 0]
+        elif channel is not None:
+            yield np.ascontiguousarray(block[:, channel])
+        else:
+            # In float32 the order of the sum, and so its rounding, depends on the block's size.
+            yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def _finite(blocks: Iterable[np.ndarray], source: Source) -> Iterator[np.ndarray]:
+    position = 0
+    for block in blocks:
+        finite = np.isfinite(block)
+        if not finite.all():
+            seconds = (position + int(np.argmin(finite))) / source.rate
+            raise SatError(
+                f"{source.name}: the sample at {seconds:.3f} s is NaN or Inf: repair the file or "
+                "leave it out"
+            )
+        position += len(block)
+        yield block
+
+
+def _resampled(
+    blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int
+) -> Iterator[np.ndarray]:
+    if source_rate == sample_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        resampled = resampler.resample_chunk(block)
+        if resampled.size:
+            yield resampled
+    rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if rest.size:
+        yield rest

@@ -1,0 +1,130 @@
+"""Models on disk; the only file that knows orbax (floor 4).
+
+A checkpoint is a folder::
+
+    DIR/model/    JSON: format, config, labels, where the weights came from
+    DIR/weights/  the variable tree, float32
+
+It describes itself: nothing else is needed to load it.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
+from sat_jax.errors import SatError
+
+FORMAT = 1
+"""Number of the layout above; raised when older programs could no longer read it."""
+
+_KINDS: dict[str, type[AnyConfig]] = {"transformer": ModelConfig, "mae": MaeConfig}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model with all that is needed to use it.
+
+    Attributes:
+      config: what it is made of.
+      variables: {"params": …, "batch_stats": …}, arrays.
+      labels: names of its classes, in output order; empty for an autoencoder.
+      source: where the weights came from, for people.
+    """
+
+    config: AnyConfig
+    variables: Any
+    labels: tuple[str, ...]
+    source: str = ""
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint folder, whole or not at all.
+
+    Raises:
+      SatError: the folder exists, or can't be written.
+    """
+    import orbax.checkpoint as ocp
+
+    path = Path(folder).resolve()
+    if path.exists():
+        raise SatError(f"{folder} exists: choose another folder, or remove it first")
+    kind = next(name for name, cls in _KINDS.items() if isinstance(checkpoint.config, cls))
+    model = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": checkpoint.config.to_dict(),
+        "labels": list(checkpoint.labels),
+        "source": checkpoint.source,
+    }
+    items = ocp.args.Composite(
+        weights=ocp.args.PyTreeSave(checkpoint.variables),  # type: ignore[call-arg]
+        model=ocp.args.JsonSave(model),  # type: ignore[call-arg]
+    )
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=items)
+    except OSError as error:
+        raise SatError(f"{folder} can't be written: {error}") from error
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """Whether a path looks like a folder that `save_checkpoint` wrote."""
+    return (Path(folder) / "model").is_dir() and (Path(folder) / "weights").is_dir()
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a checkpoint folder.
+
+    Raises:
+      SatError: it is no checkpoint, is damaged, or was written by a newer program.
+    """
+    path = Path(folder).resolve()
+    if not is_checkpoint(path):
+        raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/")
+    model = _read_model(path, folder)
+    kind = _KINDS.get(model["kind"])
+    if model["format"] != FORMAT or kind is None:
+        raise SatError(
+            f"{folder} has checkpoint format {model['format']} ({model['kind']}), this program "
+            f"reads format {FORMAT}: upgrade sat-jax"
+        )
+    return Checkpoint(
+        config=kind.from_dict(model["config"]),
+        variables=_read_weights(path, folder),
+        labels=tuple(model["labels"]),
+        source=model["source"],
+    )
+
+
+def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
+    try:
+        # Read without orbax, so that a folder can be looked at before orbax is imported.
+        model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
+        return {key: model[key] for key in ("format", "kind", "config", "labels", "source")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
+
+
+def _read_weights(path: Path, folder: str | Path) -> Any:
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    # NumPy arrays load wherever the program runs, whatever devices wrote them.
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    try:
+        handler = ocp.CompositeCheckpointHandler(
+            weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
+        )
+        with ocp.Checkpointer(handler) as checkpointer:
+            tree = checkpointer.metadata(path).item_metadata["weights"].tree
+            how = jax.tree.map(lambda _: as_numpy, tree)
+            items = ocp.args.Composite(
+                weights=ocp.args.PyTreeRestore(restore_args=how)  # type: ignore[call-arg]
+            )
+            return checkpointer.restore(path, args=items)["weights"]
+    except Exception as error:  # orbax and its store raise many kinds for damaged files.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SatError(f"{folder} is damaged: its weights can't be read: {reason}") from error

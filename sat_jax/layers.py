@@ -1,0 +1,167 @@
+"""Transformer layers as thin Linen modules (floor 1)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sat_jax.attention import attend, attention_weights, split_heads
+from sat_jax.cache import KVPast, Past, TokenPast, append_past
+from sat_jax.config import PATCH_SIZE, ModelConfig
+
+INIT = nn.initializers.truncated_normal(0.02)
+POSITION_INIT = nn.initializers.normal(0.02)
+CLS_INIT = nn.initializers.normal(1e-6)
+BLOCK_EPSILON = 1e-6
+HEAD_EPSILON = 1e-5
+
+
+def dense(features: int, dtype: str, name: str | None = None) -> nn.Dense:
+    """A linear layer with the published initialisation."""
+    return nn.Dense(features, dtype=jnp.dtype(dtype), kernel_init=INIT, name=name)
+
+
+def layer_norm(epsilon: float, dtype: str, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm; statistics are float32 whatever the compute type."""
+    return nn.LayerNorm(epsilon=epsilon, dtype=jnp.dtype(dtype), use_fast_variance=False, name=name)
+
+
+def patches(log_mel: jax.Array) -> jax.Array:
+    """Cuts spectrograms into 16 x 16 patches; leftover frames are dropped.
+
+    Args:
+      log_mel: [b, 16 f, t'].
+
+    Returns:
+      [b, f, t, 256] with t = t' // 16; inside a patch values run mel bin by mel bin.
+    """
+    batch, bins, frames = log_mel.shape
+    columns = frames // PATCH_SIZE
+    grid = log_mel[..., : columns * PATCH_SIZE].reshape(
+        batch, bins // PATCH_SIZE, PATCH_SIZE, columns, PATCH_SIZE
+    )
+    return grid.transpose(0, 1, 3, 2, 4).reshape(
+        batch, bins // PATCH_SIZE, columns, PATCH_SIZE * PATCH_SIZE
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention whose keys may reach into a past."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the projections: queries apart from keys and values, as streaming needs."""
+        width, dtype = self.config.width, self.config.dtype
+        self.to_q = dense(width, dtype)
+        self.to_kv = dense(2 * width, dtype)
+        self.proj = dense(width, dtype)
+        self.weight_dropout = nn.Dropout(self.config.attention_dropout)
+        self.dropout = nn.Dropout(self.config.dropout)
+
+    def __call__(
+        self, x: jax.Array, kv: jax.Array, *, key_is_real: jax.Array | None, train: bool
+    ) -> jax.Array:
+        """Attends from x to the projected keys and values.
+
+        Args:
+          x: [b, n, d], normalised tokens that ask.
+          kv: [b, m, 2 d], keys then values, from `to_kv`.
+          key_is_real: bool [b, m] or None, see `attention_weights`.
+          train: whether dropout acts.
+
+        Returns:
+          [b, n, d].
+        """
+        key, value = (split_heads(part) for part in jnp.split(kv, 2, axis=-1))
+        weights = attention_weights(split_heads(self.to_q(x)), key, key_is_real)
+        weights = self.weight_dropout(weights, deterministic=not train)
+        return self.dropout(self.proj(attend(weights, value)), deterministic=not train)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[b, n, d] -> [b, n, d]."""
+        config = self.config
+        dropout = nn.Dropout(config.dropout, deterministic=not train)
+        x = dense(int(config.width * config.mlp_ratio), config.dtype, "fc1")(x)
+        x = dropout(nn.gelu(x, approximate=False))
+        return dropout(dense(config.width, config.dtype, "fc2")(x))
+
+
+class LayerScale(nn.Module):
+    """A learned gain per feature, or nothing where the config asks for none."""
+
+    initial: float | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, n, d] -> [b, n, d]."""
+        if self.initial is None:
+            return x
+        gamma = self.param("gamma", nn.initializers.constant(self.initial), x.shape[-1:])
+        return x * gamma.astype(x.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + ls1(attn(norm1(x))), then x + ls2(mlp(norm2(x)))."""
+
+    config: ModelConfig
+    drop_path: float
+
+    def setup(self) -> None:
+        """Declares the parts under their published names."""
+        config = self.config
+        self.norm1 = layer_norm(BLOCK_EPSILON, config.dtype)
+        self.attn = Attention(config)
+        self.ls1 = LayerScale(config.layer_scale)
+        self.norm2 = layer_norm(BLOCK_EPSILON, config.dtype)
+        self.mlp = Mlp(config)
+        self.ls2 = LayerScale(config.layer_scale)
+        # One draw per example, the same for all its tokens and features.
+        self.stochastic_depth = nn.Dropout(self.drop_path, broadcast_dims=(1, 2))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        past: Past | None = None,
+        key_is_real: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array, Past | None]:
+        """Runs the block on the tokens of one piece.
+
+        Args:
+          x: [b, n, d], the residual stream.
+          past: what came before, m tokens, or None.
+          key_is_real: bool [b, m + n] when there is a past: which keys may be seen.
+          train: whether dropout and stochastic depth act.
+
+        Returns:
+          The residual stream [b, n, d] and the new past, of the same form and shape as `past`.
+        """
+        normed = self.norm1(x)
+        kv = self.attn.to_kv(normed)
+        keys, past = self._with_past(x, kv, past)
+        attended = self.attn(normed, keys, key_is_real=key_is_real, train=train)
+        x = x + self.stochastic_depth(self.ls1(attended), deterministic=not train)
+        mixed = self.mlp(self.norm2(x), train=train)
+        return x + self.stochastic_depth(self.ls2(mixed), deterministic=not train), past
+
+    def _with_past(
+        self, x: jax.Array, kv: jax.Array, past: Past | None
+    ) -> tuple[jax.Array, Past | None]:
+        """Keys and values of past and piece [b, m + n, 2 d], and the past to keep."""
+        if past is None:
+            return kv, None
+        kept: Past
+        num_cls = int(self.config.pooling == "token")  # The cls token is never cached.
+        if isinstance(past, KVPast):
+            earlier, kept = past.kv, KVPast(append_past(past.kv, kv[:, num_cls:]))
+        else:
+            earlier = self.attn.to_kv(self.norm1(past.tokens))
+            kept = TokenPast(append_past(past.tokens, x[:, num_cls:]))
+        return jnp.concatenate([earlier, kv], axis=1), kept

@@ -1,0 +1,34 @@
+"""Training objectives as pure functions (floor 1)."""
+
+import jax
+import jax.numpy as jnp
+
+PATCH_EPSILON = 1e-6
+"""Added to a patch's variance, so that silence does not divide by zero."""
+
+
+def normalize_patches(patches: jax.Array) -> jax.Array:
+    """Each patch zero-mean and unit-variance (unbiased, as published): [..., 256] -> same."""
+    mean = patches.mean(-1, keepdims=True)
+    variance = patches.var(-1, keepdims=True, ddof=1)
+    return (patches - mean) / jnp.sqrt(variance + PATCH_EPSILON)
+
+
+def mae_loss(
+    prediction: jax.Array, target: jax.Array, *, mask: jax.Array, normalize_target: bool
+) -> jax.Array:
+    """Mean squared error over the hidden patches (masked autoencoders, He et al. 2022, eq. 1).
+
+    Args:
+      prediction: float32 [b, n, 256].
+      target: float32 [b, n, 256], patches of the raw dB log-mel.
+      mask: [b, n], 1 where the encoder saw nothing; at least one patch is hidden.
+      normalize_target: whether targets are normalised patch by patch.
+
+    Returns:
+      float32 scalar.
+    """
+    if normalize_target:
+        target = normalize_patches(target)
+    error = jnp.square(prediction - target).mean(-1)
+    return (error * mask).sum() / mask.sum()

@@ -1,0 +1,137 @@
+"""Whole recordings, piece by piece (floor 2)."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sat_jax.cache import Cache, CacheForm, init_cache
+from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.frontend import log_mel
+from sat_jax.models.transformer import AudioTransformer
+
+Aggregation = Literal["mean", "max", "last"]
+Variables = Any
+"""A Flax variable tree: {"params": …} and, with BatchNorm, {"batch_stats": …}."""
+
+
+def apply(model: AudioTransformer, variables: Variables, *args: Any, **kwargs: Any) -> Any:
+    """`model.apply` for calls that change no variables, which all but training are."""
+    return model.apply(variables, *args, **kwargs)
+
+
+class PiecePlan(NamedTuple):
+    """How a recording of some frames is cut into the pieces that the model takes in turn.
+
+    Attributes:
+      num_whole: whole pieces.
+      length: frames in each of them.
+      rest: frames left over that are scored too, after zero-padding; 0 when they are dropped.
+      padded: frames of that last piece, padding included.
+    """
+
+    num_whole: int
+    length: int
+    rest: int
+    padded: int
+
+
+def plan_pieces(config: ModelConfig, frames: int) -> PiecePlan:
+    """Cuts `frames` frames as published.
+
+    A streaming model takes `target_length` frames in a piece; a clip model takes up to 15 more
+    when that is all there is. A shorter last piece is dropped unless the config says
+    ``pad_last``: then a clip model's is zero-padded to full length, a streaming model's to whole
+    patches.
+    """
+    target = config.target_length
+    slack = 0 if config.is_streaming else PATCH_SIZE - 1
+    if frames <= target + slack:
+        return PiecePlan(1, frames, 0, 0)
+    count, rest = divmod(frames, target)
+    if not config.pad_last:
+        return PiecePlan(count, target, 0, 0)
+    unit = PATCH_SIZE if config.is_streaming else target
+    return PiecePlan(count, target, rest, rest + -rest % unit)
+
+
+def run_pieces(
+    model: AudioTransformer,
+    variables: Variables,
+    normalized: jax.Array,
+    cache: Cache,
+    *,
+    train: bool = False,
+    rngs: dict[str, jax.Array] | None = None,
+) -> tuple[jax.Array, Cache]:
+    """Scores the pieces of a recording in order, the cache carried from one to the next.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      normalized: [b, f, t], normalised log-mel.
+      cache: what came before the recording.
+      train: whether dropout and its like act.
+      rngs: keys for them; each piece draws its own.
+
+    Returns:
+      Scores [k, b, y] of the pieces, and the cache after the last.
+    """
+
+    def step(cache: Cache, item: tuple[jax.Array, jax.Array]) -> tuple[Cache, jax.Array]:
+        index, piece = item
+        keys = {name: jax.random.fold_in(key, index) for name, key in (rngs or {}).items()}
+        scores, cache = apply(model, variables, piece, cache, train=train, rngs=keys)
+        return cache, scores
+
+    plan = plan_pieces(model.config, normalized.shape[-1])
+    whole, rest = jnp.split(normalized, [plan.num_whole * plan.length], axis=-1)
+    if plan.num_whole == 1:  # A loop of one round only costs compile time and memory.
+        cache, first = step(cache, (jnp.zeros((), jnp.int32), whole))
+        scores = first[None]
+    else:
+        pieces = jnp.stack(jnp.split(whole, plan.num_whole, axis=-1))
+        cache, scores = jax.lax.scan(step, cache, (jnp.arange(plan.num_whole), pieces))
+    if plan.rest:
+        padded = jnp.pad(rest, ((0, 0), (0, 0), (0, plan.padded - plan.rest)))
+        cache, last = step(cache, (jnp.asarray(plan.num_whole), padded))
+        scores = jnp.concatenate([scores, last[None]])
+    return scores, cache
+
+
+def aggregate(scores: jax.Array, how: Aggregation) -> jax.Array:
+    """One answer from many pieces: [k, b, y] -> [b, y]."""
+    if how == "last":
+        return scores[-1]
+    return scores.max(0) if how == "max" else scores.mean(0)
+
+
+def normalize(model: AudioTransformer, variables: Variables, spectrogram: jax.Array) -> jax.Array:
+    """Input normalisation with the trained statistics: dB [b, f, t] -> [b, f, t]."""
+    return apply(model, variables, spectrogram, method="normalize")
+
+
+def clip_scores(
+    model: AudioTransformer,
+    variables: Variables,
+    waveform: jax.Array,
+    *,
+    aggregation: Aggregation = "mean",
+    cache_form: CacheForm = "kv",
+) -> jax.Array:
+    """Clip mode: one spectrogram of the whole recording, an empty cache at its start.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      waveform: float32 [b, s] in [-1, 1] at the config's sample rate, at least 0.15 s.
+      aggregation: how the pieces' scores become one.
+      cache_form: see `init_cache`; the answers are the same.
+
+    Returns:
+      float32 [b, y].
+    """
+    spectrogram = log_mel(waveform, model.config.frontend)
+    cache = init_cache(model.config, waveform.shape[0], cache_form)
+    scores, _ = run_pieces(model, variables, normalize(model, variables, spectrogram), cache)
+    return aggregate(scores, aggregation)

@@ -1,0 +1,204 @@
+"""The audio transformer: a ViT over log-mel patches that may look into a past (floor 2).
+
+Without a past it is the clip model ("Streaming Audio Transformers for Online Audio Tagging",
+arXiv 2305.17834, section 2.1); with one it is a step of the streaming model (section 2.2). Both
+have the same weights, so a clip model's can start a streaming one.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sat_jax.cache import Cache, Past, TokenPast
+from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.layers import (
+    BLOCK_EPSILON,
+    CLS_INIT,
+    HEAD_EPSILON,
+    POSITION_INIT,
+    Block,
+    dense,
+    layer_norm,
+    patches,
+)
+from sat_jax.positions import past_positions
+
+# (offset, scale) of the published inputs without BatchNorm: (x + offset) / scale.
+FIXED_NORMS = {64: (10.0, 40.0), 128: (14.27, 41.58)}
+
+
+class AudioTransformer(nn.Module):
+    """One piece of a log-mel spectrogram in, class scores and the new past out."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Declares the parts under their published names."""
+        config = self.config
+        width, dtype = config.width, config.dtype
+        if config.input_norm == "batch":
+            # PyTorch's momentum of 0.01 is 0.99 in Flax's sense.
+            self.input_norm = nn.BatchNorm(momentum=0.99, epsilon=1e-5, use_fast_variance=False)
+        self.patch_embed = dense(width, dtype)
+        self.time_pos_embed = self.param(
+            "time_pos_embed", POSITION_INIT, (config.time_positions, width)
+        )
+        self.freq_pos_embed = self.param(
+            "freq_pos_embed", POSITION_INIT, (config.freq_patches, width)
+        )
+        if config.pooling == "token":
+            self.cls_token = self.param("cls_token", CLS_INIT, (width,))
+            self.token_pos_embed = self.param("token_pos_embed", POSITION_INIT, (width,))
+        self.position_dropout = nn.Dropout(config.dropout)
+        block = nn.remat(Block, static_argnums=(4,)) if config.remat else Block
+        last = max(config.depth - 1, 1)
+        self.blocks = [block(config, config.drop_path * i / last) for i in range(config.depth)]
+        self.norm = layer_norm(BLOCK_EPSILON, dtype)
+        self.head_norm = layer_norm(HEAD_EPSILON, dtype)
+        self.head = dense(config.num_classes, dtype)
+
+    def __call__(
+        self, log_mel: jax.Array, cache: Cache, *, train: bool = False
+    ) -> tuple[jax.Array, Cache]:
+        """Scores one piece.
+
+        Args:
+          log_mel: float32 [b, f, t], normalised; t >= 16, leftover frames (t mod 16) and frames
+            behind the last position are not used.
+          cache: what came before, from `init_cache` or an earlier call.
+          train: whether dropout, stochastic depth and patchout act.
+
+        Returns:
+          float32 [b, y]: probabilities, or logits where the config pools to "logit"; and the
+          new cache.
+        """
+        grid = self.drop_patches(self.embed(log_mel), train)
+        features, cache = self.features(grid, cache, train=train)
+        return self.scores(features, grid.shape[1]), cache
+
+    def normalize(self, log_mel: jax.Array, *, train: bool = False) -> jax.Array:
+        """Input normalisation over all frames of a recording, before it is cut into pieces.
+
+        Args:
+          log_mel: float32 dB [b, f, t].
+          train: whether batch statistics are used (and recorded in ``batch_stats``).
+
+        Returns:
+          float32 [b, f, t].
+        """
+        if self.config.input_norm == "batch":
+            by_band = self.input_norm(log_mel.swapaxes(1, 2), use_running_average=not train)
+            return by_band.swapaxes(1, 2)
+        offset, scale = FIXED_NORMS[self.config.frontend.n_mels]
+        return (log_mel + offset) / scale
+
+    def embed(self, log_mel: jax.Array) -> jax.Array:
+        """Patch tokens with their positions: [b, f', t'] -> [b, f, t, d]."""
+        columns = self.config.time_positions * PATCH_SIZE
+        grid = self.patch_embed(patches(log_mel[..., :columns]))
+        grid = grid + self.time_pos_embed[: grid.shape[2]].astype(grid.dtype)
+        return grid + self.freq_pos_embed[:, None].astype(grid.dtype)
+
+    def drop_patches(self, grid: jax.Array, train: bool) -> jax.Array:
+        """Patchout: one random choice of rows and columns to keep for the whole batch."""
+        if not train:
+            return grid
+        for axis, share in ((2, self.config.time_patchout), (1, self.config.freq_patchout)):
+            drop = int(grid.shape[axis] * share)
+            if drop:
+                order = jax.random.permutation(self.make_rng("patchout"), grid.shape[axis])
+                grid = jnp.take(grid, jnp.sort(order[drop:]), axis=axis)
+        return grid
+
+    def features(
+        self, grid: jax.Array, cache: Cache, *, train: bool = False
+    ) -> tuple[jax.Array, Cache]:
+        """Tokens after the last block and norm.
+
+        Args:
+          grid: [b, f, t, d] from `embed`.
+          cache: what came before.
+          train: whether dropout and stochastic depth act.
+
+        Returns:
+          [b, n, d], n = f * t (frequency-major), one more in front with "token" pooling; and
+          the new cache.
+        """
+        tokens = self.position_dropout(flatten_grid(grid), deterministic=not train)
+        return self.encode(self.prepend_cls(tokens), cache, train=train)
+
+    def prepend_cls(self, tokens: jax.Array) -> jax.Array:
+        """[b, n, d] -> [b, n + 1, d] with "token" pooling, else unchanged."""
+        if self.config.pooling != "token":
+            return tokens
+        cls = (self.cls_token + self.token_pos_embed).astype(tokens.dtype)
+        cls = jnp.broadcast_to(cls, (tokens.shape[0], 1, tokens.shape[2]))
+        return jnp.concatenate([cls, tokens], axis=1)
+
+    def encode(
+        self, tokens: jax.Array, cache: Cache, *, train: bool = False
+    ) -> tuple[jax.Array, Cache]:
+        """All blocks and the last norm: [b, n, d] -> [b, n, d], and the new cache."""
+        if not cache.past:
+            for block in self.blocks:
+                tokens, _ = block(tokens, None, None, train)
+            return self.norm(tokens), cache
+        past: list[Past] = list(jax.lax.stop_gradient(cache.past))
+        past[0] = self.add_past_positions(past[0], cache.num_real)
+        key_is_real = visible_keys(cache, tokens.shape[1])
+        for i, block in enumerate(self.blocks):
+            tokens, past[i] = block(tokens, past[i], key_is_real, train)  # type: ignore[assignment]
+        num_new = tokens.shape[1] - int(self.config.pooling == "token")
+        num_real = jnp.minimum(cache.num_real + num_new, self.config.cache_tokens)
+        return self.norm(tokens), Cache(tuple(past), num_real)
+
+    def add_past_positions(self, past: Past, num_real: jax.Array) -> TokenPast:
+        """Quirk: layer 0's cached tokens get positions anew at every call, and keep them."""
+        assert isinstance(past, TokenPast), "layer 0 keeps tokens in every form of cache"
+        positions = past_positions(
+            self.time_pos_embed, self.freq_pos_embed, num_real, past.tokens.shape[1]
+        )
+        return TokenPast(past.tokens + positions.astype(past.tokens.dtype))
+
+    def scores(self, features: jax.Array, rows: int) -> jax.Array:
+        """Pools tokens and classifies: [b, n, d] with `rows` frequency rows -> float32 [b, y]."""
+        pooling = self.config.pooling
+        if pooling == "dm":
+            by_time = features.reshape(features.shape[0], rows, -1, features.shape[-1]).mean(1)
+            return nn.sigmoid(self.logits(by_time)).mean(1)
+        pooled = features[:, 0] if pooling == "token" else features.mean(1)
+        logits = self.logits(pooled)
+        return logits if pooling == "logit" else nn.sigmoid(logits)
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """The classifier: [..., d] -> float32 [..., y]."""
+        return self.head(self.head_norm(features)).astype(jnp.float32)
+
+
+def flatten_grid(grid: jax.Array) -> jax.Array:
+    """[b, f, t, d] -> [b, f * t, d], frequency-major as published."""
+    return grid.reshape(grid.shape[0], -1, grid.shape[-1])
+
+
+def visible_keys(cache: Cache, num_new: int) -> jax.Array:
+    """Mask bool [b, m + num_new]: the cache's real tokens (its newest slots) and all new ones."""
+    room = cache.room
+    real = jnp.arange(room)[None, :] >= room - cache.num_real[:, None]
+    new = jnp.ones((real.shape[0], num_new), bool)
+    return jnp.concatenate([real, new], axis=1)
+
+
+def init_variables(config: ModelConfig, key: jax.Array) -> Any:
+    """Fresh weights: {"params": …} and, with BatchNorm, {"batch_stats": …}.
+
+    Args:
+      config: the model.
+      key: a `jax.random.key`.
+    """
+    shortest = jnp.zeros((1, config.frontend.n_mels, PATCH_SIZE))
+    cache = Cache((), jnp.zeros((1,), jnp.int32))
+    return AudioTransformer(config).init(
+        key, shortest, cache, method=lambda net, x, past: net(net.normalize(x), past)
+    )

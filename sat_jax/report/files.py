@@ -1,0 +1,183 @@
+"""Writing files so that an older one is never harmed, and printing to a pipe (floor 2)."""
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from sat_jax.errors import SatError
+from sat_jax.report.tags import ScoredChunk
+
+EXIT_PIPE_CLOSED = 141
+"""Exit code when the reader of the output went away: that of a Unix tool ended by SIGPIPE."""
+
+
+@contextlib.contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Turns the system's refusal to write `path` into a message for its user."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SatError(
+            f"cannot write {path}: {error.strerror or error}; choose another place, or create "
+            "the folder and allow writing there"
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing_file(path: str | Path) -> Iterator[Path]:
+    """Writes a file completely or not at all.
+
+    The body writes a temporary file in the same folder, which takes the place of `path` when the
+    body succeeds and is removed when it fails. Links are followed; a device or pipe, which nothing
+    can take the place of, is written directly.
+
+    Args:
+      path: the file to write; one that exists keeps its permissions.
+
+    Yields:
+      The path that the body is to write.
+
+    Raises:
+      SatError: the file cannot be created there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    # The name does not build on the target's, which may be as long as a name can be.
+    temporary = target.parent / f".sat-jax-{secrets.token_hex(8)}.tmp"
+    with naming_file(path):
+        temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        with naming_file(path):
+            if target.exists():
+                shutil.copymode(target, temporary)
+            temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_output(path: str | Path | None) -> Iterator[TextIO]:
+    r"""Opens the place where tags are printed.
+
+    When the reader of the output goes away (``| head``), the program ends without a message, as
+    other command-line tools do. What an encoding cannot express is written as ``\udc80``.
+
+    Args:
+      path: a file, which appears (or is replaced) when the body succeeds; None or "-" for
+        standard output.
+
+    Yields:
+      A text stream.
+
+    Raises:
+      SatError: the file cannot be created or written.
+      SystemExit: the output's reader is gone; the code is `EXIT_PIPE_CLOSED`.
+    """
+    is_stdout = path is None or str(path) == "-"
+    try:
+        with _standard_output() if is_stdout else _text_file(str(path)) as stream:
+            yield stream
+    except BrokenPipeError:
+        _discard_standard_output()
+        raise SystemExit(EXIT_PIPE_CLOSED) from None
+
+
+def save_scores(path: str | Path, *, chunks: Sequence[ScoredChunk], labels: Sequence[str]) -> None:
+    """Saves every score of a recording as an ``.npz`` file; a file of that name is replaced.
+
+    It holds ``probs`` [k, y] float32, ``start`` and ``end`` [k] float64 in seconds, and ``labels``
+    [y] strings; `numpy.load` reads it without pickle.
+
+    Args:
+      path: the file; its folder is created if need be.
+      chunks: the recording's chunks in order, perhaps none.
+      labels: [y] display names.
+
+    Raises:
+      SatError: the file cannot be written.
+    """
+    # Filled row by row: three hours of short chunks would be too much to hold twice.
+    probs = np.empty((len(chunks), len(labels)), np.float32)
+    for row, chunk in zip(probs, chunks, strict=True):
+        row[:] = chunk.probs
+    start = np.array([chunk.start for chunk in chunks], np.float64)
+    end = np.array([chunk.end for chunk in chunks], np.float64)
+    names = np.array(labels, np.str_)
+    with naming_file(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, probs=probs, start=start, end=end, labels=names)
+
+
+def distinct_paths(folder: str | Path, sources: Sequence[str], *, suffix: str) -> list[Path]:
+    """Names one file per source after its stem, no two alike.
+
+    Of several sources with the same stem, the first keeps it and the others are numbered:
+    ``a.npz``, ``a_2.npz``. Upper and lower case count as alike, as on many file systems.
+
+    Args:
+      folder: where the files will lie.
+      sources: paths of recordings; "-" is called ``stdin``.
+      suffix: the files' ending with its dot.
+
+    Returns:
+      A path per source, in order.
+    """
+    stems = ["stdin" if source == "-" else Path(source).stem for source in sources]
+    taken = {stem.casefold() for stem in stems}
+    first = set(taken)
+    paths = []
+    for stem in stems:
+        name, number = stem, 1
+        if stem.casefold() in first:
+            first.remove(stem.casefold())
+        else:
+            while name.casefold() in taken:
+                number += 1
+                name = f"{stem}_{number}"
+            taken.add(name.casefold())
+        paths.append(Path(folder) / f"{name}{suffix}")
+    return paths
+
+
+@contextlib.contextmanager
+def _text_file(path: str) -> Iterator[TextIO]:
+    with replacing_file(path) as temporary:
+        with naming_file(path):
+            stream = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        try:
+            yield stream
+        finally:
+            with naming_file(path):
+                stream.close()
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[TextIO]:
+    # A name in the wrong encoding must not end a run that has tagged half the files.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    yield sys.stdout
+    with naming_file("standard output"):
+        sys.stdout.flush()
+
+
+def _discard_standard_output() -> None:
+    """Lets the interpreter flush what is left at its exit without another error."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,310 @@
+"""Streams: chunk after chunk of live sound, many streams side by side (floor 3).
+
+`stream_step` takes the next samples of every stream and a state, and gives scores and the next
+state. It is one compiled program from the first call to the last: an empty past is masked, and
+streams in a batch may be at different points, be reset one by one, and never see each other.
+`scan_chunks` is the same step under `jax.lax.scan`.
+"""
+
+import functools
+from typing import Literal, NamedTuple, TypeVar
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+
+from sat_jax.cache import Cache, CacheForm, init_cache
+from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.framing import Framing, chunk_spectrogram, last_spectrogram
+from sat_jax.frontend import log_mel
+from sat_jax.models.clip import Variables, aggregate, normalize, run_pieces
+from sat_jax.models.transformer import AudioTransformer
+
+Warmup = Literal["silence", "none"]
+Tree = TypeVar("Tree")
+
+
+class StreamState(NamedTuple):
+    """All that is needed to go on with a batch of streams; a plain pytree of arrays [b, …].
+
+    Attributes:
+      cache: past tokens of every layer.
+      window: float32 [b, s], samples not yet used up, see `Framing`; zeros behind `filled`.
+      filled: int32 [b], samples in the window.
+      chunks: int32 [b], chunks completed.
+      peak_db: float32 [b], loudest log-mel value heard (seamless framing only).
+      ready: bool [b], whether the last step completed a chunk, so that its scores count.
+    """
+
+    cache: Cache
+    window: jax.Array
+    filled: jax.Array
+    chunks: jax.Array
+    peak_db: jax.Array
+    ready: jax.Array
+
+
+def init_stream(
+    model: AudioTransformer,
+    variables: Variables,
+    batch_size: int,
+    *,
+    framing: Framing,
+    warmup: Warmup = "silence",
+    cache_form: CacheForm = "kv",
+) -> StreamState:
+    """The state of streams that have heard nothing yet.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      batch_size: streams.
+      framing: from `make_framing`.
+      warmup: "silence" fills the cache by one call on zeros of the cache's length, as the
+        published program does; "none" starts with an empty cache, as training and clip mode do.
+      cache_form: see `init_cache`.
+    """
+    cache = init_cache(model.config, batch_size, cache_form)
+    if warmup == "silence" and model.config.is_streaming:
+        cache = _hear_silence(model, variables, cache)
+    return StreamState(
+        cache=cache,
+        window=jnp.zeros((batch_size, framing.window), jnp.float32),
+        filled=jnp.full((batch_size,), framing.margin, jnp.int32),
+        chunks=jnp.zeros((batch_size,), jnp.int32),
+        peak_db=jnp.full((batch_size,), -jnp.inf, jnp.float32),
+        ready=jnp.zeros((batch_size,), bool),
+    )
+
+
+def _hear_silence(model: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
+    frontend = model.config.frontend
+    batch_size = cache.num_real.shape[0]
+    silence = jnp.zeros((1, model.config.cache_length * frontend.hop_length), jnp.float32)
+    one = jax.tree.map(lambda leaf: leaf[:1], cache)
+    spectrogram = normalize(model, variables, log_mel(silence, frontend))
+    _, one = run_pieces(model, variables, spectrogram, one)
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, batch_size, axis=0), one)
+
+
+def stream_step(
+    model: AudioTransformer,
+    variables: Variables,
+    samples: jax.Array,
+    state: StreamState,
+    *,
+    framing: Framing,
+) -> tuple[jax.Array, StreamState]:
+    """Hears the next samples of every stream.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      samples: float32 [b, s] in [-1, 1], 1 <= s <= framing.hop.
+      state: from `init_stream` or an earlier step.
+      framing: the one the state was made with.
+
+    Returns:
+      Scores float32 [b, y] (see `AudioTransformer`) of the chunk that these samples complete,
+      zeros for streams where they complete none (``ready`` is False), and the next state.
+
+    Raises:
+      SatError: more samples than one hop, so that two chunks could be complete at once.
+    """
+    if not 1 <= samples.shape[1] <= framing.hop:
+        raise SatError(
+            f"a step takes 1 to {framing.hop} samples, not {samples.shape[1]}: cut them into blocks"
+        )
+    window = _append(state.window, samples, state.filled, framing)
+    filled = state.filled + samples.shape[1]
+    ready = filled >= framing.required
+    scores, cache, peak_db = jax.lax.cond(
+        ready.any(),
+        functools.partial(_score_window, model, framing),
+        functools.partial(_score_nothing, model),
+        variables,
+        window[:, : framing.window],
+        state,
+    )
+    next_state = StreamState(
+        cache=_where(ready, cache, state.cache),
+        window=jnp.where(ready[:, None], window[:, framing.hop :], window[:, : framing.window]),
+        filled=jnp.where(ready, filled - framing.hop, filled),
+        chunks=state.chunks + ready,
+        peak_db=jnp.where(ready, peak_db, state.peak_db),
+        ready=ready,
+    )
+    return jnp.where(ready[:, None], scores, 0.0), next_state
+
+
+def _append(
+    window: jax.Array, samples: jax.Array, filled: jax.Array, framing: Framing
+) -> jax.Array:
+    """The window with a hop of room behind it, samples put in at `filled`."""
+    roomy = jnp.pad(window, ((0, 0), (0, framing.hop)))
+    return jax.vmap(jax.lax.dynamic_update_slice)(roomy, samples, filled[:, None])
+
+
+def _score_window(
+    model: AudioTransformer,
+    framing: Framing,
+    variables: Variables,
+    window: jax.Array,
+    state: StreamState,
+) -> tuple[jax.Array, Cache, jax.Array]:
+    spectrogram, peak_db = chunk_spectrogram(
+        window, state.chunks, state.peak_db, framing=framing, frontend=model.config.frontend
+    )
+    normalized = normalize(model, variables, spectrogram)
+    scores, cache = run_pieces(model, variables, normalized, state.cache)
+    return aggregate(scores, "mean"), cache, peak_db
+
+
+def _score_nothing(
+    model: AudioTransformer, variables: Variables, window: jax.Array, state: StreamState
+) -> tuple[jax.Array, Cache, jax.Array]:
+    del variables
+    scores = jnp.zeros((window.shape[0], model.config.num_classes), jnp.float32)
+    return scores, state.cache, state.peak_db
+
+
+def scan_chunks(
+    model: AudioTransformer,
+    variables: Variables,
+    samples: jax.Array,
+    state: StreamState,
+    *,
+    framing: Framing,
+) -> tuple[jax.Array, jax.Array, StreamState]:
+    """Many steps in one program whose memory does not grow with their number.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      samples: float32 [k, b, s], what each of k steps hears.
+      state: before the first step.
+      framing: the one the state was made with.
+
+    Returns:
+      Scores [k, b, y] and ready [k, b] of the steps, and the state after the last.
+    """
+
+    def step(
+        state: StreamState, block: jax.Array
+    ) -> tuple[StreamState, tuple[jax.Array, jax.Array]]:
+        scores, state = stream_step(model, variables, block, state, framing=framing)
+        return state, (scores, state.ready)
+
+    state, (scores, ready) = jax.lax.scan(step, state, samples)
+    return scores, ready, state
+
+
+def num_last_frames(config: ModelConfig, framing: Framing, *, filled: int, chunks: int) -> int:
+    """Frames that `score_rest` should use at the end of a stream; 0 when nothing is left.
+
+    Chunk framing scores a shorter last chunk like any other; under one patch it is padded with
+    silence to one. Seamless framing does what clip mode does with the whole recording's last
+    piece: a whole one is scored, a shorter one only where it is the only one or the config says
+    ``pad_last``.
+
+    Args:
+      config: the model.
+      framing: the one the stream was made with.
+      filled: samples in the window, the margin included.
+      chunks: chunks completed.
+    """
+    heard = filled - framing.margin
+    if heard <= 0:
+        return 0
+    frames = config.frontend.num_frames(heard)
+    if framing.kind == "seamless" and chunks > 0:
+        whole = framing.hop // config.frontend.hop_length
+        return frames if frames >= whole or config.pad_last else 0
+    if frames > config.target_length and config.pad_last:
+        return frames
+    # Frames behind the last whole patch are not heard: fewer distinct numbers, fewer programs.
+    return max(frames // PATCH_SIZE, 1) * PATCH_SIZE
+
+
+def score_rest(
+    model: AudioTransformer,
+    variables: Variables,
+    state: StreamState,
+    *,
+    framing: Framing,
+    frames: int,
+) -> jax.Array:
+    """Scores what the end of the streams left in their windows.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      state: after the last step.
+      framing: the one the state was made with.
+      frames: from `num_last_frames`, alike for all streams.
+
+    Returns:
+      float32 [b, y].
+    """
+    config = model.config
+    shortest = framing.margin + PATCH_SIZE * config.frontend.hop_length
+    spectrogram = last_spectrogram(
+        state.window,
+        jnp.maximum(state.filled, shortest),
+        state.chunks,
+        state.peak_db,
+        framing=framing,
+        frontend=config.frontend,
+    )
+    normalized = normalize(model, variables, spectrogram)[..., :frames]
+    if framing.kind == "seamless" and config.pad_last:
+        normalized = jnp.pad(normalized, ((0, 0), (0, 0), (0, -frames % PATCH_SIZE)))
+    scores, _ = run_pieces(model, variables, normalized, state.cache)
+    return aggregate(scores, "mean")
+
+
+def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> StreamState:
+    """Starts the streams where `mask` [b] is True anew; the others go on untouched.
+
+    Args:
+      state: the running streams.
+      fresh: from `init_stream`, of the same batch size.
+      mask: bool [b].
+    """
+    return _where(mask, fresh, state)
+
+
+def _where(mask: jax.Array, yes: Tree, no: Tree) -> Tree:
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
+def state_to_bytes(state: StreamState) -> bytes:
+    """A state as bytes (MessagePack), to store or to send elsewhere."""
+    return flax.serialization.to_bytes(state)
+
+
+def state_from_bytes(like: StreamState, data: bytes) -> StreamState:
+    """Restores what `state_to_bytes` wrote.
+
+    Args:
+      like: a state of the same model, framing and batch size, for its shapes.
+      data: the bytes.
+
+    Raises:
+      SatError: the bytes are damaged or belong to another kind of stream.
+    """
+    try:
+        state = flax.serialization.from_bytes(like, data)
+    except Exception as error:  # MessagePack raises many kinds for damaged input.
+        raise SatError(f"these bytes are no stream state: {error}".splitlines()[0]) from error
+    for have, want in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+        if have.shape != want.shape or have.dtype != want.dtype:
+            raise SatError(
+                f"this stream state has {have.dtype}{list(have.shape)} where the model needs "
+                f"{want.dtype}{list(want.shape)}: it belongs to another model, framing or batch"
+            )
+    return jax.tree.map(jnp.asarray, state)

@@ -1,0 +1,368 @@
+"""The tagger: sounds in, probabilities of classes out (floor 5).
+
+    tagger = Tagger.load("SAT_T_2s")
+    for chunk in tagger.tag_file("street.wav"):
+        print(chunk.start, tagger.labels[chunk.probs.argmax()])
+
+or, for a stream that never ends::
+
+    state = tagger.init()
+    probs, state = tagger.step(samples, state)
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sat_jax.audio import read_blocks
+from sat_jax.blocks import SpectrogramStream, rebuffer
+from sat_jax.cache import Cache, init_cache
+from sat_jax.checkpoint import Checkpoint, load_checkpoint
+from sat_jax.config import Dtype, ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.framing import Framing, FramingKind, make_framing
+from sat_jax.frontend import floor_top_db
+from sat_jax.labels import default_label_names
+from sat_jax.models.clip import Aggregation, Variables, aggregate, apply, normalize, plan_pieces
+from sat_jax.models.registry import MODELS, model_config
+from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.report.tags import ScoredChunk
+from sat_jax.streaming import (
+    StreamState,
+    Warmup,
+    init_stream,
+    num_last_frames,
+    score_rest,
+    stream_step,
+)
+
+Mode = Literal["stream", "clip"]
+
+_init_stream = jax.jit(init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup"))
+_stream_step = jax.jit(stream_step, static_argnums=0, static_argnames="framing")
+_score_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "frames"))
+
+
+class Tagger:
+    """A model ready to hear.
+
+    Attributes:
+      config: the model's settings.
+      labels: names of its classes, in output order.
+      framing: how its streams are cut into chunks.
+      variables: its weights, on the device.
+      source: where the weights came from, for people.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        chunk_seconds: float | None = None,
+        framing: FramingKind = "chunk",
+        pad_last: bool | None = None,
+        dtype: Dtype | None = None,
+    ) -> None:
+        """Makes a tagger from a loaded checkpoint.
+
+        Args:
+          checkpoint: model and weights.
+          chunk_seconds: what one step takes, at least 0.16 s; None is the model's own length.
+          framing: "chunk" as published, or "seamless"; see `sat_jax.framing.Framing`.
+          pad_last: whether a shorter last piece is zero-padded or dropped; None is the
+            checkpoint's own setting.
+          dtype: precision of the computation; None is the checkpoint's own.
+
+        Raises:
+          SatError: the checkpoint is an autoencoder, which has no classes, or the chunk length
+            does not suit the model.
+        """
+        config = checkpoint.config
+        if not isinstance(config, ModelConfig):
+            raise SatError(
+                "this checkpoint is a masked autoencoder, which knows no classes: train a tagger "
+                "from it first"
+            )
+        if pad_last is not None:
+            config = dataclasses.replace(config, pad_last=pad_last)
+        if dtype is not None:
+            config = dataclasses.replace(config, dtype=dtype)
+        self.config = config
+        self.labels = checkpoint.labels
+        self.framing: Framing = make_framing(config, framing, chunk_seconds=chunk_seconds)
+        self.variables: Variables = jax.device_put(checkpoint.variables)
+        self.source = checkpoint.source
+        self._model = AudioTransformer(config)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        chunk_seconds: float | None = None,
+        framing: FramingKind = "chunk",
+        pad_last: bool | None = None,
+        dtype: Dtype | None = None,
+    ) -> Self:
+        """Loads a model.
+
+        Args:
+          name_or_path: a published model's name (downloaded once, then kept), a checkpoint
+            folder, or a PyTorch or safetensors file.
+          chunk_seconds: see `Tagger`.
+          framing: see `Tagger`.
+          pad_last: see `Tagger`.
+          dtype: see `Tagger`.
+
+        Raises:
+          SatError: there is no such model, or it can't be fetched, read or used.
+        """
+        return cls(
+            find_checkpoint(name_or_path),
+            chunk_seconds=chunk_seconds,
+            framing=framing,
+            pad_last=pad_last,
+            dtype=dtype,
+        )
+
+    def init(self, batch_size: int = 1, warmup: Warmup = "silence") -> StreamState:
+        """The state of `batch_size` streams that have heard nothing, see `init_stream`."""
+        return _init_stream(
+            self._model, self.variables, batch_size, framing=self.framing, warmup=warmup
+        )
+
+    def step(
+        self, samples: np.ndarray | jax.Array, state: StreamState
+    ) -> tuple[jax.Array, StreamState]:
+        """Hears the next samples of every stream.
+
+        Args:
+          samples: float32 [b, s] in [-1, 1] at 16 kHz, or [s] for one stream; 1 <= s <=
+            framing.hop. With exactly framing.hop samples and chunk framing every call completes
+            a chunk.
+          state: from `init` or an earlier step; it stays valid.
+
+        Returns:
+          Probabilities float32 [b, y] of the chunk now complete (zeros where
+          ``state.ready`` is False: no chunk is complete yet), and the next state.
+
+        Raises:
+          SatError: wrong shape, or more than one hop of samples.
+        """
+        samples = jnp.asarray(samples, jnp.float32)
+        samples = samples[None] if samples.ndim == 1 else samples
+        if samples.ndim != 2 or samples.shape[0] != state.window.shape[0]:
+            raise SatError(
+                f"samples have shape {list(samples.shape)}, the state holds "
+                f"{state.window.shape[0]} streams: give [streams, samples]"
+            )
+        scores, next_state = _stream_step(
+            self._model, self.variables, samples, state, framing=self.framing
+        )
+        return self._probs(scores, next_state.ready), next_state
+
+    def finish(self, state: StreamState) -> jax.Array | None:
+        """Scores what the end of the streams left over.
+
+        Args:
+          state: after the last step; all streams at the same point.
+
+        Returns:
+          Probabilities float32 [b, y], or None when nothing is left to score.
+
+        Raises:
+          SatError: the streams are at different points.
+        """
+        filled, chunks = np.unique(state.filled), np.unique(state.chunks)
+        if len(filled) > 1 or len(chunks) > 1:
+            raise SatError("these streams end at different points: finish them one at a time")
+        frames = num_last_frames(
+            self.config, self.framing, filled=int(filled[0]), chunks=int(chunks[0])
+        )
+        if not frames:
+            return None
+        scores = _score_rest(
+            self._model, self.variables, state, framing=self.framing, frames=frames
+        )
+        return self._probs(scores, jnp.ones(scores.shape[0], bool))
+
+    def stream(
+        self, blocks: Iterable[np.ndarray], *, warmup: Warmup = "silence"
+    ) -> Iterator[ScoredChunk]:
+        """Stream mode: scores each chunk as soon as it is heard, the cache carried along.
+
+        Args:
+          blocks: float32 [s] each, of any length, mono at the model's rate.
+          warmup: what the cache holds at the start.
+
+        Yields:
+          The chunks in order; the last may be shorter.
+        """
+        framing, rate = self.framing, self.config.frontend.sample_rate
+        state = self.init(1, warmup)
+        # Seamless chunks need a few samples beyond their hop: held back, not stepped on.
+        lead = framing.required - framing.margin - framing.hop
+        start = 0
+        for block in rebuffer(blocks, framing.hop, first=lead):
+            whole = len(block) == framing.hop
+            if not whole:
+                state = _hold(state, block)
+                continue
+            probs, state = self.step(block, state)
+            yield _scored(start, start + framing.hop, probs, rate)
+            start += framing.hop
+        rest = self.finish(state)
+        if rest is not None:
+            end = start + int(state.filled[0]) - framing.margin
+            yield _scored(start, end, rest, rate)
+
+    def clip(
+        self, blocks: Iterable[np.ndarray], *, aggregation: Aggregation = "mean"
+    ) -> Iterator[ScoredChunk]:
+        """Clip mode: one spectrogram of the whole recording, one answer.
+
+        Memory grows by 26 kB a second, the spectrogram's size.
+
+        Args:
+          blocks: float32 [s] each, of any length, mono at the model's rate.
+          aggregation: how the answers of the pieces become one.
+
+        Yields:
+          One chunk, or none when the recording has no samples.
+        """
+        spectrogram = SpectrogramStream(self.config.frontend)
+        num_samples, parts = 0, []
+        for block in _at_least_one_patch(blocks, self.config):
+            num_samples += len(block)
+            parts += spectrogram.push(block)
+        parts += spectrogram.finish()
+        if parts:
+            scores = self._score_pieces(np.concatenate(parts, axis=1))
+            answer = self._probs(aggregate(scores, aggregation), jnp.ones(1, bool))
+            yield _scored(0, num_samples, answer, self.config.frontend.sample_rate)
+
+    def tag_file(
+        self,
+        path: str | Path,
+        *,
+        mode: Mode = "stream",
+        aggregation: Aggregation = "mean",
+        warmup: Warmup = "silence",
+        channel: int | None = None,
+    ) -> Iterator[ScoredChunk]:
+        """Tags an audio file of any format, rate, channel count and length.
+
+        Args:
+          path: the file.
+          mode: "stream" answers chunk by chunk, "clip" once for the whole file.
+          aggregation: clip mode only, see `clip`.
+          warmup: stream mode only, see `stream`.
+          channel: the channel to hear, counted from 0; None mixes all.
+
+        Yields:
+          Chunks in order.
+
+        Raises:
+          SatError: the file can't be read or is damaged; chunks before that were yielded.
+        """
+        rate = self.config.frontend.sample_rate
+        blocks = read_blocks(path, sample_rate=rate, channel=channel)
+        if mode == "clip":
+            return self.clip(blocks, aggregation=aggregation)
+        return self.stream(blocks, warmup=warmup)
+
+    def _probs(self, scores: jax.Array, ready: jax.Array) -> jax.Array:
+        """Probabilities, also from models that answer with logits."""
+        if self.config.pooling != "logit":
+            return scores
+        return jnp.where(ready[:, None], jax.nn.sigmoid(scores), 0.0)
+
+    def _score_pieces(self, power_db: np.ndarray) -> jax.Array:
+        """Clip mode's pieces one by one: dB [f, t] -> scores [k, 1, y]."""
+        plan = plan_pieces(self.config, power_db.shape[1])
+        peak = power_db.max(keepdims=True)[0]
+        cache = init_cache(self.config, 1, "kv")
+        scores = []
+        for index in range(plan.num_whole + bool(plan.rest)):
+            begin = index * plan.length
+            real, length = plan.length, plan.length
+            if index == plan.num_whole:
+                real, length = plan.rest, plan.padded
+            piece = power_db[None, :, begin : begin + real]
+            piece = np.pad(piece, ((0, 0), (0, 0), (0, length - real)))
+            answer, cache = _score_piece(self._model, self.variables, piece, real, peak, cache)
+            scores.append(answer)
+        return jnp.stack(scores)
+
+
+def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
+    """Loads a checkpoint by a model's name, a folder or a file; see `Tagger.load`."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        return load_checkpoint(path)
+    if path.is_file():
+        from sat_jax.convert import convert_file
+
+        return convert_file(path)
+    if str(name_or_path) in MODELS:
+        from sat_jax.convert import load_published
+
+        return load_published(str(name_or_path))
+    raise SatError(
+        f"{name_or_path} is no file, no checkpoint folder and no model; the models are "
+        f"{', '.join(MODELS)}"
+    )
+
+
+def random_checkpoint(name: str, seed: int = 0) -> Checkpoint:
+    """A named model with random weights, to try programs without any; its tags mean nothing.
+
+    Raises:
+      SatError: no model has this name.
+    """
+    config = model_config(name)
+    variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(seed))
+    labels = default_label_names(config.num_classes)
+    return Checkpoint(config=config, variables=variables, labels=labels, source="random weights")
+
+
+@jax.jit(static_argnums=0)
+def _score_piece(
+    model: AudioTransformer,
+    variables: Variables,
+    power_db: jax.Array,
+    real: jax.Array,
+    peak_db: jax.Array,
+    cache: Cache,
+) -> tuple[jax.Array, Cache]:
+    """Scores a piece [1, f, t] whose first `real` frames are sound and the rest padding."""
+    spectrogram = floor_top_db(power_db, peak_db, model.config.frontend)
+    normalized = normalize(model, variables, spectrogram)
+    padding = jnp.arange(power_db.shape[-1]) >= real
+    return apply(model, variables, jnp.where(padding, 0.0, normalized), cache)
+
+
+def _hold(state: StreamState, samples: np.ndarray) -> StreamState:
+    """Puts samples into the window of the one stream without a step."""
+    window, filled = np.array(state.window), int(state.filled[0])
+    window[0, filled : filled + len(samples)] = samples
+    return state._replace(window=jnp.asarray(window), filled=state.filled + np.int32(len(samples)))
+
+
+def _at_least_one_patch(blocks: Iterable[np.ndarray], config: ModelConfig) -> Iterator[np.ndarray]:
+    """The blocks, and silence behind a recording that is shorter than a patch."""
+    shortest, heard = round(0.16 * config.frontend.sample_rate), 0
+    for block in blocks:
+        heard += len(block)
+        yield block
+    if 0 < heard < shortest:
+        yield np.zeros(shortest - heard, np.float32)
+
+
+def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:
+    return ScoredChunk(start=start / rate, end=end / rate, probs=np.asarray(probs[0]))
