@@ -158,10 +158,9 @@ class Block(nn.Module):
         if past is None:
             return kv, None
         kept: Past
-        num_cls = int(self.config.pooling == "token")  # The cls token is never cached.
         if isinstance(past, KVPast):
-            earlier, kept = past.kv, KVPast(append_past(past.kv, kv[:, num_cls:]))
+            earlier, kept = past.kv, KVPast(append_past(past.kv, kv))
         else:
             earlier = self.attn.to_kv(self.norm1(past.tokens))
-            kept = TokenPast(append_past(past.tokens, x[:, num_cls:]))
+            kept = TokenPast(append_past(past.tokens, x))
         return jnp.concatenate([earlier, kv], axis=1), kept

@@ -15,13 +15,13 @@ def past_positions(
 
     The newest token sits in the last slot. With m real tokens and f rows the published code
     reads token i as row i // (m / f), step i mod (m / f), and gives it the last m / f time
-    positions. Quirk, kept: with chunks shorter than the cache the cached tokens are no such
-    grid, and are read as one all the same.
+    positions. Quirk, kept: with chunks shorter than the cache, or with a cls token among them,
+    the cached tokens are no such grid, and are read as one all the same.
 
     Args:
       time_pos_embed: [t, d], all time positions of the model.
       freq_pos_embed: [f, d].
-      num_real: int32 [b], cached tokens that are real, a multiple of f.
+      num_real: int32 [b], cached tokens that are real.
       num_slots: m, room in the cache.
 
     Returns:

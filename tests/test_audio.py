@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -36,6 +37,7 @@ FORMATS = (
     ("opus", "OGG", "OPUS"),
     ("mp3", "MP3", "MPEG_LAYER_III"),
 )
+ODD_CHUNK = b"note" + struct.pack("<I", 3) + b"odd\0" + b"data"
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -69,7 +71,7 @@ def write(path, samples, rate=16_000, file_format="WAV", subtype="FLOAT"):
 
 
 def expected(samples, rate):
-    mono = samples.astype(np.float64).mean(axis=1).astype(np.float32)
+    mono = (samples.sum(axis=1, dtype=np.float64) / samples.shape[1]).astype(np.float32)
     return soxr.resample(mono, rate, 16_000, quality="HQ") if rate != 16_000 else mono
 
 
@@ -209,9 +211,12 @@ def test_pipe_hands_on_what_is_there():
     reader, writer = os.pipe()
     with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as sink:
         blocks = read_pcm_blocks(stream, rate=16_000, channels=2)
+        alarm = threading.Timer(10, sink.close)  # else a reader that waits would wait for ever
+        alarm.start()
         for value in (1, 2, 3):
             sink.write(np.full((100, 2), value, "<i2").tobytes())
             np.testing.assert_array_equal(next(blocks), np.full(100, value / 32_768))
+        alarm.cancel()
         sink.close()
         assert list(blocks) == []
 
@@ -245,6 +250,7 @@ def test_bad_pipe(options, words):
         (wav_bytes(bytes(100), rate=10**6), "sample rate of 1000000 Hz"),
         (wav_bytes(bytes(100), rate=2**32 - 1), "sample rate"),
         (wav_bytes(bytes(1_000), data_size=32_000), "truncated: 1000 of 32000 bytes"),
+        (wav_bytes(bytes(9), data_size=99).replace(b"data", ODD_CHUNK), "truncated: 9 of 99"),
         (wav_bytes(b"", data_size=32_000), "truncated: 0 of 32000 bytes"),
         (wav_bytes(b"")[:20], "install ffmpeg"),
     ],
@@ -353,7 +359,8 @@ def test_ffmpeg_fails(tmp_path, monkeypatch, script, words):
 
 def test_stopping_early_stops_ffmpeg(tmp_path, monkeypatch):
     path, _ = unreadable(tmp_path)
-    fake_ffmpeg(tmp_path, monkeypatch, f'echo $$ > {tmp_path}/pid; cat "$input.au"; exec sleep 600')
+    fake_ffmpeg(tmp_path, monkeypatch, f'echo $$ > {tmp_path}/pid; cat "$input.au"; exec sleep 30')
+    start = time.monotonic()
     blocks = read_blocks(path, block_seconds=0.1)
     next(blocks)
     pid = int((tmp_path / "pid").read_text())
@@ -361,6 +368,7 @@ def test_stopping_early_stops_ffmpeg(tmp_path, monkeypatch):
     blocks.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
@@ -368,8 +376,8 @@ def test_stopping_early_stops_ffmpeg(tmp_path, monkeypatch):
 def test_installed_ffmpeg(tmp_path, monkeypatch, name):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
     monkeypatch.chdir(tmp_path)
-    time = np.arange(88_200) / 44_100
-    tones = np.stack([np.sin(2 * np.pi * pitch * time) / 4 for pitch in (440, 880)], axis=1)
+    seconds = np.arange(88_200) / 44_100
+    tones = np.stack([np.sin(2 * np.pi * pitch * seconds) / 4 for pitch in (440, 880)], axis=1)
     write(tmp_path / "a.wav", tones.astype(np.float32), 44_100)
     encode = [REAL_FFMPEG, "-v", "error", "-i", "a.wav", "-c:a", "aac", f"file:{name}"]
     subprocess.run(encode, check=True, stdin=subprocess.DEVNULL)

@@ -40,17 +40,24 @@ class SampleChunk:
 
 def find_samples(file: BinaryIO) -> SampleChunk | None:
     """Looks through a WAV (RIFF, RIFX, RF64), AIFF or AU file; None for all else."""
-    file_size = os.fstat(file.fileno()).st_size
     file.seek(0)
     header = file.read(12)
+    file_size = os.fstat(file.fileno()).st_size
+    order = _BYTE_ORDER.get(header[:4])
+    wanted = _SAMPLE_CHUNK.get(header[8:])
+    if order is not None and wanted is not None:
+        return _find_chunk(file, header, order, wanted, file_size)
     if header.startswith(b".snd") and len(header) == 12:
         offset, size = struct.unpack(">2I", header[4:])
         declared = size if _is_size(size) else None
         return SampleChunk(offset=offset, declared=declared, available=file_size - offset)
-    order = _BYTE_ORDER.get(header[:4])
-    wanted = _SAMPLE_CHUNK.get(header[8:12])
-    if order is None or wanted is None:
-        return None
+    return None
+
+
+def _find_chunk(
+    file: BinaryIO, header: bytes, order: str, wanted: bytes, file_size: int
+) -> SampleChunk | None:
+    """Walks from chunk to chunk, beginning behind the header of the outermost one."""
     (outer_size,) = struct.unpack(f"{order}I", header[4:8])
     long_size = None
     for _ in range(_MAX_CHUNKS):

@@ -77,8 +77,7 @@ def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.nda
         elif channel is not None:
             yield np.ascontiguousarray(block[:, channel])
         else:
-            # In float32 the order of the sum, and so its rounding, depends on the block's size.
-            yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
+            yield block.mean(axis=1)
 
 
 def _finite(blocks: Iterable[np.ndarray], source: Source) -> Iterator[np.ndarray]:

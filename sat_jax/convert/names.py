@@ -109,6 +109,30 @@ def _fill(template: str, match: re.Match[str]) -> str:
     return template.replace("{i}", match.group(1)) if match.groups() else template
 
 
+# In CED's Hugging Face layout the normalisation is no part of a sequence of layers.
+_BARE_INPUT_NORM = re.compile(r"^((?:encoder\.)?init_bn)\.(?!1\.)")
+
+
+def canonical_names(state_dict: Tensors) -> Tensors:
+    """The published names of a state dict that may have CED's Hugging Face layout.
+
+    CED's models are the same transformer. Their Hugging Face form has all but the classifier
+    under "encoder.", as the published autoencoders have, which are told by their decoder.
+
+    Raises:
+      SatError: two tensors would get the same name.
+    """
+    is_mae = any(name.startswith("decoder.") for name in state_dict)
+    canonical: Tensors = {}
+    for name, array in state_dict.items():
+        new = _BARE_INPUT_NORM.sub(r"\1.1.", name)
+        new = new if is_mae else new.removeprefix("encoder.")
+        if new in canonical:
+            raise SatError(f"two tensors go by the name {new}")
+        canonical[new] = array
+    return canonical
+
+
 def from_torch(state_dict: Tensors) -> Tensors:
     """Renames and lays out a published state dict as ours.
 
@@ -124,7 +148,7 @@ def from_torch(state_dict: Tensors) -> Tensors:
     ours: Tensors = {}
     unknown = []
     for name, array in split_qkv(state_dict).items():
-        if _NOT_LEARNED.fullmatch(name):
+        if not is_learned(name):
             continue
         rows = [(m, to, how) for p, to, how in _FROM_TORCH if (m := p.fullmatch(name))]
         if not rows:
@@ -193,6 +217,11 @@ def nest(flat: Tensors) -> dict:
             branch = branch.setdefault(folder, {})
         branch[leaf] = array
     return tree
+
+
+def is_learned(name: str) -> bool:
+    """Whether a published tensor is learned, not made (a window, a filterbank, a counter)."""
+    return not _NOT_LEARNED.fullmatch(name)
 
 
 def check_complete(have: Iterable[str], want: Iterable[str]) -> None:

@@ -150,8 +150,9 @@ class AudioTransformer(nn.Module):
         key_is_real = visible_keys(cache, tokens.shape[1])
         for i, block in enumerate(self.blocks):
             tokens, past[i] = block(tokens, past[i], key_is_real, train)  # type: ignore[assignment]
-        num_new = tokens.shape[1] - int(self.config.pooling == "token")
-        num_real = jnp.minimum(cache.num_real + num_new, self.config.cache_tokens)
+        # Quirk: a cls token is cached like any other. It only stays where a chunk has fewer
+        # tokens than the cache, being the first of its piece.
+        num_real = jnp.minimum(cache.num_real + tokens.shape[1], self.config.cache_tokens)
         return self.norm(tokens), Cache(tuple(past), num_real)
 
     def add_past_positions(self, past: Past, num_real: jax.Array) -> TokenPast:

@@ -1,0 +1,141 @@
+"""Starting one model from the weights of another (floor 5).
+
+A clip model starts a streaming one, an autoencoder's encoder starts either, and a streaming
+model one of another length: they are the same transformer. What fits is taken along, positions
+are resized, the rest starts fresh, and notes tell which is which.
+"""
+
+import re
+from collections.abc import Iterable, Set
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sat_jax.checkpoint import Checkpoint
+from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.models.mae import init_mae_variables
+from sat_jax.models.transformer import init_variables
+from sat_jax.positions import resize_positions
+
+_Arrays = dict[str, np.ndarray]
+"""Arrays by name, such as "params/head/bias"."""
+
+
+def fresh_variables(config: AnyConfig, key: jax.Array) -> Any:
+    """Random weights of a model of any kind, as a Flax variable tree."""
+    if isinstance(config, MaeConfig):
+        return init_mae_variables(config, key)
+    return init_variables(config, key)
+
+
+def start_from(source: Checkpoint, config: AnyConfig, key: jax.Array) -> tuple[Any, list[str]]:
+    """Makes the first weights of a training run from a checkpoint.
+
+    Args:
+      source: the model to start from.
+      config: the model to train.
+      key: a `jax.random.key` for what starts fresh.
+
+    Returns:
+      The variables of `config` as NumPy arrays, BatchNorm statistics included; and notes on what
+      was resized, started fresh or left out.
+
+    Raises:
+      SatError: the two transformers differ in width, depth or MLP ratio.
+    """
+    _check_same_blocks(source.config, config)
+    shapes = flatten_dict(jax.eval_shape(partial(fresh_variables, config), key), sep="/")
+    offered, refused = _offers(source, config)
+    fitted = {
+        name: _fitted(name, offered[name], shapes[name].shape, source.config, config)
+        for name in shapes.keys() & offered.keys()
+    }
+    taken = {name: array for name, array in fitted.items() if array is not None}
+    resized = [name for name, array in taken.items() if array.shape != offered[name].shape]
+    notes = [
+        *(f"resized: {_part(n)}, {len(offered[n])} to {len(taken[n])}" for n in sorted(resized)),
+        *_note("fresh, of another size", fitted.keys() - taken.keys()),
+        *_note("fresh, none in the source", shapes.keys() - offered.keys()),
+        *_note("left out", refused | (offered.keys() - shapes.keys())),
+    ]
+    arrays = taken | _fresh_arrays(config, key, shapes.keys() - taken.keys())
+    return unflatten_dict({name: arrays[name] for name in shapes}, sep="/"), notes
+
+
+def _fresh_arrays(config: AnyConfig, key: jax.Array, names: Set[str]) -> _Arrays:
+    """Some of the arrays of `fresh_variables`, which is quicker than making all."""
+
+    def some(key: jax.Array) -> dict[str, jax.Array]:
+        flat = flatten_dict(fresh_variables(config, key), sep="/")
+        return {name: flat[name] for name in names}
+
+    return {name: np.asarray(x) for name, x in jax.jit(some)(key).items()} if names else {}
+
+
+def _check_same_blocks(source: AnyConfig, config: AnyConfig) -> None:
+    have, want = _transformer(source), _transformer(config)
+    for name in ("width", "depth", "mlp_ratio"):
+        if getattr(have, name) != getattr(want, name):
+            raise SatError(
+                f"a model of {name}={getattr(want, name)} can't start from one of "
+                f"{name}={getattr(have, name)}"
+            )
+
+
+def _transformer(config: AnyConfig) -> ModelConfig:
+    return config.encoder if isinstance(config, MaeConfig) else config
+
+
+def _flat(variables: Any) -> _Arrays:
+    return {name: np.asarray(x) for name, x in flatten_dict(variables, sep="/").items()}
+
+
+def _offers(source: Checkpoint, config: AnyConfig) -> tuple[_Arrays, set[str]]:
+    """The source's arrays under the names that `config` has for them, and those of no use."""
+    flat = _flat(source.variables)
+    if not isinstance(source.config, MaeConfig):
+        if isinstance(config, MaeConfig):
+            flat = {name.replace("/", "/encoder/", 1): x for name, x in flat.items()}
+        return flat, set()
+    # A classifier may be stored with an autoencoder, but was never trained.
+    useless = [r"\w+/encoder/head(_norm)?/.*"]
+    if not isinstance(config, MaeConfig) or _decoder_size(source.config) != _decoder_size(config):
+        useless.append(r"\w+/decoder/.*")
+    refused = {name for name in flat if any(re.fullmatch(p, name) for p in useless)}
+    inside = "/encoder/" if isinstance(config, MaeConfig) else "/"
+    kept = {n.replace("/encoder/", inside): x for n, x in flat.items() if n not in refused}
+    return kept, refused
+
+
+def _decoder_size(config: MaeConfig) -> tuple[int, int]:
+    return config.decoder_width, config.decoder_depth
+
+
+def _fitted(
+    name: str, array: np.ndarray, shape: tuple[int, ...], source: AnyConfig, config: AnyConfig
+) -> np.ndarray | None:
+    """An array in the shape wanted, or None where that makes no sense."""
+    if array.shape == shape:
+        return array
+    if name.endswith(("time_pos_embed", "freq_pos_embed")):
+        return resize_positions(array, shape[0])
+    rows = _transformer(config).freq_patches
+    if name.endswith("decoder/pos_embed") and rows == _transformer(source).freq_patches:
+        cls, grid = array[:1], array[1:].reshape(rows, -1, array.shape[1])  # frequency-major
+        return np.concatenate([cls, *(resize_positions(row, shape[0] // rows) for row in grid)])
+    return None
+
+
+def _note(what: str, names: Iterable[str]) -> list[str]:
+    parts = sorted({_part(name) for name in names})
+    return [f"{what}: {', '.join(parts)}"] if parts else []
+
+
+def _part(name: str) -> str:
+    """What people call an array: "params/blocks_3/ls1/gamma" is "ls1"."""
+    path = re.sub(r"^\w+/(encoder/)?(blocks_\d+/)?", "", name)
+    return path.split("/")[0]
