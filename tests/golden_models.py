@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from benchmarks.torch_reference import build
 from golden_weights import load_models, state_dict_by_rule
 
+from benchmarks.torch_reference import build
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.convert.names import from_torch, nest
 from sat_jax.models.registry import MODELS

@@ -24,7 +24,7 @@ from sat_jax.convert.__main__ import main
 from sat_jax.convert.checkpoints import published_shapes
 from sat_jax.convert.files import read_tensors, write_tensors
 from sat_jax.convert.labels_file import read_labels
-from sat_jax.convert.names import from_torch, is_learned, split_qkv
+from sat_jax.convert.names import from_torch, fuse_qkv, is_learned
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.models.clip import clip_scores
@@ -104,7 +104,7 @@ def test_every_kind_of_model_round_trips(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_tensor_is_used_once(name: str) -> None:
-    learned = {n: x for n, x in split_qkv(weights(name)).items() if is_learned(n)}
+    learned = {n: x for n, x in fuse_qkv(weights(name)).items() if is_learned(n)}
     ours = from_torch(weights(name))
     assert len(ours) == len(learned)
     # Random numbers: a value that is there twice, or missing, would show.

@@ -30,9 +30,7 @@ from sat_jax.streaming import StreamState, init_stream, scan_chunks
 
 TOLERANCE = {"mean": 1e-4, "token": 1e-4, "dm": 1e-4, "logit": 1e-3}
 
-_clip_scores = jax.jit(
-    clip_scores, static_argnums=0, static_argnames=("aggregation", "cache_form")
-)
+_clip_scores = jax.jit(clip_scores, static_argnums=0, static_argnames=("aggregation", "cache_form"))
 _init_stream = jax.jit(
     init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup", "cache_form")
 )
@@ -50,9 +48,7 @@ def stream(
 ) -> tuple[np.ndarray, StreamState]:
     """Scores [k, y] of the golden recording's first chunks, and the state after them."""
     framing = make_framing(model.config, "chunk", chunk_seconds=seconds)
-    state = _init_stream(
-        model, variables, 1, framing=framing, warmup=warmup, cache_form=cache_form
-    )
+    state = _init_stream(model, variables, 1, framing=framing, warmup=warmup, cache_form=cache_form)
     samples = clip()[: count * framing.hop].reshape(count, 1, framing.hop)
     scores, ready, state = _scan_chunks(model, variables, samples, state, framing=framing)
     assert bool(ready.all())

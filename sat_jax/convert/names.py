@@ -22,10 +22,9 @@ class Layout:
 
 
 _SAME = Layout(lambda x: x, lambda x: x)
-_LINEAR = Layout(np.transpose, np.transpose)  # [out, in] <-> [in, out]
-_PATCHES = Layout(  # [d, 1, 16, 16] <-> [256, d]
-    lambda x: x.reshape(x.shape[0], -1).T,
-    lambda x: x.T.reshape(x.shape[1], 1, PATCH_SIZE, PATCH_SIZE),
+_PATCHES = Layout(  # [d, 1, 16, 16] <-> [d, 256]
+    lambda x: x.reshape(x.shape[0], -1),
+    lambda x: x.reshape(x.shape[0], 1, PATCH_SIZE, PATCH_SIZE),
 )
 _TIME = Layout(lambda x: x[0, :, 0, :].T, lambda x: x.T[None, :, None, :])  # [1,d,1,t] <-> [t,d]
 _FREQ = Layout(lambda x: x[0, :, :, 0].T, lambda x: x.T[None, :, :, None])  # [1,d,f,1] <-> [f,d]
@@ -37,7 +36,7 @@ _Row = tuple[str, str, Layout]
 
 def _linear(torch: str, ours: str) -> list[_Row]:
     return [
-        (f"{torch}.weight", f"{ours}/kernel", _LINEAR),
+        (f"{torch}.weight", f"{ours}/kernel", _SAME),
         (f"{torch}.bias", f"{ours}/bias", _SAME),
     ]
 
@@ -49,8 +48,7 @@ def _norm(torch: str, ours: str) -> list[_Row]:
 # "{i}" stands for a block's number.
 _BLOCKS_AND_HEAD: list[_Row] = [
     *_norm("blocks.{i}.norm1", "params/blocks_{i}/norm1"),
-    *_linear("blocks.{i}.attn.to_q", "params/blocks_{i}/attn/to_q"),
-    *_linear("blocks.{i}.attn.to_kv", "params/blocks_{i}/attn/to_kv"),
+    *_linear("blocks.{i}.attn.qkv", "params/blocks_{i}/attn/qkv"),
     *_linear("blocks.{i}.attn.proj", "params/blocks_{i}/attn/proj"),
     ("blocks.{i}.ls1.gamma", "params/blocks_{i}/ls1/gamma", _SAME),
     *_norm("blocks.{i}.norm2", "params/blocks_{i}/norm2"),
@@ -147,7 +145,7 @@ def from_torch(state_dict: Tensors) -> Tensors:
     """
     ours: Tensors = {}
     unknown = []
-    for name, array in split_qkv(state_dict).items():
+    for name, array in fuse_qkv(state_dict).items():
         if not is_learned(name):
             continue
         rows = [(m, to, how) for p, to, how in _FROM_TORCH if (m := p.fullmatch(name))]
@@ -177,7 +175,7 @@ def to_torch(ours: Tensors, config: AnyConfig) -> Tensors:
         match, template, layout = rows[0]
         torch[_fill(template, match)] = np.ascontiguousarray(layout.to_torch(array))
     fused = isinstance(config, MaeConfig) or not config.is_streaming
-    return fuse_qkv(torch) if fused else torch
+    return torch if fused else split_qkv(torch)
 
 
 def split_qkv(state_dict: Tensors) -> Tensors:
@@ -196,14 +194,15 @@ def split_qkv(state_dict: Tensors) -> Tensors:
 
 
 def fuse_qkv(state_dict: Tensors) -> Tensors:
-    """Inverse of `split_qkv`."""
+    """Inverse of `split_qkv`; a projection whose other half is missing stays as it is."""
     fused: Tensors = {}
     for name, array in state_dict.items():
-        if ".attn.to_kv." in name:
-            continue
-        if ".attn.to_q." in name:
-            array = np.concatenate([array, state_dict[name.replace(".to_q.", ".to_kv.")]])
-        fused[name.replace(".attn.to_q.", ".attn.qkv.")] = array
+        query, key_value = name.replace(".to_kv.", ".to_q."), name.replace(".to_q.", ".to_kv.")
+        if query == key_value or not {query, key_value} <= state_dict.keys():
+            fused[name] = array
+        elif name == query:
+            fused_name = name.replace(".attn.to_q.", ".attn.qkv.")
+            fused[fused_name] = np.concatenate([array, state_dict[key_value]])
     return fused
 
 

@@ -14,7 +14,7 @@ from sat_jax.layers import (
     HEAD_EPSILON,
     POSITION_INIT,
     Block,
-    dense,
+    Linear,
     layer_norm,
     patches,
 )
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         blocks = ModelConfig(
             width=width, depth=config.decoder_depth, target_length=PATCH_SIZE, dtype=dtype
         )
-        self.input_proj = dense(width, dtype)
+        self.input_proj = Linear(width, dtype)
         self.mask_token = self.param("mask_token", POSITION_INIT, (width,))
         self.pos_embed = self.param(
             "pos_embed", nn.initializers.zeros, (config.num_patches + 1, width)
@@ -71,7 +71,7 @@ class Decoder(nn.Module):
         self.blocks = [Block(blocks, 0.0) for _ in range(config.decoder_depth)]
         self.norm = layer_norm(BLOCK_EPSILON, dtype)
         self.head_norm = layer_norm(HEAD_EPSILON, dtype)
-        self.head = dense(PATCH_VALUES, dtype)
+        self.head = Linear(PATCH_VALUES, dtype)
 
     def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:
         """[b, 1 + n', d] seen tokens, cls first, and int32 [b, n] -> float32 [b, n, 256]."""

@@ -19,7 +19,7 @@ from sat_jax.layers import (
     HEAD_EPSILON,
     POSITION_INIT,
     Block,
-    dense,
+    Linear,
     layer_norm,
     patches,
 )
@@ -41,7 +41,7 @@ class AudioTransformer(nn.Module):
         if config.input_norm == "batch":
             # PyTorch's momentum of 0.01 is 0.99 in Flax's sense.
             self.input_norm = nn.BatchNorm(momentum=0.99, epsilon=1e-5, use_fast_variance=False)
-        self.patch_embed = dense(width, dtype)
+        self.patch_embed = Linear(width, dtype)
         self.time_pos_embed = self.param(
             "time_pos_embed", POSITION_INIT, (config.time_positions, width)
         )
@@ -57,7 +57,7 @@ class AudioTransformer(nn.Module):
         self.blocks = [block(config, config.drop_path * i / last) for i in range(config.depth)]
         self.norm = layer_norm(BLOCK_EPSILON, dtype)
         self.head_norm = layer_norm(HEAD_EPSILON, dtype)
-        self.head = dense(config.num_classes, dtype)
+        self.head = Linear(config.num_classes, dtype)
 
     def __call__(
         self, log_mel: jax.Array, cache: Cache, *, train: bool = False
