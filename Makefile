@@ -36,7 +36,7 @@ format: $(DEV)/.ready ## mend style and formatting where ruff can
 	$(DEV)/bin/ruff format
 
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
-	$(DEV)/bin/python benchmarks/stream_step.py $(ARGS)
+	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
 
 clean: ## remove caches and builds
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -5,14 +5,22 @@ python infer.py -m SAT_T_1s -c 1.0 -k 5 *.flac
 ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | python infer.py -
 """
 
+import gc
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 
 from sat_jax.errors import SatError
 
-FAILED, WRONG_FLAGS = 1, 2
+if TYPE_CHECKING:
+    from sat_jax.tag_recordings import TaggingOptions
+    from sat_jax.tagger import Tagger
+
+FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -27,6 +35,7 @@ _CHUNK = flags.DEFINE_float(
     "Seconds the model hears at a time, at least 0.16; its own length by default.",
     short_name="c",
     lower_bound=0.16,
+    upper_bound=3600.0,
 )
 _MODE = flags.DEFINE_enum(
     "mode", "stream", ["stream", "clip"], "Answer chunk by chunk, or once for a whole recording."
@@ -79,13 +88,41 @@ def main(argv: Sequence[str]) -> None:
     """Tags the recordings named in argv[1:]."""
     # JAX tells at this level which accelerators it did not find.
     logging.set_verbosity(logging.WARNING)
-    # Imported late: a wrong flag or --help should be answered at once.
-    from sat_jax.cache_dir import keep_compiled_programs
-    from sat_jax.tag_recordings import TaggingOptions, check_options, tag_recordings
-    from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
+    try:
+        sys.exit(_tag(argv[1:]))
+    except SatError as error:
+        _report(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _tag(recordings: Sequence[str]) -> int:
+    """Does what the flags ask for; gives the exit code."""
+    with _no_search_for_garbage():
+        # Imported late: a wrong flag or --help should be answered at once.
+        from sat_jax.report.files import open_output
+        from sat_jax.tag_recordings import check_options, tag_recordings
+
+        options = _options()
+        try:
+            check_options(options, recordings)
+        except SatError as error:
+            _report(error)
+            return WRONG_FLAGS
+        if _RANDOM_WEIGHTS.value:
+            # Other formats are read by programs, which such a line would disturb.
+            with open_output(None) if _FORMAT.value == "text" else nullcontext(sys.stderr) as out:
+                print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
+        tagger = _load_tagger()
+    return FAILED if tag_recordings(tagger, recordings, options, report=_report) else 0
+
+
+def _options() -> "TaggingOptions":
+    from sat_jax.tag_recordings import TaggingOptions
 
     # To the type checker absl's enums are any strings.
-    options = TaggingOptions(
+    return TaggingOptions(
         mode=_MODE.value,  # type: ignore[arg-type]
         aggregation=_AGGREGATE.value,  # type: ignore[arg-type]
         warmup=_WARMUP.value,  # type: ignore[arg-type]
@@ -99,26 +136,37 @@ def main(argv: Sequence[str]) -> None:
         stdin_rate=_STDIN_RATE.value,
         stdin_channels=_STDIN_CHANNELS.value,
     )
+
+
+def _load_tagger() -> "Tagger":
+    from sat_jax.cache_dir import cache_dir
+    from sat_jax.programs import ProgramStore
+    from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
+
+    programs = ProgramStore(cache_dir() / "programs")
+    if _RANDOM_WEIGHTS.value:
+        checkpoint = random_checkpoint(_MODEL.value, programs=programs)
+    else:
+        checkpoint = find_checkpoint(_MODEL.value)
+    return Tagger(
+        checkpoint,
+        chunk_seconds=_CHUNK.value,
+        framing=_FRAMING.value,  # type: ignore[arg-type]
+        pad_last=_PAD_LAST.value,
+        dtype=_DTYPE.value,  # type: ignore[arg-type]
+        programs=programs,
+    )
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Start-up makes very many objects that stay: looking through them takes a tenth of it."""
+    gc.disable()
     try:
-        check_options(options, argv[1:])
-        keep_compiled_programs()
-        if _RANDOM_WEIGHTS.value:
-            print(f"{_MODEL.value} with random weights: its tags mean nothing.", flush=True)
-        load = random_checkpoint if _RANDOM_WEIGHTS.value else find_checkpoint
-        tagger = Tagger(
-            load(_MODEL.value),
-            chunk_seconds=_CHUNK.value,
-            framing=_FRAMING.value,  # type: ignore[arg-type]
-            pad_last=_PAD_LAST.value,
-            dtype=_DTYPE.value,  # type: ignore[arg-type]
-        )
-        failed = tag_recordings(tagger, argv[1:], options, report=_report)
-    except SatError as error:
-        _report(error)
-        failed = 1
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(FAILED if failed else 0)
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _report(error: SatError) -> None:
@@ -126,6 +174,8 @@ def _report(error: SatError) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
+    if {"-h", "-help", "--help"} & set(argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
@@ -134,4 +184,6 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Stopping a live stream from outside keeps its output as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app.run(main, flags_parser=_parse_flags)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sat_jax.config import FrontendConfig
 from sat_jax.frontend import framed_power_db
+from sat_jax.programs import ProgramStore
 
 FRAMES_PER_BLOCK = 500
 """Frames that one call of the spectrogram program makes: 5 s at the published settings."""
@@ -45,13 +46,15 @@ class SpectrogramStream:
     under its maximum, which is known only at the end.
     """
 
-    def __init__(self, frontend: FrontendConfig) -> None:
+    def __init__(self, frontend: FrontendConfig, programs: ProgramStore | None = None) -> None:
         """Starts a recording.
 
         Args:
           frontend: spectrogram settings.
+          programs: where the compiled program is kept for the next start; None keeps none.
         """
         self._frontend = frontend
+        self._programs = programs
         self._margin = frontend.n_fft // 2
         self._window = (FRAMES_PER_BLOCK - 1) * frontend.hop_length + frontend.n_fft
         self._pending = np.zeros(0, np.float32)
@@ -85,7 +88,10 @@ class SpectrogramStream:
         return done
 
     def _frames(self, window: np.ndarray) -> np.ndarray:
-        return np.asarray(_framed_power_db(window[None], config=self._frontend))[0]
+        if self._programs is None:
+            return np.asarray(_framed_power_db(window[None], config=self._frontend))[0]
+        power_db = self._programs.run(_framed_power_db, (), window[None], config=self._frontend)
+        return np.asarray(power_db)[0]
 
 
 _framed_power_db = functools.partial(jax.jit, static_argnames="config")(framed_power_db)

@@ -1,6 +1,7 @@
 """How a stream of samples becomes spectrograms, one for each step of the model (floor 2)."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -58,6 +59,8 @@ def make_framing(
     """
     frontend, seconds = config.frontend, chunk_seconds or default_chunk_seconds(config)
     margin, hop_length = frontend.n_fft // 2, frontend.hop_length
+    if not math.isfinite(seconds):
+        raise SatError(f"a chunk of {seconds} s is no length: give a number of seconds")
     samples = round(seconds * frontend.sample_rate)
     shortest = PATCH_SIZE * hop_length
     if samples < shortest:

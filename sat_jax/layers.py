@@ -18,7 +18,7 @@ class Linear(nn.Module):
     """x·kernelᵀ + bias, the kernel stored [out, in] as in PyTorch.
 
     Not `nn.Dense`, whose kernel is [in, out]: on CPUs the few rows of a chunk are multiplied
-    faster by rows of weights (matrix products of a whole model: 1.0 to 1.25 times, the wider the more).
+    faster by rows of weights (products of a whole model: 1.0 to 1.25 times, the wider the more).
 
     Attributes:
       features: outputs.

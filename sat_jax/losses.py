@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PATCH_EPSILON = 1e-6
 """Added to a patch's variance, so that silence does not divide by zero."""
@@ -32,3 +33,27 @@ def mae_loss(
         target = normalize_patches(target)
     error = jnp.square(prediction - target).mean(-1)
     return (error * mask).sum() / mask.sum()
+
+
+# The largest and smallest float32 inside (0, 1) whose logarithms below are finite.
+_ALMOST_ONE = 1.0 - 2.0**-24
+_ALMOST_ZERO = float(np.finfo(np.float32).tiny)
+
+
+def binary_cross_entropy(probs: jax.Array, target: jax.Array) -> jax.Array:
+    """Binary cross-entropy of probabilities, averaged over examples and classes.
+
+    Probabilities of exactly 0 and 1, which saturated sigmoids give, count as the float32 next to
+    them: loss and gradients stay finite, and those of all other probabilities are untouched.
+
+    Args:
+      probs: float32 [b, y] in [0, 1]; for a model that answers in pieces, the mean of the
+        pieces' probabilities.
+      target: float32 [b, y] in [0, 1].
+
+    Returns:
+      float32 scalar, at least 0.
+    """
+    present = jnp.log(jnp.where(probs < _ALMOST_ZERO, _ALMOST_ZERO, probs))
+    absent = jnp.log1p(-jnp.where(probs > _ALMOST_ONE, _ALMOST_ONE, probs))
+    return -(target * present + (1.0 - target) * absent).mean()

@@ -248,10 +248,12 @@ def score_rest(
       float32 [b, y].
     """
     config = model.config
+    # A recording, or a chunk of its own, that is under one patch ends with silence.
     shortest = framing.margin + PATCH_SIZE * config.frontend.hop_length
+    begins_here = (state.chunks == 0) | (framing.kind == "chunk")
     spectrogram = last_spectrogram(
         state.window,
-        jnp.maximum(state.filled, shortest),
+        jnp.where(begins_here, jnp.maximum(state.filled, shortest), state.filled),
         state.chunks,
         state.peak_db,
         framing=framing,

@@ -97,25 +97,30 @@ def tag_recordings(
 
     Raises:
       SatError: the output can't be written.
+      KeyboardInterrupt: the user stopped it; all files with what was heard so far are written.
     """
     check_options(options, recordings)
     selection = TagSelection(labels=tagger.labels, k=options.k, threshold=options.threshold)
     scores = distinct_paths(options.scores_out or ".", recordings, suffix=".npz")
     plots = _plot_paths(options.plot, recordings)
-    failed = 0
+    failed, stopped = 0, False
     with open_output(options.output) as stream:
         writer = TagWriter(stream, format_name=options.format_name, selection=selection)
         for name, scores_path, plot_path in zip(recordings, scores, plots, strict=True):
             job = _Job(tagger, name, options)
             try:
-                job.tag(writer)
-                if options.scores_out:
+                stopped = job.tag(writer)
+                if options.scores_out and job.chunks:
                     save_scores(scores_path, chunks=job.chunks, labels=tagger.labels)
-                if plot_path:
+                if plot_path and job.chunks:
                     job.plot(plot_path)
             except SatError as error:
                 failed += 1
                 report(error)
+            if stopped:
+                break
+    if stopped:
+        raise KeyboardInterrupt
     return failed
 
 
@@ -128,11 +133,18 @@ class _Job:
         self._name = name
         self._options = options
         frontend = tagger.config.frontend
-        self._spectrogram = SpectrogramStream(frontend)
+        self._spectrogram = SpectrogramStream(frontend, tagger.programs)
         self._picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
 
-    def tag(self, writer: TagWriter) -> None:
-        """Scores the recording and writes each chunk's tags at once."""
+    def tag(self, writer: TagWriter) -> bool:
+        """Scores the recording, writes each chunk's tags at once; True if the user stopped it."""
+        try:
+            self._tag(writer)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def _tag(self, writer: TagWriter) -> None:
         keep = self._options.scores_out or self._options.plot
         chunks = self._score()
         first = next(chunks, None)  # Its name is printed only when it proved to be audio.

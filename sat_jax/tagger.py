@@ -13,7 +13,7 @@ or, for a stream that never ends::
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from sat_jax.audio import read_blocks
 from sat_jax.blocks import SpectrogramStream, rebuffer
 from sat_jax.cache import Cache, init_cache
 from sat_jax.checkpoint import Checkpoint, load_checkpoint
-from sat_jax.config import Dtype, ModelConfig
+from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing, FramingKind, make_framing
 from sat_jax.frontend import floor_top_db
@@ -31,6 +31,7 @@ from sat_jax.labels import default_label_names
 from sat_jax.models.clip import Aggregation, Variables, aggregate, apply, normalize, plan_pieces
 from sat_jax.models.registry import MODELS, model_config
 from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.programs import ProgramStore
 from sat_jax.report.tags import ScoredChunk
 from sat_jax.streaming import (
     StreamState,
@@ -43,9 +44,12 @@ from sat_jax.streaming import (
 
 Mode = Literal["stream", "clip"]
 
-_init_stream = jax.jit(init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup"))
+_init_stream = jax.jit(
+    init_stream, static_argnums=0, static_argnames=("batch_size", "framing", "warmup")
+)
 _stream_step = jax.jit(stream_step, static_argnums=0, static_argnames="framing")
 _score_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "frames"))
+_init_variables = jax.jit(init_variables, static_argnums=0)
 
 
 class Tagger:
@@ -57,6 +61,7 @@ class Tagger:
       framing: how its streams are cut into chunks.
       variables: its weights, on the device.
       source: where the weights came from, for people.
+      programs: where its compiled programs are kept for the next start, or None.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Tagger:
         framing: FramingKind = "chunk",
         pad_last: bool | None = None,
         dtype: Dtype | None = None,
+        programs: ProgramStore | None = None,
     ) -> None:
         """Makes a tagger from a loaded checkpoint.
 
@@ -77,6 +83,7 @@ class Tagger:
           pad_last: whether a shorter last piece is zero-padded or dropped; None is the
             checkpoint's own setting.
           dtype: precision of the computation; None is the checkpoint's own.
+          programs: where compiled programs are kept for the next start; None keeps none.
 
         Raises:
           SatError: the checkpoint is an autoencoder, which has no classes, or the chunk length
@@ -98,6 +105,8 @@ class Tagger:
         self.variables: Variables = jax.device_put(checkpoint.variables)
         self.source = checkpoint.source
         self._model = AudioTransformer(config)
+        self.programs = programs
+        self._step_warms_up = _step_warms_up(config, self.framing)
 
     @classmethod
     def load(
@@ -108,6 +117,7 @@ class Tagger:
         framing: FramingKind = "chunk",
         pad_last: bool | None = None,
         dtype: Dtype | None = None,
+        programs: ProgramStore | None = None,
     ) -> Self:
         """Loads a model.
 
@@ -118,6 +128,7 @@ class Tagger:
           framing: see `Tagger`.
           pad_last: see `Tagger`.
           dtype: see `Tagger`.
+          programs: see `Tagger`.
 
         Raises:
           SatError: there is no such model, or it can't be fetched, read or used.
@@ -128,12 +139,17 @@ class Tagger:
             framing=framing,
             pad_last=pad_last,
             dtype=dtype,
+            programs=programs,
         )
 
     def init(self, batch_size: int = 1, warmup: Warmup = "silence") -> StreamState:
         """The state of `batch_size` streams that have heard nothing, see `init_stream`."""
-        return _init_stream(
-            self._model, self.variables, batch_size, framing=self.framing, warmup=warmup
+        if warmup == "silence" and self._step_warms_up:
+            fresh = self.init(batch_size, "none")
+            silence = np.zeros((batch_size, self.framing.hop), np.float32)
+            return fresh._replace(cache=self.step(silence, fresh)[1].cache)
+        return self._run(
+            _init_stream, batch_size=batch_size, framing=self.framing, warmup=warmup
         )
 
     def step(
@@ -154,16 +170,16 @@ class Tagger:
         Raises:
           SatError: wrong shape, or more than one hop of samples.
         """
-        samples = jnp.asarray(samples, jnp.float32)
-        samples = samples[None] if samples.ndim == 1 else samples
+        if not isinstance(samples, jax.Array):
+            samples = np.asarray(samples)  # Kept off the device, where each change is a program.
+        samples = samples.astype(np.float32)
+        samples = samples.reshape(1, -1) if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] != state.window.shape[0]:
             raise SatError(
                 f"samples have shape {list(samples.shape)}, the state holds "
                 f"{state.window.shape[0]} streams: give [streams, samples]"
             )
-        scores, next_state = _stream_step(
-            self._model, self.variables, samples, state, framing=self.framing
-        )
+        scores, next_state = self._run(_stream_step, samples, state, framing=self.framing)
         return self._probs(scores, next_state.ready), next_state
 
     def finish(self, state: StreamState) -> jax.Array | None:
@@ -186,10 +202,8 @@ class Tagger:
         )
         if not frames:
             return None
-        scores = _score_rest(
-            self._model, self.variables, state, framing=self.framing, frames=frames
-        )
-        return self._probs(scores, jnp.ones(scores.shape[0], bool))
+        scores = self._run(_score_rest, state, framing=self.framing, frames=frames)
+        return self._probs(scores)
 
     def stream(
         self, blocks: Iterable[np.ndarray], *, warmup: Warmup = "silence"
@@ -235,7 +249,7 @@ class Tagger:
         Yields:
           One chunk, or none when the recording has no samples.
         """
-        spectrogram = SpectrogramStream(self.config.frontend)
+        spectrogram = SpectrogramStream(self.config.frontend, self.programs)
         num_samples, parts = 0, []
         for block in _at_least_one_patch(blocks, self.config):
             num_samples += len(block)
@@ -243,7 +257,7 @@ class Tagger:
         parts += spectrogram.finish()
         if parts:
             scores = self._score_pieces(np.concatenate(parts, axis=1))
-            answer = self._probs(aggregate(scores, aggregation), jnp.ones(1, bool))
+            answer = self._probs(aggregate(scores, aggregation))
             yield _scored(0, num_samples, answer, self.config.frontend.sample_rate)
 
     def tag_file(
@@ -276,11 +290,18 @@ class Tagger:
             return self.clip(blocks, aggregation=aggregation)
         return self.stream(blocks, warmup=warmup)
 
-    def _probs(self, scores: jax.Array, ready: jax.Array) -> jax.Array:
-        """Probabilities, also from models that answer with logits."""
+    def _run(self, function: Any, *args: Any, **options: Any) -> Any:
+        """Calls a jitted function of the model, its variables, `args` and static `options`."""
+        if self.programs is None:
+            return function(self._model, self.variables, *args, **options)
+        return self.programs.run(function, (self._model,), self.variables, *args, **options)
+
+    def _probs(self, scores: jax.Array, ready: jax.Array | None = None) -> jax.Array:
+        """Probabilities, also from models that answer with logits; zeros for what isn't ready."""
         if self.config.pooling != "logit":
             return scores
-        return jnp.where(ready[:, None], jax.nn.sigmoid(scores), 0.0)
+        probs = jax.nn.sigmoid(scores)
+        return probs if ready is None else jnp.where(ready[:, None], probs, 0.0)
 
     def _score_pieces(self, power_db: np.ndarray) -> jax.Array:
         """Clip mode's pieces one by one: dB [f, t] -> scores [k, 1, y]."""
@@ -295,7 +316,7 @@ class Tagger:
                 real, length = plan.rest, plan.padded
             piece = power_db[None, :, begin : begin + real]
             piece = np.pad(piece, ((0, 0), (0, 0), (0, length - real)))
-            answer, cache = _score_piece(self._model, self.variables, piece, real, peak, cache)
+            answer, cache = self._run(_score_piece, piece, np.int32(real), peak, cache)
             scores.append(answer)
         return jnp.stack(scores)
 
@@ -319,14 +340,26 @@ def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
     )
 
 
-def random_checkpoint(name: str, seed: int = 0) -> Checkpoint:
+def random_checkpoint(
+    name: str, seed: int = 0, *, programs: ProgramStore | None = None
+) -> Checkpoint:
     """A named model with random weights, to try programs without any; its tags mean nothing.
+
+    Args:
+      name: a model's name.
+      seed: of the weights.
+      programs: see `Tagger`.
 
     Raises:
       SatError: no model has this name.
     """
     config = model_config(name)
-    variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(seed))
+    # The old kind of key is a plain array, which a kept program can take.
+    key = jax.random.PRNGKey(seed)
+    if programs is None:
+        variables = _init_variables(config, key)
+    else:
+        variables = programs.run(_init_variables, (config,), key)
     labels = default_label_names(config.num_classes)
     return Checkpoint(config=config, variables=variables, labels=labels, source="random weights")
 
@@ -347,11 +380,25 @@ def _score_piece(
     return apply(model, variables, jnp.where(padding, 0.0, normalized), cache)
 
 
+def _step_warms_up(config: ModelConfig, framing: Framing) -> bool:
+    """Whether a step on silence leaves the cache that the warm-up does: one program less.
+
+    Silence is the same in every frame, so all that matters is that both hear one piece of as many
+    patches. It is so for every published model with its own chunk length.
+    """
+    if framing.kind != "chunk" or not config.is_streaming:
+        return False
+    frames = (config.cache_length + 1, config.frontend.num_frames(framing.hop))
+    warmup, step = (plan_pieces(config, each) for each in frames)
+    one_piece = all(plan.num_whole == 1 and plan.rest == 0 for plan in (warmup, step))
+    return one_piece and warmup.length // PATCH_SIZE == step.length // PATCH_SIZE
+
+
 def _hold(state: StreamState, samples: np.ndarray) -> StreamState:
     """Puts samples into the window of the one stream without a step."""
     window, filled = np.array(state.window), int(state.filled[0])
     window[0, filled : filled + len(samples)] = samples
-    return state._replace(window=jnp.asarray(window), filled=state.filled + np.int32(len(samples)))
+    return state._replace(window=window, filled=np.asarray(state.filled) + np.int32(len(samples)))
 
 
 def _at_least_one_patch(blocks: Iterable[np.ndarray], config: ModelConfig) -> Iterator[np.ndarray]:
@@ -365,4 +412,4 @@ def _at_least_one_patch(blocks: Iterable[np.ndarray], config: ModelConfig) -> It
 
 
 def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:
-    return ScoredChunk(start=start / rate, end=end / rate, probs=np.asarray(probs[0]))
+    return ScoredChunk(start=start / rate, end=end / rate, probs=np.asarray(probs)[0])

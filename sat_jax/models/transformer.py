@@ -28,6 +28,9 @@ from sat_jax.positions import past_positions
 # (offset, scale) of the published inputs without BatchNorm: (x + offset) / scale.
 FIXED_NORMS = {64: (10.0, 40.0), 128: (14.27, 41.58)}
 
+INPUT_NORM_MOMENTUM = 0.99
+"""Share of the running statistics that one training step keeps; 0.01 in PyTorch's sense."""
+
 
 class AudioTransformer(nn.Module):
     """One piece of a log-mel spectrogram in, class scores and the new past out."""
@@ -39,8 +42,9 @@ class AudioTransformer(nn.Module):
         config = self.config
         width, dtype = config.width, config.dtype
         if config.input_norm == "batch":
-            # PyTorch's momentum of 0.01 is 0.99 in Flax's sense.
-            self.input_norm = nn.BatchNorm(momentum=0.99, epsilon=1e-5, use_fast_variance=False)
+            self.input_norm = nn.BatchNorm(
+                momentum=INPUT_NORM_MOMENTUM, epsilon=1e-5, use_fast_variance=False
+            )
         self.patch_embed = Linear(width, dtype)
         self.time_pos_embed = self.param(
             "time_pos_embed", POSITION_INIT, (config.time_positions, width)

@@ -1,0 +1,139 @@
+"""Fair timing of rivals on one machine: threads, interleaved rounds, statistics.
+
+JAX and PyTorch each keep worker threads that spin for a while after a call, waiting for more work.
+Rivals therefore take turns in short blocks with a pause between, and are compared inside each
+round, where the machine's mood is the same for all.
+"""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PAUSE = 0.1
+"""Seconds between blocks, in which the last rival's threads fall asleep."""
+BLOCK = 0.2
+"""Seconds that a block takes, about."""
+MAX_CALLS = 50
+"""Most calls in a block."""
+
+BUSY_LOAD = 0.5
+"""Load average over the last minute from which on a machine counts as busy."""
+
+Times = dict[str, list[np.ndarray]]
+"""Seconds of every call, in one array a round, by rival."""
+
+
+def limit_threads(count: int | None) -> int:
+    """Confines this process to `count` CPUs; call it before JAX is imported.
+
+    Args:
+      count: CPUs to use; None is all that this process may use.
+
+    Returns:
+      How many CPUs are now in use, never more than there are.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return os.cpu_count() or 1
+    allowed = sorted(os.sched_getaffinity(0))
+    chosen = allowed[: count or len(allowed)]
+    os.sched_setaffinity(0, chosen)
+    return len(chosen)
+
+
+def machine(packages: Iterable[str], *, threads: int) -> dict[str, Any]:
+    """What the numbers were measured on, for people and for JSON.
+
+    Args:
+      packages: distributions whose versions matter.
+      threads: CPUs in use.
+    """
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def warn_if_busy(setting: Mapping[str, Any]) -> None:
+    """Tells on standard error when other programs were running just before the measurement."""
+    if (setting["load_before"] or 0.0) > BUSY_LOAD:
+        print(
+            f"load average {setting['load_before']:.1f}: other programs are using this machine, so "
+            "these numbers mean little. PyTorch suffers more from them than XLA does.",
+            file=sys.stderr,
+        )
+
+
+def cpu_model() -> str:
+    """The processor's name, with its widest vector instructions where Linux tells them."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    lines = (line.partition(":") for line in info.read_text().splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    flags = fields.get("flags", "").split()
+    vectors = [name for name in ("avx512f", "avx2", "avx") if name in flags][:1]
+    return " ".join([fields.get("model name", platform.machine()), *vectors])
+
+
+def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int) -> Times:
+    """Times calls of several rivals in turns, the order rotating from round to round.
+
+    Args:
+      rivals: calls that return when their work is done.
+      rounds: blocks of each rival.
+    """
+    times: Times = {name: [] for name in rivals}
+    calls = {name: _calls_per_block(call) for name, call in rivals.items()}
+    names = list(rivals)
+    for index in range(rounds):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            time.sleep(PAUSE)
+            rivals[name]()  # Wakes the threads.
+            times[name].append(time_calls(rivals[name], calls[name]))
+    return times
+
+
+def time_calls(call: Callable[[], Any], count: int) -> np.ndarray:
+    """Seconds of each of `count` calls in a row."""
+    moments = [time.perf_counter()]
+    for _ in range(count):
+        call()
+        moments.append(time.perf_counter())
+    return np.diff(moments)
+
+
+def _calls_per_block(call: Callable[[], Any]) -> int:
+    call()
+    seconds = float(np.min(time_calls(call, 2)))
+    return int(np.clip(BLOCK / seconds, 1, MAX_CALLS))
+
+
+def spread(times: list[np.ndarray]) -> dict[str, float]:
+    """Median and 95th percentile of all calls, in milliseconds."""
+    every = 1e3 * np.concatenate(times)
+    return {"median_ms": float(np.median(every)), "p95_ms": float(np.percentile(every, 95))}
+
+
+def ratio(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
+    """Median and quartiles of the rounds' ratios of median times; under 1 means ours is faster."""
+    ratios = [np.median(a) / np.median(b) for a, b in zip(ours, theirs, strict=True)]
+    low, median, high = np.percentile(ratios, [25, 50, 75])
+    return {"median": float(median), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others are right-aligned."""
+    rule = [":--", *("--:" for _ in columns[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows])

@@ -1,0 +1,311 @@
+"""Measures a streaming step beside the same mathematics in eager PyTorch.
+
+python -m benchmarks.stream_step --models SAT_T_2s,SAT_B_2s --batch 1,16 --threads 2
+
+Prints a Markdown table and JSON, which --json writes to a file as well. See benchmarks/README.md.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.measuring import (
+    interleave,
+    limit_threads,
+    machine,
+    markdown_table,
+    ratio,
+    spread,
+    time_calls,
+    warn_if_busy,
+)
+
+if TYPE_CHECKING:
+    import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
+PEAK_SIZES = (1024, 2048)
+TOLERANCE = 1e-4
+"""How far apart the rivals' probabilities may be."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures what the flags ask for."""
+    options = parse_flags(argv)
+    # Before JAX is imported: XLA makes as many threads as there are CPUs to run on.
+    threads = limit_threads(options.threads)
+    import jax
+    import torch
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    torch.set_num_threads(threads)
+    setting = machine(PACKAGES, threads=threads)
+    warn_if_busy(setting)
+    setting["matmul_peak_gflops"] = peak = matmul_peak()
+    report: dict[str, Any] = {"machine": setting, "steps": []}
+    for name in options.models:
+        for batch in options.batch:
+            report["steps"].append(
+                measure(name, batch, rounds=options.rounds, peak=peak, seed=options.seed)
+            )
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(as_markdown(report), json.dumps(report), sep="\n\n")
+
+
+def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's settings."""
+    parser = argparse.ArgumentParser(description="Times a streaming step beside eager PyTorch.")
+    add = functools.partial(parser.add_argument, metavar="X")
+    names = ["SAT_T_2s", "SAT_S_2s", "SAT_B_2s"]
+    add("--models", type=lambda text: text.split(","), default=names, help="names, with commas")
+    add("--batch", type=_numbers, default=[1, 16], help="streams side by side, with commas")
+    add("--rounds", type=int, default=15, help="blocks of steps of each rival")
+    add("--threads", type=int, default=None, help="CPUs to use; all by default")
+    add("--seed", type=int, default=0, help="of the random weights and samples")
+    add("--json", default=None, help="file for all numbers")
+    return parser.parse_args(argv)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def matmul_peak() -> float:
+    """The most that a float32 matrix product of JAX reaches here, in GFLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    product = jax.jit(jnp.matmul)
+    speeds = []
+    for size in PEAK_SIZES:
+        square = jax.random.normal(jax.random.key(0), (size, size))
+        product(square, square).block_until_ready()
+        call = functools.partial(_multiply, product, square)
+        speeds.append(2e-9 * size**3 / float(np.min(time_calls(call, 10))))
+    return max(speeds)
+
+
+def _multiply(product: Callable[..., "jax.Array"], square: "jax.Array") -> None:
+    product(square, square).block_until_ready()
+
+
+def measure(name: str, batch: int, *, rounds: int, peak: float, seed: int = 0) -> dict[str, Any]:
+    """All numbers of one model at one batch size.
+
+    Args:
+      name: a streaming model that both sides know.
+      batch: streams side by side.
+      rounds: blocks of steps of each rival.
+      peak: GFLOP/s of the machine, see `matmul_peak`.
+      seed: of the random weights and samples.
+
+    Raises:
+      RuntimeError: the rivals' probabilities differ, so that comparing them means nothing.
+    """
+    import torch
+
+    from benchmarks.torch_reference import build
+
+    torch.manual_seed(seed)
+    model = build(name).eval()
+    weights = model.state_dict()
+    with_kv = build(name, kv_cache=True).eval()
+    with_kv.load_state_dict(weights)
+    ours = compile_step(name, {key: w.numpy() for key, w in weights.items()}, batch)
+    rng = np.random.default_rng(seed)
+    chunk = (0.1 * rng.standard_normal((batch, ours.hop))).astype(np.float32)
+    rivals = {
+        "jax": ours.start(chunk),
+        "torch_kv": torch_step(with_kv, chunk),
+        "torch_published": torch_step(model, chunk),
+    }
+    difference = largest_difference(rivals)
+    times = interleave(rivals, rounds=rounds)
+    result = {"model": name, "batch": batch} | {key: spread(times[key]) for key in rivals}
+    return result | {
+        "ratio_to_torch_kv": ratio(times["jax"], times["torch_kv"]),
+        "ratio_to_torch_published": ratio(times["jax"], times["torch_published"]),
+        "max_difference": difference,
+        "compile_s": ours.compile_seconds,
+        "temporary_mb": ours.temporary_bytes / 1e6,
+        "matmul_gflop": ours.matmul_flops / 1e9,
+        "xla_gflop": ours.xla_flops / 1e9,
+        "share_of_peak": ours.matmul_flops / 1e6 / result["jax"]["median_ms"] / peak,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """A streaming step of ours, compiled anew.
+
+    Attributes:
+      start: makes, for samples float32 [b, s], the call that steps on them again and again.
+      hop: samples in a chunk.
+      compile_seconds: tracing, lowering and compiling.
+      temporary_bytes: what a step needs beside weights, samples and states.
+      matmul_flops: of the matrix products, a multiply-add counted as two.
+      xla_flops: of everything, as XLA counts.
+    """
+
+    start: Callable[[np.ndarray], Callable[[], np.ndarray]]
+    hop: int
+    compile_seconds: float
+    temporary_bytes: int
+    matmul_flops: int
+    xla_flops: float
+
+
+def compile_step(name: str, weights: dict[str, np.ndarray], batch: int) -> CompiledStep:
+    """Compiles the step of a named model with chunk framing, full chunks and a K/V cache.
+
+    Args:
+      name: a streaming model of the registry.
+      weights: under PyTorch's published names.
+      batch: streams side by side.
+    """
+    import jax
+
+    from sat_jax.convert.names import from_torch, nest
+    from sat_jax.framing import make_framing
+    from sat_jax.models.registry import MODELS
+    from sat_jax.models.transformer import AudioTransformer
+    from sat_jax.streaming import init_stream, stream_step
+
+    config = MODELS[name]
+    model, framing = AudioTransformer(config), make_framing(config, "chunk")
+    variables = jax.device_put(nest(from_torch(weights)))
+    begin = jax.jit(functools.partial(init_stream, model, framing=framing), static_argnums=1)
+    state = begin(variables, batch)
+    samples = jax.ShapeDtypeStruct((batch, framing.hop), np.float32)
+    step = functools.partial(stream_step, model, framing=framing)
+    started = time.perf_counter()
+    compiled = jax.jit(step).lower(variables, samples, state).compile()
+    compile_seconds = time.perf_counter() - started
+
+    def start(chunk: np.ndarray) -> Callable[[], np.ndarray]:
+        now = state
+
+        def call() -> np.ndarray:
+            nonlocal now
+            probs, now = compiled(variables, chunk, now)
+            jax.block_until_ready(now)
+            return np.asarray(probs)
+
+        return call
+
+    return CompiledStep(
+        start=start,
+        hop=framing.hop,
+        compile_seconds=compile_seconds,
+        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+        matmul_flops=count_matmul_flops(jax.make_jaxpr(step)(variables, samples, state).jaxpr),
+        xla_flops=compiled.cost_analysis()["flops"],
+    )
+
+
+def torch_step(model: Any, chunk: np.ndarray) -> Callable[[], np.ndarray]:
+    """The call that lets a PyTorch model hear samples float32 [b, s] again and again."""
+    import torch
+
+    samples = torch.from_numpy(chunk)
+    with torch.inference_mode():
+        cache = model.init_cache(chunk.shape[0])
+
+    @torch.inference_mode()
+    def call() -> np.ndarray:
+        nonlocal cache
+        probs, cache = model.forward_chunk(samples, cache)
+        return probs.numpy()
+
+    return call
+
+
+def largest_difference(rivals: dict[str, Callable[[], np.ndarray]], steps: int = 3) -> float:
+    """How far the rivals' probabilities are apart at most over some steps.
+
+    Raises:
+      RuntimeError: farther than `TOLERANCE`.
+    """
+    largest = 0.0
+    for _ in range(steps):
+        first, *others = (call() for call in rivals.values())
+        largest = max(largest, *(float(np.abs(first - other).max()) for other in others))
+    if not largest <= TOLERANCE:
+        raise RuntimeError(f"the rivals' probabilities differ by {largest:.2g}")
+    return largest
+
+
+def count_matmul_flops(jaxpr: Any) -> int:
+    """Twice the multiply-adds of all matrix products of a program without loops.
+
+    Args:
+      jaxpr: `jax.extend.core.Jaxpr`. Of a conditional the dearest branch counts.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            depth = int(np.prod([left[axis] for axis in contracted]))
+            total += 2 * depth * int(np.prod(equation.outvars[0].aval.shape))
+        branches = equation.params.get("branches")
+        inner = equation.params.get("jaxpr")
+        if branches:
+            total += max(count_matmul_flops(branch.jaxpr) for branch in branches)
+        elif inner is not None:
+            total += count_matmul_flops(getattr(inner, "jaxpr", inner))
+    return total
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """A line on the machine, and a table of the steps."""
+    columns = [
+        "model",
+        "batch",
+        "sat_jax ms (p95)",
+        "PyTorch K/V ms (p95)",
+        "PyTorch published ms (p95)",
+        "ratio to K/V (quartiles)",
+        "ratio to published (quartiles)",
+        "compile s",
+        "temporary MB",
+        "GFLOP (XLA's count)",
+        "share of peak",
+        "largest difference",
+    ]
+    setting = report["machine"]
+    load = "" if setting["load_before"] is None else f", load before {setting['load_before']:.1f}"
+    versions = ", ".join(f"{name} {setting[name]}" for name in PACKAGES)
+    return (
+        f"{setting['cpu']}, {setting['threads']} of {setting['cores']} cores{load}, "
+        f"{setting['matmul_peak_gflops']:.0f} GFLOP/s; Python {setting['python']}, {versions}\n\n"
+        + markdown_table(columns, [_row(step) for step in report["steps"]])
+    )
+
+
+def _row(step: dict[str, Any]) -> list[str]:
+    times = [step[rival] for rival in ("jax", "torch_kv", "torch_published")]
+    ratios = [step[f"ratio_to_{rival}"] for rival in ("torch_kv", "torch_published")]
+    return [
+        step["model"],
+        str(step["batch"]),
+        *(f"{t['median_ms']:.1f} ({t['p95_ms']:.1f})" for t in times),
+        *(f"{r['median']:.2f} ({r['quartile_1']:.2f}-{r['quartile_3']:.2f})" for r in ratios),
+        f"{step['compile_s']:.1f}",
+        f"{step['temporary_mb']:.1f}",
+        f"{step['matmul_gflop']:.2f} ({step['xla_gflop']:.2f})",
+        f"{step['share_of_peak']:.0%}",
+        f"{step['max_difference']:.0e}",
+    ]
+
+
+if __name__ == "__main__":
+    main()

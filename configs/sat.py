@@ -1,0 +1,34 @@
+r"""Stage 3: a streaming model learns to answer chunk by chunk.
+
+Windows of two chunks; the second one has the first in its cache. Start from a clip model, or from
+a published one: from scratch this stage does not work well.
+
+python train.py --config configs/sat.py:SAT_T_2s --workdir runs/sat_t_2s \
+    --clips clips.csv --folder clips --init audiotransformer_tiny
+
+python train.py --config configs/sat.py:debug --workdir runs/debug --clips clips.csv --folder clips
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import choose, shrink, training_config
+from sat_jax.models.registry import MODELS
+
+NAMES = ("SAT_T_2s", *(n for n in MODELS if n.startswith("SAT_") and n != "SAT_T_2s"))
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The published settings, for one of `NAMES`.
+
+    Args:
+      arg: see `configs.common.choose`.
+    """
+    name, debug = choose(arg, NAMES)
+    model = MODELS[name]
+    # Two chunks: 4 s for models of 192 frames, 2 s for those of 96.
+    config = training_config(name, model, window_seconds=model.target_length / 48)
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.warmup_fraction = 10 / 250
+    config.optimizer.final_fraction = 0.1
+    config.num_epochs = 250
+    return shrink(config) if debug else config

@@ -1,0 +1,36 @@
+r"""Stage 2: a clip model learns to tag recordings of 10 s.
+
+No settings of this stage were ever published; these are ours. Start from a masked autoencoder or
+from a published clip model.
+
+python train.py --config configs/vit.py:tiny --workdir runs/vit_tiny \
+    --clips clips.csv --folder clips --init mae_tiny.pt
+
+python train.py --config configs/vit.py:tiny,debug --workdir runs/debug \
+    --clips clips.csv --folder clips
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import choose, shrink, training_config
+from sat_jax.models.registry import MODELS
+
+NAMES = ("tiny", "xs", "small", "base")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Fine-tuning of one of `NAMES`.
+
+    Args:
+      arg: see `configs.common.choose`.
+    """
+    size, debug = choose(arg, NAMES)
+    name = f"audiotransformer_{size}"
+    config = training_config(name, MODELS[name], window_seconds=10.0)
+    # Half of pretraining's learning rate, and its course; more decay, since labels are few.
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_fraction = 0.1
+    config.optimizer.final_fraction = 0.01
+    config.optimizer.weight_decay = 0.01
+    config.num_epochs = 20
+    return shrink(config) if debug else config

@@ -1,0 +1,152 @@
+"""Labelled clips from a table: files and the classes heard in them (floor 0).
+
+file,labels
+street/1.wav,Car;Siren
+street/2.wav,"Traffic noise, roadway noise"
+street/3.wav,/m/0bt9lr;42
+"""
+
+import collections
+import csv
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+
+COLUMNS = ("file", "labels")
+
+
+class Clip(NamedTuple):
+    """A recording with weak labels.
+
+    Attributes:
+      path: the file, which may be missing.
+      labels: indices of the classes heard in it, ascending; perhaps none.
+    """
+
+    path: Path
+    labels: tuple[int, ...]
+
+
+class _Row(NamedTuple):
+    """One row of the table, the line it ends in, and both as messages name them."""
+
+    line: int
+    where: str
+    file: str
+    labels: str
+
+
+def read_clips(
+    table: str | os.PathLike[str],
+    label_names: Sequence[str],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+) -> list[Clip]:
+    """Reads a table of labelled clips.
+
+    Files that are missing stay in the list, for whoever opens them to count.
+
+    Args:
+      table: a UTF-8 CSV file whose first line names the columns ``file`` and ``labels``; others
+        are passed over. Labels are joined by ``;``, each a class name, an AudioSet mid, or an
+        index counted from 0; a clip with an empty field belongs to no class.
+      label_names: the model's class names in output order.
+      folder: what file names are relative to; None is the table's own folder.
+
+    Returns:
+      The clips in the table's order, at least one.
+
+    Raises:
+      SatError: the table can't be read, has no rows, lists a file twice, names a class that the
+        model lacks, or none of its files is there.
+    """
+    base = Path(table).parent if folder is None else Path(folder)
+    classes = _ClassFinder(label_names)
+    seen: dict[str, int] = {}
+    clips = []
+    for row in _rows(table):
+        path = base / row.file
+        key = os.path.abspath(path)
+        if key in seen:
+            raise SatError(
+                f"{row.where}: {row.file} is also in line {seen[key]}: remove one of them"
+            )
+        seen[key] = row.line
+        clips.append(Clip(path, classes.find_all(row.labels, row.where)))
+    if not clips:
+        raise SatError(f"{table} lists no clips: give one row a clip below the header")
+    if not any(clip.path.is_file() for clip in clips):
+        raise SatError(
+            f"none of the {len(clips)} files of {table} is there, the first should be "
+            f"{clips[0].path}: name the folder that they are relative to"
+        )
+    return clips
+
+
+class _ClassFinder:
+    """Finds classes by what a person may call them."""
+
+    def __init__(self, label_names: Sequence[str]) -> None:
+        counts = collections.Counter(label_names)
+        self._ambiguous = {name for name, count in counts.items() if count > 1}
+        self._names = {name: index for index, name in enumerate(label_names) if counts[name] == 1}
+        mids = {
+            label.mid: self._names[label.name]
+            for label in audioset_labels()
+            if label.name in self._names
+        }
+        indices = {str(index): index for index in range(len(label_names))}
+        # A class may be called "7": then that name is meant.
+        self._classes: Mapping[str, int] = indices | mids | self._names
+
+    def find_all(self, labels: str, where: str) -> tuple[int, ...]:
+        """The indices of ``;``-joined labels, each once, ascending."""
+        names = [name for part in labels.split(";") if (name := part.strip())]
+        return tuple(sorted({self._find(name, where) for name in names}))
+
+    def _find(self, name: str, where: str) -> int:
+        if name in self._ambiguous:
+            raise SatError(f"{where}: several classes are called {name!r}: give the index")
+        if name not in self._classes:
+            close = difflib.get_close_matches(name, self._names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "give a name, AudioSet mid or index"
+            raise SatError(f"{where}: the model has no class {name!r}: {hint}")
+        return self._classes[name]
+
+
+def _rows(table: str | os.PathLike[str]) -> Iterator[_Row]:
+    name = os.fspath(table)
+    try:
+        with open(name, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
+            _check_header(reader.fieldnames, name)
+            for fields in reader:
+                yield _row(fields, name, reader.line_num)
+    except OSError as error:
+        raise SatError(f"cannot read {name}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise SatError(f"{name} is no text in UTF-8: save it as a CSV file in UTF-8") from error
+    except csv.Error as error:
+        line = reader.line_num + 1  # An unclosed quote is found only at the end of the file.
+        raise SatError(f"{name}, line {line}: {error}: mend its quotes") from error
+
+
+def _check_header(columns: Sequence[str] | None, table: str) -> None:
+    for name in COLUMNS:
+        if name not in (columns or ()):
+            raise SatError(f"{table} has no column {name!r}: its first line must be file,labels")
+
+
+def _row(fields: Mapping[str | None, str | None], table: str, line: int) -> _Row:
+    where = f"{table}, line {line}"
+    if None in fields:
+        raise SatError(f"{where}: too many fields: put labels that hold commas in quotes")
+    file, labels = fields["file"], fields["labels"]
+    if not file or labels is None:
+        raise SatError(f"{where}: needs a file and its labels (file,labels)")
+    return _Row(line, where, file, labels)

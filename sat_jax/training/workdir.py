@@ -1,0 +1,120 @@
+"""The folder of a run: its config, its log (floor 4).
+
+WORKDIR/config.json    what is run, and the versions of the libraries it was last run with
+WORKDIR/log.jsonl      a line every few steps
+WORKDIR/checkpoints/   states to go on from
+WORKDIR/model/         the trained model, once the run is through
+"""
+
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from flax.traverse_util import flatten_dict
+
+from sat_jax.errors import SatError
+from sat_jax.training.config import TrainConfig
+
+_LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+# What may change from one start of a run to the next, since it changes no weight.
+_FREE = ("checkpoint_every", "keep_checkpoints", "log_every")
+
+
+def open_workdir(folder: Path, config: TrainConfig) -> None:
+    """Makes the folder of a run, or checks that it is this run's.
+
+    Raises:
+      SatError: another run's config is there, or the folder can't be used.
+    """
+    path = folder / "config.json"
+    ours = json.loads(json.dumps(config.to_dict()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _check_same(folder, json.loads(path.read_text(encoding="utf-8"))["config"], ours)
+        versions = {name: _version(name) for name in _LIBRARIES}
+        _replace(path, json.dumps({"config": ours, "versions": versions}, indent=2) + "\n")
+    except OSError as error:
+        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SatError(f"{path} is damaged: choose another workdir ({error})") from error
+
+
+def _version(library: str) -> str | None:
+    """A library's version, None where it is used without being installed."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_same(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    before, now = (flatten_dict(data, sep=".") for data in (theirs, ours))
+    changes = [
+        f"{name} {before.get(name)} to {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in _FREE
+    ]
+    if changes:
+        raise SatError(
+            f"{folder} holds a run with another config: choose another workdir, or take back what "
+            f"was changed: {', '.join(changes)}"
+        )
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
+class RunLog:
+    """Lines of JSON about the steps of a run, in order, none twice."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Opens a log to go on behind a step.
+
+        Args:
+          path: the file.
+          step: what an earlier start wrote about later steps is dropped: they are made again.
+
+        Raises:
+          SatError: the file can't be written.
+        """
+        try:
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                _replace(path, "".join(f"{line}\n" for line in lines if _is_until(line, step)))
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise SatError(f"{path} can't be written: {error}") from error
+
+    def write(self, **fields: object) -> None:
+        """Adds a line."""
+        self._file.write(json.dumps(fields) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        """The log itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):  # the half line of a killed program
+        return False

@@ -1,0 +1,124 @@
+"""Tables of labelled clips: what is read, and what is refused with one line."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from data_pipeline.clips import Clip, read_clips
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels, default_label_names
+
+NAMES = default_label_names(527)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a table beside the files a.wav, b.wav and sub/c.wav."""
+    (tmp_path / "sub").mkdir()
+    for name in ("a.wav", "b.wav", "sub/c.wav"):
+        (tmp_path / name).touch()
+
+    def write_table(text, encoding="utf-8"):
+        path = tmp_path / "table.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write_table
+
+
+def test_names_mids_and_indices_mean_the_same(write, tmp_path):
+    label, comma = audioset_labels()[288], audioset_labels()[295]
+    assert "," in comma.name
+    table = write(
+        f"file,labels\na.wav,{label.name}\nb.wav,288;{label.mid};0\n"
+        f'sub/c.wav," {comma.name} ; {audioset_labels()[3].mid};"\n'
+    )
+    assert read_clips(table, NAMES) == [
+        Clip(tmp_path / "a.wav", (288,)),
+        Clip(tmp_path / "b.wav", (0, 288)),
+        Clip(tmp_path / "sub/c.wav", (3, 295)),
+    ]
+
+
+def test_every_audioset_class_is_found_by_name_and_mid(write):
+    rows = [
+        f'{index}{kind}.wav,"{text}"\n'
+        for index, label in enumerate(audioset_labels())
+        for kind, text in (("n", label.name), ("m", label.mid), ("i", index))
+    ]
+    clips = read_clips(write("file,labels\n" + "".join(rows) + "a.wav,0\n"), NAMES)
+    assert [clip.labels for clip in clips[:-1]] == [(i,) for i in range(527) for _ in range(3)]
+
+
+def test_labels_of_a_model_of_ones_own(write):
+    # Classes called by numbers, in another order than AudioSet's.
+    clips = read_clips(
+        write("file,labels\na.wav,1;Dog\nb.wav,/m/0bt9lr;3\n"), ["x", "Dog", "1", "y"]
+    )
+    assert [clip.labels for clip in clips] == [(1, 2), (1, 3)]
+
+
+def test_files_are_relative_to_the_given_folder(write, tmp_path):
+    absolute = tmp_path / "a.wav"
+    table = write(f"file,labels\nc.wav,0\n{absolute},1\n")
+    clips = read_clips(table, NAMES, folder=tmp_path / "sub")
+    assert [clip.path for clip in clips] == [tmp_path / "sub/c.wav", absolute]
+
+
+def test_layouts_of_other_programs(write):
+    table = write("\ufefffold,labels,file\r\n1, Dog ,a.wav\r\n\r\n2,,b.wav\r\n")
+    assert [clip.labels for clip in read_clips(table, NAMES)] == [(74,), ()]
+
+
+def test_files_that_are_missing_stay_for_the_caller_to_count(write):
+    clips = read_clips(write("file,labels\nlost.wav,0\na.wav,0\n"), NAMES)
+    assert [clip.path.name for clip in clips] == ["lost.wav", "a.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "table.csv has no column 'file'"),
+        ("name,labels\na.wav,0\n", "table.csv has no column 'file'"),
+        ("file,label\na.wav,0\n", "table.csv has no column 'labels'"),
+        ("file,labels\n", "table.csv lists no clips"),
+        ("file,labels\na.wav,0\nb.wav,Dgo\n", "table.csv, line 3: .* 'Dgo': did you mean 'Dog'"),
+        ("file,labels\na.wav,527\n", "line 2: the model has no class '527': give a name"),
+        ("file,labels\na.wav,/m/none\n", "line 2: the model has no class '/m/none'"),
+        ("file,labels\na.wav,0\n./sub/../a.wav,1\n", r"line 3: .*a\.wav is also in line 2"),
+        ("file,labels\na.wav,Waves, surf\n", "line 2: too many fields: .*quotes"),
+        ("file,labels\na.wav\n", "line 2: needs a file and its labels"),
+        ("file,labels\n,Dog\n", "line 2: needs a file and its labels"),
+        ('file,labels\na.wav,"Dog\nb.wav,Cat\n', "line 2: .*quotes"),
+        ("file,labels\nx.wav,0\ny.wav,0\n", r"none of the 2 files .*x\.wav: name the folder"),
+    ],
+)
+def test_refused(write, text, message):
+    with pytest.raises(SatError, match=message) as caught:
+        read_clips(write(text), NAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_two_classes_share(write):
+    table = write("file,labels\na.wav,Dog\n")
+    with pytest.raises(SatError, match="line 2: several classes are called 'Dog': give the index"):
+        read_clips(table, ["Dog", "Cat", "Dog"])
+    assert read_clips(write("file,labels\na.wav,2\n"), ["Dog", "Cat", "Dog"])[0].labels == (2,)
+
+
+def test_tables_that_cannot_be_read(write, tmp_path):
+    with pytest.raises(SatError, match=re.escape(f"cannot read {tmp_path / 'none.csv'}: No such")):
+        read_clips(tmp_path / "none.csv", NAMES)
+    with pytest.raises(SatError, match="UTF-8"):
+        read_clips(write("file,labels\na.wav,Ärger\n", "latin-1"), NAMES)
+
+
+def test_light_import():
+    code = (
+        "import sys, data_pipeline.clips\n"
+        "print({'jax', 'numpy', 'tensorflow', 'librosa'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

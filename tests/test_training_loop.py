@@ -1,0 +1,278 @@
+"""The training loop: stopped and started again at will, it makes the same model."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from sat_jax.checkpoint import load_checkpoint
+from sat_jax.config import ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.models.transformer import init_variables
+from sat_jax.tagger import Tagger, find_checkpoint
+from sat_jax.training.config import OptimizerConfig, TrainConfig
+from sat_jax.training.loop import train
+
+MODEL = ModelConfig(
+    width=64, depth=1, target_length=32, cache_length=32, num_classes=3, dropout=0.1
+)
+CONFIG = TrainConfig(
+    model=MODEL,
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.3, clip_norm=1.0),
+    num_steps=6,
+    checkpoint_every=3,
+    log_every=1,
+)
+LABELS = ("hum", "hiss", "silence")
+SAMPLES = 10_400  # two pieces of 32 frames
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL would: nothing of ours catches it."""
+
+
+def batch(index):
+    rng = np.random.default_rng(index)
+    waveform = 0.1 * rng.standard_normal((2, SAMPLES)).astype(np.float32)
+    target = rng.random((2, 3)).astype(np.float32)
+    return {"waveform": waveform, "target": target, "clips": [f"{index}a.wav", f"{index}b.wav"]}
+
+
+def endless(start):
+    while True:
+        yield batch(start)
+        start += 1
+
+
+def first_weights(key):
+    return jax.jit(init_variables, static_argnums=0)(MODEL, key)
+
+
+def run(workdir, batches=endless, config=CONFIG):
+    return train(config, batches, workdir, make_variables=first_weights, labels=LABELS)
+
+
+def weights(workdir):
+    return jax.tree.leaves_with_path(load_checkpoint(workdir / "model").variables)
+
+
+def log(workdir):
+    lines = (workdir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_speed(lines):
+    return [{k: v for k, v in line.items() if k != "examples_per_s"} for line in lines]
+
+
+def assert_same_run(one, other):
+    for (path, array), (_, twin) in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(array, twin, err_msg=str(path))
+    assert without_speed(log(one)) == without_speed(log(other))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The workdir of a run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert run(workdir).step == 6
+    return workdir
+
+
+def stopped_by(action, at):
+    """Batches during the `at`th of which (counted from 0) something happens."""
+
+    def batches(start):
+        for index in range(start, 1000):
+            if index == at:
+                action()
+            yield batch(index)
+
+    return batches
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_a_killed_run_goes_on_to_the_same_weights(whole, tmp_path, at):
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, at))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # the line it was killed in
+    started_at = []
+
+    def batches(start):
+        started_at.append(start)
+        return endless(start)
+
+    assert run(tmp_path, batches).step == 6
+    assert started_at == [3 * (at // 3)]
+    assert_same_run(whole, tmp_path)
+
+
+def test_sigterm_saves_and_stops(whole, tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+    result = run(tmp_path, stopped_by(lambda: os.kill(os.getpid(), signal.SIGTERM), at=1))
+    assert (result.step, result.model) == (2, None)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert not (tmp_path / "model").exists()
+    assert run(tmp_path).step == 6
+    assert_same_run(whole, tmp_path)
+
+
+def test_training_in_another_thread_works(whole, tmp_path):
+    thread = threading.Thread(target=run, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    before = (whole / "model" / "weights").stat().st_mtime_ns
+    result = run(whole)
+    assert (result.step, result.model) == (6, whole / "model")
+    assert (whole / "model" / "weights").stat().st_mtime_ns == before
+
+
+def test_the_model_is_a_tagger(whole):
+    tagger = Tagger(find_checkpoint(whole / "model"))
+    chunks = list(tagger.stream([batch(0)["waveform"][0]]))
+    assert tagger.labels == LABELS
+    assert np.isfinite([chunk.probs for chunk in chunks]).all()
+
+
+def test_the_log_tells_how_it_goes(whole):
+    lines = log(whole)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all(line["loss"] > 0 and line["examples_per_s"] > 0 for line in lines)
+    np.testing.assert_allclose([line["lr"] for line in lines[:2]], [5e-4, 1e-3])
+    assert lines[-1]["lr"] == pytest.approx(0.0, abs=1e-9)
+    about = json.loads((whole / "config.json").read_text())
+    assert TrainConfig.from_dict(about["config"]) == CONFIG
+    assert about["versions"]["jax"] == jax.__version__
+
+
+def test_only_the_latest_checkpoints_are_kept(tmp_path):
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, keep_checkpoints=2)
+    run(tmp_path, config=config)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["5", "6"]
+
+
+def test_a_few_clips_are_learned_by_heart(tmp_path):
+    few = batch(0) | {"target": np.array([[1, 0, 0], [0, 1, 0]], np.float32)}
+    config = dataclasses.replace(
+        CONFIG,
+        model=dataclasses.replace(MODEL, dropout=0.0),
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        num_steps=40,
+        checkpoint_every=40,
+    )
+    run(tmp_path, lambda start: iter([few] * 40), config)
+    losses = [line["loss"] for line in log(tmp_path)]
+    assert losses[0] > 0.5 and losses[-1] < 0.1 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_unsaved(tmp_path):
+    def batches(start):
+        for index in range(start, 1000):
+            spoilt = batch(index)
+            if index == 4:
+                spoilt["target"] = np.full_like(spoilt["target"], np.nan)
+            yield spoilt
+
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, keep_checkpoints=9)
+    with pytest.raises(SatError, match="step 5 has loss nan"):
+        run(tmp_path, batches, config)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "3", "4"]
+    assert log(tmp_path)[-1]["clips"] == ["4a.wav", "4b.wav"]
+    assert run(tmp_path, config=config).step == 6
+
+
+def test_another_config_does_not_go_on(whole):
+    other = dataclasses.replace(CONFIG, seed=1, num_steps=7)
+    with pytest.raises(SatError, match=r"another config.*num_steps 6 to 7, seed 0 to 1"):
+        run(whole, config=other)
+    assert run(whole, config=dataclasses.replace(CONFIG, log_every=5)).step == 6
+
+
+def test_a_folder_in_the_models_place_is_found_before_training(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(SatError, match="model exists before"):
+        run(tmp_path, stopped_by(kill, 0))
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SatError, match="can't be used as a workdir"):
+        run(tmp_path / "file")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, 4))
+    for path in (tmp_path / "checkpoints" / "3").rglob("*"):
+        if path.is_file() and "metadata" not in path.name.lower():
+            path.write_bytes(b"")
+    with pytest.raises(SatError, match=r"checkpoints/3 is damaged: remove this folder"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (lambda start: iter([]), "the batches ended"),
+        (lambda start: iter([batch(0) | {"target": np.zeros((2, 4))}]), "the model has 3 classes"),
+    ],
+)
+def test_batches_that_do_not_suit_are_refused(tmp_path, batches, message):
+    with pytest.raises(SatError, match=message):
+        run(tmp_path, batches)
+
+
+def test_the_source_of_batches_is_closed(tmp_path):
+    closed = []
+
+    def batches(start):
+        try:
+            yield from endless(start)
+        finally:
+            closed.append(True)
+
+    run(tmp_path, batches)
+    assert closed == [True]
+
+
+def start_process(workdir):
+    """The same run in a process of its own."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+        f"import pathlib, test_training_loop as t; t.run(pathlib.Path({str(workdir)!r}))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_costs_nothing(whole, tmp_path):
+    for seconds in (0.0, 0.5, 1.0):
+        process = start_process(tmp_path)
+        started = time.monotonic()
+        while not (tmp_path / "log.jsonl").exists() and process.poll() is None:
+            assert time.monotonic() - started < 300
+            time.sleep(0.05)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    process = start_process(tmp_path)
+    assert process.wait(timeout=300) == 0
+    assert_same_run(whole, tmp_path)
