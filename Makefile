@@ -21,10 +21,10 @@ demo: $(BASE)/.ready ## tag a short clip, with nothing installed but what taggin
 	@$(BASE)/bin/python infer.py --random_weights -m SAT_T_2s -k 3 tests/golden/clip.wav
 
 test: $(DEV)/.ready ## run the tests, but for those marked slow
-	$(DEV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	$(DEV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-all: $(DEV)/.ready ## run all tests
-	$(DEV)/bin/python -m pytest -n $(WORKERS) -m "" $(ARGS)
+	$(DEV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
 lint: $(DEV)/.ready ## check style, formatting and types
 	$(DEV)/bin/ruff check

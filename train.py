@@ -34,7 +34,6 @@ _FOLDER = flags.DEFINE_string(
 _INIT = flags.DEFINE_string(
     "init", None, "A model's name, checkpoint folder, or weights file to start from."
 )
-flags.mark_flags_as_required(["config", "workdir", "clips"])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     # JAX tells at this level which accelerators it did not find, orbax all it does.
     logging.set_verbosity(logging.WARNING)
     try:
-        # Required flags, so never None.
+        # Checked by _parse_flags not to be None.
         _train(_CONFIG.value, table=str(_CLIPS.value), workdir=str(_WORKDIR.value))
     except SatError as error:
         _report(error)
@@ -115,7 +114,11 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         # A file that could not be loaded is told of when it is first looked at.
-        assert _CONFIG.value.model
+        assert _CONFIG.value is None or _CONFIG.value.model
+        # Not marked as required, which would be asked of every program in the process.
+        for flag in (_CONFIG, _WORKDIR, _CLIPS):
+            if flag.value is None:
+                raise flags.Error(f"--{flag.name} is missing")
         return rest
     except (AttributeError, KeyError) as error:
         problem = f"the config has no such field: {' '.join(str(error.args[0]).split())}"

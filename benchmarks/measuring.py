@@ -69,8 +69,8 @@ def warn_if_busy(setting: Mapping[str, Any]) -> None:
     """Tells on standard error when other programs were running just before the measurement."""
     if (setting["load_before"] or 0.0) > BUSY_LOAD:
         print(
-            f"load average {setting['load_before']:.1f}: other programs are using this machine, so "
-            "these numbers mean little. PyTorch suffers more from them than XLA does.",
+            f"load average {setting['load_before']:.1f}: this machine was busy just now. If other "
+            "programs are still running, these numbers mean little: PyTorch suffers more than XLA.",
             file=sys.stderr,
         )
 

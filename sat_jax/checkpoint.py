@@ -90,10 +90,18 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             f"{folder} has checkpoint format {model['format']} ({model['kind']}), this program "
             f"reads format {FORMAT}: upgrade sat-jax"
         )
+    try:
+        config, labels = kind.from_dict(model["config"]), tuple(model["labels"])
+    except (SatError, TypeError, ValueError, AttributeError) as error:
+        raise SatError(f"{folder} is damaged: its config can't be used: {error}") from error
+    if isinstance(config, ModelConfig) and len(labels) != config.num_classes:
+        raise SatError(
+            f"{folder} is damaged: it has {len(labels)} labels for {config.num_classes} classes"
+        )
     return Checkpoint(
-        config=kind.from_dict(model["config"]),
+        config=config,
         variables=_read_weights(path, folder),
-        labels=tuple(model["labels"]),
+        labels=labels,
         source=model["source"],
     )
 

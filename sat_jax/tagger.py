@@ -11,7 +11,7 @@ or, for a stream that never ends::
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -148,9 +148,7 @@ class Tagger:
             fresh = self.init(batch_size, "none")
             silence = np.zeros((batch_size, self.framing.hop), np.float32)
             return fresh._replace(cache=self.step(silence, fresh)[1].cache)
-        return self._run(
-            _init_stream, batch_size=batch_size, framing=self.framing, warmup=warmup
-        )
+        return self._run(_init_stream, batch_size=batch_size, framing=self.framing, warmup=warmup)
 
     def step(
         self, samples: np.ndarray | jax.Array, state: StreamState
@@ -251,12 +249,15 @@ class Tagger:
         """
         spectrogram = SpectrogramStream(self.config.frontend, self.programs)
         num_samples, parts = 0, []
-        for block in _at_least_one_patch(blocks, self.config):
+        for block in blocks:
             num_samples += len(block)
             parts += spectrogram.push(block)
+        missing = PATCH_SIZE * self.config.frontend.hop_length - num_samples
+        if num_samples and missing > 0:  # Silence behind what is shorter than a patch.
+            parts += spectrogram.push(np.zeros(missing, np.float32))
         parts += spectrogram.finish()
         if parts:
-            scores = self._score_pieces(np.concatenate(parts, axis=1))
+            scores = self._score_pieces(parts)
             answer = self._probs(aggregate(scores, aggregation))
             yield _scored(0, num_samples, answer, self.config.frontend.sample_rate)
 
@@ -303,22 +304,22 @@ class Tagger:
         probs = jax.nn.sigmoid(scores)
         return probs if ready is None else jnp.where(ready[:, None], probs, 0.0)
 
-    def _score_pieces(self, power_db: np.ndarray) -> jax.Array:
-        """Clip mode's pieces one by one: dB [f, t] -> scores [k, 1, y]."""
-        plan = plan_pieces(self.config, power_db.shape[1])
-        peak = power_db.max(keepdims=True)[0]
+    def _score_pieces(self, parts: Sequence[np.ndarray]) -> jax.Array:
+        """Clip mode's pieces one by one: a spectrogram in parts, dB [f, t] -> scores [k, 1, y]."""
+        plan = plan_pieces(self.config, sum(part.shape[1] for part in parts))
+        peak = np.array([max(part.max() for part in parts)])
         cache = init_cache(self.config, 1, "kv")
-        scores = []
-        for index in range(plan.num_whole + bool(plan.rest)):
-            begin = index * plan.length
-            real, length = plan.length, plan.length
-            if index == plan.num_whole:
-                real, length = plan.rest, plan.padded
-            piece = power_db[None, :, begin : begin + real]
-            piece = np.pad(piece, ((0, 0), (0, 0), (0, length - real)))
-            answer, cache = self._run(_score_piece, piece, np.int32(real), peak, cache)
-            scores.append(answer)
-        return jnp.stack(scores)
+        scores: list[np.ndarray] = []
+        # Never joined: the spectrogram of hours need not be held twice.
+        for piece in rebuffer((part.T for part in parts), plan.length):
+            whole = len(scores) < plan.num_whole
+            if not whole and not plan.rest:
+                break
+            length = plan.length if whole else plan.padded
+            padded = np.pad(piece.T, ((0, 0), (0, length - len(piece))))[None]
+            answer, cache = self._run(_score_piece, padded, np.int32(len(piece)), peak, cache)
+            scores.append(np.asarray(answer))
+        return jnp.asarray(np.stack(scores))
 
 
 def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
@@ -398,17 +399,8 @@ def _hold(state: StreamState, samples: np.ndarray) -> StreamState:
     """Puts samples into the window of the one stream without a step."""
     window, filled = np.array(state.window), int(state.filled[0])
     window[0, filled : filled + len(samples)] = samples
-    return state._replace(window=window, filled=np.asarray(state.filled) + np.int32(len(samples)))
-
-
-def _at_least_one_patch(blocks: Iterable[np.ndarray], config: ModelConfig) -> Iterator[np.ndarray]:
-    """The blocks, and silence behind a recording that is shorter than a patch."""
-    shortest, heard = round(0.16 * config.frontend.sample_rate), 0
-    for block in blocks:
-        heard += len(block)
-        yield block
-    if 0 < heard < shortest:
-        yield np.zeros(shortest - heard, np.float32)
+    filled_now = np.array([filled + len(samples)], np.int32)
+    return state._replace(window=jnp.asarray(window), filled=jnp.asarray(filled_now))
 
 
 def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:

@@ -1,12 +1,12 @@
 """The training loop: batches in, a trained model out, through any number of starts (floor 5)."""
 
 import contextlib
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -16,11 +16,12 @@ import numpy as np
 import optax
 
 from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
+from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Variables
 from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.training.checkpoints import RunCheckpoints
-from sat_jax.training.config import TrainConfig
+from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.optimizer import make_optimizer, make_schedule
 from sat_jax.training.state import TrainState, init_state
 from sat_jax.training.step import Batch, StepMetrics, make_train_step
@@ -76,7 +77,9 @@ def train(
     open_workdir(folder, config)
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     tx = make_optimizer(config.optimizer, config.num_steps)
-    step_fn = partial(make_train_step(AudioTransformer(config.model), tx), key=run_key)
+    step_fn = functools.partial(
+        _compiled_step(config.model, config.optimizer, config.num_steps), key=run_key
+    )
     with RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints:
         state = _first_state(config, tx, checkpoints, make_variables, init_key)
         start = int(state.step)
@@ -92,6 +95,13 @@ def train(
     if step < config.num_steps:
         return TrainResult(step, None)
     return TrainResult(step, _export(folder / "model", config, state, labels, source))
+
+
+@functools.cache  # A run that is taken up again in the same process is not compiled again.
+def _compiled_step(
+    model: ModelConfig, optimizer: OptimizerConfig, num_steps: int
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    return make_train_step(AudioTransformer(model), make_optimizer(optimizer, num_steps))
 
 
 def _first_state(

@@ -1,0 +1,200 @@
+"""The tagger's Python interface: any cutting of the sound gives the same answers."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sat_jax import SatError, Tagger
+from sat_jax.checkpoint import Checkpoint
+from sat_jax.config import MaeConfig, ModelConfig
+from sat_jax.labels import default_label_names
+from sat_jax.models.clip import clip_scores
+from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.programs import ProgramStore
+from sat_jax.streaming import init_stream
+
+TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    variables = jax.jit(init_variables, static_argnums=0)(TINY, jax.random.key(0))
+    return Checkpoint(config=TINY, variables=variables, labels=default_label_names(5))
+
+
+@pytest.fixture(scope="module")
+def taggers(checkpoint):
+    kinds = ("chunk", "seamless")
+    return {kind: Tagger(checkpoint, chunk_seconds=0.32, framing=kind) for kind in kinds}
+
+
+def noise(samples, seed=0):
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(samples)).astype(np.float32)
+
+
+def probs(chunks):
+    return np.stack([chunk.probs for chunk in chunks])
+
+
+def write(path, samples, rate=16_000):
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    return path
+
+
+def step_through(tagger, samples, sizes):
+    state, done, position = tagger.init(), [], 0
+    for size in sizes:
+        block = samples[position : position + size]
+        position += size
+        if not len(block):
+            break
+        answer, state = tagger.step(block, state)
+        if state.ready[0]:
+            done.append(np.asarray(answer)[0])
+        else:
+            assert not np.any(answer)
+    rest = tagger.finish(state)
+    return np.stack(done if rest is None else [*done, np.asarray(rest)[0]])
+
+
+@pytest.mark.parametrize("kind", ["chunk", "seamless"])
+@pytest.mark.parametrize("sizes", [[5120], [37, 2560]])
+def test_steps_of_any_size_answer_as_the_file(kind, sizes, taggers, tmp_path):
+    tagger, samples = taggers[kind], noise(18_000)
+    path = write(tmp_path / "a.wav", samples)
+    want = probs(tagger.tag_file(path))
+    have = step_through(tagger, samples, itertools.cycle(sizes))
+    np.testing.assert_allclose(have, want, atol=1e-5)
+
+
+def test_streams_of_a_batch_are_independent(taggers):
+    tagger = taggers["chunk"]
+    sounds, delay = [noise(15_360, seed) for seed in (1, 2)], 1024
+    state = tagger.init(2)
+    # The second stream is joined in later: its first samples are pushed alone, then both go on.
+    early = tagger.step(sounds[1][:delay], tagger.init())[1]
+    state = jax.tree.map(lambda two, one: np.concatenate([two[:1], one]), state, early)
+    heard = [[], []]
+    for start in range(0, 15_360 - delay, delay):
+        block = [sounds[0][start : start + delay], sounds[1][start + delay : start + 2 * delay]]
+        answer, state = tagger.step(np.stack(block), state)
+        for stream in range(2):
+            if state.ready[stream]:
+                heard[stream].append(np.asarray(answer)[stream])
+    assert len(heard[0]) < len(heard[1])
+    for stream in range(2):
+        want = probs(tagger.stream([sounds[stream]]))[: len(heard[stream])]
+        np.testing.assert_allclose(heard[stream], want, atol=1e-5)
+    with pytest.raises(SatError, match="different points"):
+        tagger.finish(state)
+
+
+def test_nothing_is_left_to_finish(taggers):
+    tagger = taggers["chunk"]
+    assert tagger.finish(tagger.init()) is None
+    _, state = tagger.step(noise(tagger.framing.hop), tagger.init())
+    assert tagger.finish(state) is None
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max", "last"])
+def test_clip_mode_of_a_long_file_is_that_of_the_whole(aggregation, taggers, tmp_path):
+    tagger, samples = taggers["chunk"], noise(90_001)
+    path = write(tmp_path / "long.wav", samples)
+    (answer,) = tagger.tag_file(path, mode="clip", aggregation=aggregation)
+    whole = jax.jit(clip_scores, static_argnums=0, static_argnames="aggregation")
+    model = AudioTransformer(TINY)
+    want = whole(model, tagger.variables, samples[None], aggregation=aggregation)
+    np.testing.assert_allclose(answer.probs, want[0], atol=1e-5)
+    assert (answer.start, answer.end) == (0.0, 90_001 / 16_000)
+
+
+def test_a_file_remembers_nothing_of_the_one_before(taggers, tmp_path):
+    tagger = taggers["chunk"]
+    paths = [write(tmp_path / f"{seed}.wav", noise(12_000, seed)) for seed in (3, 4)]
+    first = [probs(tagger.tag_file(path)) for path in paths]
+    again = [probs(tagger.tag_file(path)) for path in reversed(paths)]
+    for have, want in zip(again, reversed(first), strict=True):
+        np.testing.assert_array_equal(have, want)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    num_samples=st.integers(1, 9_000),
+    rate=st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 96_000]),
+    channels=st.integers(1, 5),
+)
+def test_odd_lengths_rates_and_channel_counts(taggers, tmp_path, num_samples, rate, channels):
+    samples = noise(num_samples * channels).reshape(-1, channels)
+    path = write(tmp_path / "odd.wav", samples, rate)
+    chunks = list(taggers["chunk"].tag_file(path))
+    resampled = num_samples * 16_000 / rate
+    assert abs(chunks[-1].end * 16_000 - resampled) <= 2
+    assert abs(len(chunks) - resampled / 5120) < 1.001
+    assert all(np.isfinite(chunk.probs).all() for chunk in chunks)
+    ends = [chunk.end for chunk in chunks]
+    assert [chunk.start for chunk in chunks] == [0.0, *ends[:-1]]
+
+
+def test_the_short_warm_up_leaves_the_same_cache(checkpoint):
+    tagger = Tagger(checkpoint)
+    assert tagger._step_warms_up
+    framing, variables = tagger.framing, tagger.variables
+    start = jax.jit(init_stream, static_argnums=(0, 2), static_argnames="framing")
+    want = start(AudioTransformer(TINY), variables, 2, framing=framing)
+    have = tagger.init(2)
+    for a, b in zip(jax.tree.leaves(have), jax.tree.leaves(want), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_other_chunk_lengths_warm_up_as_published(checkpoint, taggers):
+    assert not Tagger(checkpoint, chunk_seconds=0.16)._step_warms_up
+    assert not taggers["seamless"]._step_warms_up
+
+
+def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
+    samples = [noise(12_000)]
+    want = probs(taggers["chunk"].stream(samples))
+    folder = tmp_path / "programs"
+    for _ in range(2):  # Compiled and kept, then loaded.
+        tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
+        np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
+        names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == 3
+    for path in folder.iterdir():
+        path.write_bytes(b"damaged")
+    tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
+    np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert all(path.stat().st_size > 1000 for path in folder.iterdir())
+
+
+def test_a_store_that_cannot_be_written_is_no_obstacle(checkpoint, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    programs = ProgramStore(tmp_path / "file" / "programs")
+    tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
+    assert len(list(tagger.stream([noise(5120)], warmup="none"))) == 1
+
+
+def test_wrong_samples_are_refused(taggers):
+    tagger = taggers["chunk"]
+    state = tagger.init(2)
+    for shape in ((100,), (3, 100), (2, 0), (2, 5121), (2, 1, 100)):
+        with pytest.raises(SatError):
+            tagger.step(np.zeros(shape, np.float32), state)
+
+
+def test_what_cannot_be_a_tagger(checkpoint):
+    encoder = ModelConfig(width=64, depth=1, target_length=32)
+    mae = Checkpoint(config=MaeConfig(encoder=encoder), variables={}, labels=())
+    with pytest.raises(SatError, match="autoencoder"):
+        Tagger(mae)
+    for seconds in (0.1, float("nan"), float("inf")):
+        with pytest.raises(SatError, match="chunk"):
+            Tagger(checkpoint, chunk_seconds=seconds)
