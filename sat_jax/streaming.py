@@ -206,7 +206,8 @@ def num_last_frames(config: ModelConfig, framing: Framing, *, filled: int, chunk
     Chunk framing scores a shorter last chunk like any other; under one patch it is padded with
     silence to one. Seamless framing does what clip mode does with the whole recording's last
     piece: a whole one is scored, a shorter one only where it is the only one or the config says
-    ``pad_last``.
+    ``pad_last``. (With ``pad_last`` a frame or two behind a whole last piece count with it as
+    one answer, where clip mode counts them as a piece of their own.)
 
     Args:
       config: the model.

@@ -55,8 +55,19 @@ def stream(
     return np.asarray(scores)[:, 0], state
 
 
-@pytest.mark.parametrize("cache_form", ["kv", "tokens"])
-@pytest.mark.parametrize("name", SATS)
+@pytest.mark.parametrize(
+    ("name", "cache_form"),
+    [
+        *((name, "kv") for name in SATS),
+        ("sat_mean_2s", "tokens"),
+        ("sat_token_2s", "tokens"),
+        *(
+            pytest.param(name, "tokens", marks=pytest.mark.slow)
+            for name in SATS
+            if name not in ("sat_mean_2s", "sat_token_2s")
+        ),
+    ],
+)
 def test_stream_mode(name: str, cache_form: str) -> None:
     config, variables, golden = small_config(name), small_weights(name), numbers(name)
     run = functools.partial(stream, AudioTransformer(config), variables, cache_form=cache_form)
