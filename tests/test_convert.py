@@ -468,7 +468,9 @@ def test_wrong_usage_has_code_2(
 
 def test_an_export_needs_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = Checkpoint(
-        config=small_config("vit_mean"), variables=small_weights("vit_mean"), labels=("a",)
+        config=small_config("vit_mean"),
+        variables=small_weights("vit_mean"),
+        labels=tuple("abcdefghijk"),
     )
     save_checkpoint(tmp_path / "model", checkpoint)
     assert main([str(tmp_path / "model"), str(tmp_path / "model.onnx")]) == 1
