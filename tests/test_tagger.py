@@ -125,7 +125,7 @@ def test_a_file_remembers_nothing_of_the_one_before(taggers, tmp_path):
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    num_samples=st.integers(1, 9_000),
+    num_samples=st.integers(100, 9_000),
     rate=st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 96_000]),
     channels=st.integers(1, 5),
 )
