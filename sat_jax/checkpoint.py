@@ -15,6 +15,7 @@ from typing import Any
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.restoring import restoring
 
 FORMAT = 1
 """Number of the layout above; raised when older programs could no longer read it."""
@@ -122,7 +123,7 @@ def _read_weights(path: Path, folder: str | Path) -> Any:
 
     # NumPy arrays load wherever the program runs, whatever devices wrote them.
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    try:
+    with restoring(f"{folder} is damaged: its weights can't be read"):
         handler = ocp.CompositeCheckpointHandler(
             weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
         )
@@ -133,6 +134,3 @@ def _read_weights(path: Path, folder: str | Path) -> Any:
                 weights=ocp.args.PyTreeRestore(restore_args=how)  # type: ignore[call-arg]
             )
             return checkpointer.restore(path, args=items)["weights"]
-    except Exception as error:  # orbax and its store raise many kinds for damaged files.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SatError(f"{folder} is damaged: its weights can't be read: {reason}") from error

@@ -7,6 +7,7 @@ from typing import Any, Self
 import jax
 
 from sat_jax.errors import SatError
+from sat_jax.restoring import restoring
 from sat_jax.training.state import TrainState
 
 
@@ -100,17 +101,15 @@ class RunCheckpoints:
 
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-        try:
+        damaged = (
+            f"{self._folder / str(step)} is damaged: remove this folder to go on from the "
+            "checkpoint before it"
+        )
+        with restoring(damaged):
             state: TrainState = self._manager.restore(
                 step,
                 args=ocp.args.StandardRestore(like),  # type: ignore[call-arg]
             )
-        except Exception as error:  # orbax and its store raise many kinds for damaged files.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise SatError(
-                f"{self._folder / str(step)} is damaged: remove this folder to go on from the "
-                f"checkpoint before it ({reason})"
-            ) from error
         return state
 
     def _unwritable(self, error: OSError) -> SatError:
