@@ -1,7 +1,7 @@
-r"""Trains a tagger on labelled recordings, or goes on with a run that was stopped.
+r"""Trains a model on sounds, or goes on with a run that was stopped.
 
-python train.py --config configs/sat.py:SAT_T_2s --workdir runs/sat_t_2s \
-    --clips clips.csv --folder clips --init audiotransformer_tiny
+python train.py --config configs/sat.py:SAT_T_2s --workdir runs/sat_t_2s --clips clips.csv \
+    --psl psl_4s.parquet --valid_clips held_out.csv --init audiotransformer_tiny
 
 The trained model is WORKDIR/model, for infer.py -m WORKDIR/model. A run that was stopped goes on
 by the same command.
@@ -9,13 +9,17 @@ by the same command.
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 
+from data_pipeline.open_source import define_source_flags, source_flags
 from sat_jax.errors import SatError
 
-FAILED, WRONG_FLAGS = 1, 2
+if TYPE_CHECKING:
+    from sat_jax.checkpoint import Checkpoint
+
+FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 
 try:
     from ml_collections import config_flags
@@ -27,12 +31,24 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/, and behind a colon what it is asked for.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: state, log and trained model.")
-_CLIPS = flags.DEFINE_string("clips", None, "Table (CSV) with the columns file and labels.")
-_FOLDER = flags.DEFINE_string(
-    "folder", None, "What the table's file names are relative to; its own folder by default."
+define_source_flags()
+define_source_flags("valid_")
+_PSL = flags.DEFINE_list("psl", [], "Files or folders of pseudo strong labels, see make_psl.")
+_LABELS = flags.DEFINE_string(
+    "labels", None, "File with the names of own classes, one a line; AudioSet's by default."
 )
 _INIT = flags.DEFINE_string(
     "init", None, "A model's name, checkpoint folder, or weights file to start from."
+)
+_WORKERS = flags.DEFINE_integer("workers", 4, "Clips that are read at a time.", lower_bound=1)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Train with other processes, which the environment names."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "The same, with HOST:PORT of the first.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "A process not heard of for so long ends the job."
 )
 
 
@@ -44,66 +60,133 @@ def main(argv: Sequence[str]) -> None:
     # JAX tells at this level which accelerators it did not find, orbax all it does.
     logging.set_verbosity(logging.WARNING)
     try:
-        # Checked by _parse_flags not to be None.
-        _train(_CONFIG.value, table=str(_CLIPS.value), workdir=str(_WORKDIR.value))
+        _train(_CONFIG.value, str(_WORKDIR.value))
     except SatError as error:
         _report(error)
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
-def _train(config: Any, *, table: str, workdir: str) -> None:
+def _train(config: Any, workdir: str) -> None:
     # Imported late: a wrong flag or --help should be answered at once.
-    from configs.common import to_train_config
-    from data_pipeline.clips import read_clips
-    from data_pipeline.folder import WindowConfig, fingerprint, folder_batches
+    from configs.common import to_model, to_train_config
     from sat_jax.cache_dir import keep_compiled_programs
-    from sat_jax.labels import default_label_names
     from sat_jax.training.loop import train
 
-    labels = default_label_names(config.model.num_classes)
-    listed = read_clips(table, labels, folder=_FOLDER.value)
-    clips = [clip for clip in listed if clip.path.is_file()]
-    print(f"{len(clips)} clips, {len(listed) - len(clips)} of the table's missing", flush=True)
-    run = to_train_config(
-        config,
-        num_clips=len(clips),
-        data={"num_clips": len(clips), "fingerprint": fingerprint(clips)},
+    _join_processes()
+    init = _open_init()
+    labels = _class_names(config)
+    model = to_model(
+        config, init.config if init else None, num_classes=len(labels) if labels else None
     )
-    windows = WindowConfig(
-        **config.data.to_dict(),
-        num_classes=config.model.num_classes,
-        seed=config.seed,
-        sample_rate=config.model.frontend.sample_rate,
-    )
+    data = _open_data(config, model, labels)
+    run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record)
+    _tell(*data.notes)
     keep_compiled_programs()
     result = train(
         run,
-        folder_batches(clips, windows),
+        data.batches,  # type: ignore[arg-type]
         workdir,
-        make_variables=lambda key: _first_variables(run.model, key),
-        labels=labels,
+        make_variables=lambda key: _first_variables(init, model, key),
+        labels=_output_names(model, labels),
         source=f"{config.name} trained by sat-jax",
+        validation=data.validation,  # type: ignore[arg-type]
     )
     if result.model is None:
-        print(f"stopped at step {result.step} of {run.num_steps}; the same command goes on")
+        _tell(f"stopped at step {result.step} of {run.num_steps}; the same command goes on")
     else:
-        print(f"trained for {result.step} steps; the model is {result.model}")
+        _tell(f"trained for {result.step} steps; the model is {result.model}")
 
 
-def _first_variables(model: Any, key: Any) -> Any:
+def _join_processes() -> None:
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        from sat_jax.training.distributed import join_processes
+
+        join_processes(
+            _COORDINATOR.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            heartbeat_seconds=_HEARTBEAT.value,
+        )
+
+
+def _open_init() -> "Checkpoint | None":
+    from sat_jax.tagger import find_checkpoint
+
+    return None if _INIT.value is None else find_checkpoint(_INIT.value)
+
+
+def _class_names(config: Any) -> Sequence[str]:
+    """The user's own classes; none where the model keeps those it has."""
+    from data_pipeline.clips import class_names
+    from sat_jax.labels_file import read_labels
+
+    if _LABELS.value is not None:
+        return read_labels(_LABELS.value)
+    # A config that trains the model of --init for other classes takes them from the clips.
+    if not config.model and flags.FLAGS["clips"].value:
+        return class_names(flags.FLAGS["clips"].value)
+    return ()
+
+
+def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
+    from sat_jax.config import MaeConfig
+    from sat_jax.labels import default_label_names
+
+    if isinstance(model, MaeConfig):
+        return ()
+    return labels or default_label_names(model.num_classes)
+
+
+def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
+    import jax
+
+    from configs.common import window_seconds
+    from data_pipeline.training_data import open_training_data
+    from data_pipeline.windows import WindowConfig
+    from sat_jax.config import MaeConfig
+
+    fields = config.data.to_dict()
+    fields["window_seconds"] = fields["window_seconds"] or window_seconds(model)
+    transformer = model.encoder if isinstance(model, MaeConfig) else model
+    chunks = round(fields["window_seconds"] / window_seconds(model) * 2)
+    return open_training_data(
+        WindowConfig(
+            **fields,
+            num_classes=0 if isinstance(model, MaeConfig) else model.num_classes,
+            chunks=chunks if config.loss_per_chunk and config.data.psl_share else 1,
+            seed=config.seed,
+            sample_rate=transformer.frontend.sample_rate,
+        ),
+        _output_names(model, labels),
+        source_flags() or {},
+        valid_fields=source_flags("valid_"),
+        psl_paths=_PSL.value,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=_WORKERS.value,
+    )
+
+
+def _first_variables(init: "Checkpoint | None", model: Any, key: Any) -> Any:
     """Weights to start from: those of --init as far as they fit, else random ones."""
     import jax
 
-    from sat_jax.tagger import find_checkpoint
     from sat_jax.warm_start import fresh_variables, start_from
 
-    if _INIT.value is None:
+    if init is None:
         return jax.jit(fresh_variables, static_argnums=0)(model, key)
-    variables, notes = start_from(find_checkpoint(_INIT.value), model, key)
-    print("\n".join(notes), flush=True)
+    variables, notes = start_from(init, model, key)
+    _tell(*notes)
     return variables
+
+
+def _tell(*lines: str) -> None:
+    import jax
+
+    if jax.process_index() == 0:
+        print("\n".join(lines), flush=True)
 
 
 def _report(error: object) -> None:
@@ -114,11 +197,14 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         # A file that could not be loaded is told of when it is first looked at.
-        assert _CONFIG.value is None or _CONFIG.value.model
+        assert _CONFIG.value is None or _CONFIG.value.optimizer
         # Not marked as required, which would be asked of every program in the process.
-        for flag in (_CONFIG, _WORKDIR, _CLIPS):
+        for flag in (_CONFIG, _WORKDIR):
             if flag.value is None:
                 raise flags.Error(f"--{flag.name} is missing")
+        if source_flags() is None:
+            raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        source_flags("valid_")
         return rest
     except (AttributeError, KeyError) as error:
         problem = f"the config has no such field: {' '.join(str(error.args[0]).split())}"

@@ -1,16 +1,12 @@
-"""What the configs of all stages share.
+"""What the training configs share."""
 
-A config has the fields of `sat_jax.training.config.TrainConfig`, but says in epochs how long the
-run is: only the table of clips tells how many steps that makes. So fields are set alike from a
-config file, from the command line (``--config.optimizer.learning_rate=1e-4``) and in tests.
-"""
-
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from sat_jax.config import ModelConfig
+from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.training.config import TrainConfig
 
@@ -40,21 +36,21 @@ def choose(arg: str, names: Sequence[str]) -> tuple[str, bool]:
     return chosen[0], DEBUG in words
 
 
-def training_config(name: str, model: ModelConfig, *, window_seconds: float) -> ConfigDict:
+def training_config(
+    name: str, model: AnyConfig | None, *, window_seconds: float | None
+) -> ConfigDict:
     """The fields that every stage has, with the values that all published stages share.
 
     Args:
       name: what the exported model says it is.
-      model: what is trained.
-      window_seconds: what it hears of a clip at a time.
+      model: what is trained; None is that of ``--init``.
+      window_seconds: what it hears of a clip at a time; None is what suits the model.
     """
-    fields = model.to_dict()
-    if model.layer_scale is None:
-        fields["layer_scale"] = config_dict.placeholder(float)
     return ConfigDict(
         {
             "name": name,
-            "model": fields,
+            # Fields of the model; without any, those of the model of --init.
+            "model": {} if model is None else _model_fields(model),
             "optimizer": {
                 # AdamW; the published one was Adam with 8-bit memory.
                 "learning_rate": config_dict.required_placeholder(float),
@@ -66,49 +62,124 @@ def training_config(name: str, model: ModelConfig, *, window_seconds: float) -> 
                 "b1": 0.9,
                 "b2": 0.999,
                 "eps": 1e-8,
+                "layer_decay": 1.0,
+                "accumulate": 1,
+            },
+            # All off, as published for the stages that were.
+            "augment": {
+                "time_shift": 0.0,
+                "gain_db": 0.0,
+                "flip_polarity": False,
+                "mixup": 0.0,
+                "time_masks": 0,
+                "time_mask_frames": 32,
+                "freq_masks": 0,
+                "freq_mask_bins": 8,
             },
             "data": {
                 "batch_size": 32,
-                "window_seconds": window_seconds,
+                "window_seconds": _placeholder(window_seconds, float),
                 # Ours: a clip shorter than the window is repeated, so that its labels hold for
                 # every piece; "zeros" appends silence.
                 "fill": "wrap",
+                "sampler": "shuffle",
+                "draws_per_epoch": 200_000,
+                # 0 are the clips' own labels, 1 the pseudo strong labels of --psl.
+                "psl_share": 0.0,
             },
             "seed": 0,
             "num_epochs": config_dict.required_placeholder(int),
             # Steps of the whole run, where epochs don't suit.
             "num_steps": config_dict.placeholder(int),
+            "ema_decay": 0.0,
+            # Improvements on the published recipe, off as there.
+            "loss_per_chunk": False,
+            "silence_share": 0.0,
+            "fsdp": False,
             "checkpoint_every": 1000,
-            "keep_checkpoints": 3,
+            "checkpoint_minutes": 10.0,
+            "keep_checkpoints": 2,
+            "evaluate_every": 1000,
+            "keep_best": 4,
             "log_every": 10,
         }
     )
 
 
+def _model_fields(model: AnyConfig) -> dict[str, Any]:
+    if isinstance(model, MaeConfig):
+        return {**model.to_dict(), "encoder": _model_fields(model.encoder)}
+    return {**model.to_dict(), "layer_scale": _placeholder(model.layer_scale, float)}
+
+
+def _placeholder(value: Any, kind: type) -> Any:
+    return config_dict.placeholder(kind) if value is None else value
+
+
 def shrink(config: ConfigDict) -> ConfigDict:
     """Makes a config run in seconds on a laptop, with all of its parts."""
-    config.model.update(width=64, depth=2)
-    config.data.batch_size = 4
+    transformer = config.model.get("encoder", config.model)
+    if transformer:
+        transformer.update(width=64, depth=2)
+    if "encoder" in config.model:
+        config.model.update(decoder_width=64, decoder_depth=1)
+    config.data.batch_size = 8
     config.num_steps = 10
-    config.update(checkpoint_every=5, log_every=1)
+    config.update(checkpoint_every=5, evaluate_every=5, log_every=1)
     return config
 
 
-def to_train_config(config: ConfigDict, *, num_clips: int, data: dict[str, Any]) -> TrainConfig:
+def to_model(config: ConfigDict, init: AnyConfig | None, *, num_classes: int | None) -> AnyConfig:
+    """The model that a config asks for.
+
+    Args:
+      config: from `get_config` of a config file.
+      init: the model of ``--init``, whose fields fill those that the config leaves out.
+      num_classes: classes of the user's own; None leaves them as they are.
+
+    Raises:
+      SatError: a value is out of range, or the model is to be that of --init and there is none.
+    """
+    fields = config.model.to_dict()
+    if "encoder" in fields:
+        return MaeConfig.from_dict(fields)
+    if "width" not in fields:
+        if init is None:
+            raise SatError("this config trains the model of --init: name one")
+        transformer = init.encoder if isinstance(init, MaeConfig) else init
+        fields = {**transformer.to_dict(), **fields}
+    if num_classes is not None:
+        fields["num_classes"] = num_classes
+    return ModelConfig.from_dict(fields)
+
+
+def window_seconds(model: AnyConfig) -> float:
+    """Two chunks of a streaming model; 10 s for a clip model, or all that it takes at a time."""
+    transformer = model.encoder if isinstance(model, MaeConfig) else model
+    if transformer.is_streaming:
+        return transformer.target_length / 48  # The spectrogram of 4 s has 2 x 192 frames and more.
+    return min(10.0, transformer.target_length / 100)
+
+
+def to_train_config(
+    config: ConfigDict, model: AnyConfig, *, epoch_size: int, data: dict[str, Any]
+) -> TrainConfig:
     """The run that a config asks for.
 
     Args:
       config: from `get_config` of a config file.
-      num_clips: clips in an epoch.
-      data: more of what makes the batches, for the run's record.
+      model: from `to_model`.
+      epoch_size: windows in an epoch.
+      data: all that makes the batches, for the run's record.
 
     Raises:
       SatError: a value is out of range.
     """
     fields = config.to_dict()
-    fields.pop("name")
+    for name in ("name", "model"):
+        fields.pop(name)
     num_epochs, num_steps = fields.pop("num_epochs"), fields.pop("num_steps")
     if num_steps is None:
-        num_steps = -(-num_epochs * num_clips // config.data.batch_size)
-    fields["data"] |= data
-    return TrainConfig.from_dict({**fields, "num_steps": num_steps})
+        num_steps = -(-num_epochs * epoch_size // config.data.batch_size)
+    fields |= {"num_steps": num_steps, "model": dataclasses.asdict(model), "data": data}
+    return TrainConfig.from_dict(fields)

@@ -4,9 +4,10 @@ Windows of two chunks; the second one has the first in its cache. Start from a c
 a published one: from scratch this stage does not work well.
 
 python train.py --config configs/sat.py:SAT_T_2s --workdir runs/sat_t_2s \
-    --clips clips.csv --folder clips --init audiotransformer_tiny
+    --clips clips.csv --psl psl_4s.parquet --init audiotransformer_tiny
 
-python train.py --config configs/sat.py:debug --workdir runs/debug --clips clips.csv --folder clips
+python train.py --config configs/sat.py:debug --workdir runs/debug --clips clips.csv \
+    --config.data.psl_share 0
 """
 
 from ml_collections import ConfigDict
@@ -30,5 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 5e-4
     config.optimizer.warmup_fraction = 10 / 250
     config.optimizer.final_fraction = 0.1
+    config.data.psl_share = 1.0
+    config.data.sampler = "balanced"
+    # As published: 200 000 windows drawn with replacement are an epoch.
     config.num_epochs = 250
     return shrink(config) if debug else config

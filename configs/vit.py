@@ -4,10 +4,9 @@ No settings of this stage were ever published; these are ours. Start from a mask
 from a published clip model.
 
 python train.py --config configs/vit.py:tiny --workdir runs/vit_tiny \
-    --clips clips.csv --folder clips --init mae_tiny.pt
+    --clips clips.csv --init mae_tiny.pt
 
-python train.py --config configs/vit.py:tiny,debug --workdir runs/debug \
-    --clips clips.csv --folder clips
+python train.py --config configs/vit.py:tiny,debug --workdir runs/debug --clips clips.csv
 """
 
 from ml_collections import ConfigDict
@@ -32,5 +31,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.warmup_fraction = 0.1
     config.optimizer.final_fraction = 0.01
     config.optimizer.weight_decay = 0.01
+    config.optimizer.layer_decay = 0.75
+    config.augment.update(mixup=0.5, time_masks=2, time_mask_frames=96, freq_masks=2)
+    config.data.sampler = "balanced"
     config.num_epochs = 20
     return shrink(config) if debug else config

@@ -4,11 +4,15 @@ file,labels
 street/1.wav,Car;Siren
 street/2.wav,"Traffic noise, roadway noise"
 street/3.wav,/m/0bt9lr;42
+
+With the columns start and end (seconds, either may be empty) a row is that part of its file, which
+may then stand in several rows.
 """
 
 import collections
 import csv
 import difflib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,15 +25,21 @@ COLUMNS = ("file", "labels")
 
 
 class Clip(NamedTuple):
-    """A recording with weak labels.
+    """A recording, or a part of one, with weak labels.
 
     Attributes:
       path: the file, which may be missing.
       labels: indices of the classes heard in it, ascending; perhaps none.
+      id: its name in the table, with "@start-end" behind it if it is a part.
+      start: where it begins in the file, seconds.
+      end: where it ends in the file, seconds; None is the file's end.
     """
 
     path: Path
     labels: tuple[int, ...]
+    id: str
+    start: float = 0.0
+    end: float | None = None
 
 
 class _Row(NamedTuple):
@@ -39,6 +49,8 @@ class _Row(NamedTuple):
     where: str
     file: str
     labels: str
+    start: float
+    end: float | None
 
 
 def read_clips(
@@ -52,32 +64,34 @@ def read_clips(
     Files that are missing stay in the list, for whoever opens them to count.
 
     Args:
-      table: a UTF-8 CSV file whose first line names the columns ``file`` and ``labels``; others
-        are passed over. Labels are joined by ``;``, each a class name, an AudioSet mid, or an
-        index counted from 0; a clip with an empty field belongs to no class.
-      label_names: the model's class names in output order.
+      table: a UTF-8 CSV file whose first line names the columns ``file`` and ``labels``, perhaps
+        ``start`` and ``end``; others are passed over. Labels are joined by ``;``, each a class
+        name, an AudioSet mid, or an index counted from 0; a clip with an empty field belongs to
+        no class.
+      label_names: the model's class names in output order; empty where labels don't matter: then
+        they are passed over, and the column may be missing.
       folder: what file names are relative to; None is the table's own folder.
 
     Returns:
       The clips in the table's order, at least one.
 
     Raises:
-      SatError: the table can't be read, has no rows, lists a file twice, names a class that the
-        model lacks, or none of its files is there.
+      SatError: the table can't be read, has no rows, lists a file or a part of it twice, names a
+        class that the model lacks or times that are none, or none of its files is there.
     """
     base = Path(table).parent if folder is None else Path(folder)
-    classes = _ClassFinder(label_names)
-    seen: dict[str, int] = {}
+    classes = _ClassFinder(label_names) if label_names else None
+    seen: dict[tuple[str, float, float | None], int] = {}
     clips = []
-    for row in _rows(table):
+    for row in _rows(table, COLUMNS if label_names else COLUMNS[:1]):
         path = base / row.file
-        key = os.path.abspath(path)
+        name = _name(row)
+        key = (os.path.abspath(path), row.start, row.end)
         if key in seen:
-            raise SatError(
-                f"{row.where}: {row.file} is also in line {seen[key]}: remove one of them"
-            )
+            raise SatError(f"{row.where}: {name} is also in line {seen[key]}: remove one of them")
         seen[key] = row.line
-        clips.append(Clip(path, classes.find_all(row.labels, row.where)))
+        labels = classes.find_all(row.labels, row.where) if classes else ()
+        clips.append(Clip(path, labels, name, row.start, row.end))
     if not clips:
         raise SatError(f"{table} lists no clips: give one row a clip below the header")
     if not any(clip.path.is_file() for clip in clips):
@@ -86,6 +100,21 @@ def read_clips(
             f"{clips[0].path}: name the folder that they are relative to"
         )
     return clips
+
+
+def class_names(table: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The classes that a table's labels name, in alphabetical order: classes of one's own.
+
+    Args:
+      table: as for `read_clips`.
+
+    Raises:
+      SatError: the table can't be read, or names no class.
+    """
+    names = {name.strip() for row in _rows(table, COLUMNS) for name in row.labels.split(";")} - {""}
+    if not names:
+        raise SatError(f"no row of {table} has a label: write class names into that column")
+    return tuple(sorted(names))
 
 
 class _ClassFinder:
@@ -119,14 +148,14 @@ class _ClassFinder:
         return self._classes[name]
 
 
-def _rows(table: str | os.PathLike[str]) -> Iterator[_Row]:
+def _rows(table: str | os.PathLike[str], needed: Sequence[str]) -> Iterator[_Row]:
     name = os.fspath(table)
     try:
         with open(name, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
-            _check_header(reader.fieldnames, name)
+            _check_header(reader.fieldnames, needed, name)
             for fields in reader:
-                yield _row(fields, name, reader.line_num)
+                yield _row(fields, needed, name, reader.line_num)
     except OSError as error:
         raise SatError(f"cannot read {name}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -136,17 +165,45 @@ def _rows(table: str | os.PathLike[str]) -> Iterator[_Row]:
         raise SatError(f"{name}, line {line}: {error}: mend its quotes") from error
 
 
-def _check_header(columns: Sequence[str] | None, table: str) -> None:
-    for name in COLUMNS:
+def _check_header(columns: Sequence[str] | None, needed: Sequence[str], table: str) -> None:
+    for name in needed:
         if name not in (columns or ()):
-            raise SatError(f"{table} has no column {name!r}: its first line must be file,labels")
+            raise SatError(
+                f"{table} has no column {name!r}: its first line must be {','.join(needed)}"
+            )
 
 
-def _row(fields: Mapping[str | None, str | None], table: str, line: int) -> _Row:
+def _row(
+    fields: Mapping[str | None, str | None], needed: Sequence[str], table: str, line: int
+) -> _Row:
     where = f"{table}, line {line}"
     if None in fields:
         raise SatError(f"{where}: too many fields: put labels that hold commas in quotes")
-    file, labels = fields["file"], fields["labels"]
-    if not file or labels is None:
+    file, labels = fields["file"], fields.get("labels")
+    if not file or any(fields[column] is None for column in needed):
         raise SatError(f"{where}: needs a file and its labels (file,labels)")
-    return _Row(line, where, file, labels)
+    start = _seconds(fields, "start", where) or 0.0
+    end = _seconds(fields, "end", where)
+    if end is not None and end <= start:
+        raise SatError(f"{where}: ends at {end:g} s, not after its start at {start:g} s")
+    return _Row(line, where, file, labels or "", start, end)
+
+
+def _seconds(fields: Mapping[str | None, str | None], column: str, where: str) -> float | None:
+    text = (fields.get(column) or "").strip()
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 <= seconds < math.inf:
+        raise SatError(f"{where}: {column}={text!r} is no number of seconds from the file's start")
+    return seconds
+
+
+def _name(row: _Row) -> str:
+    if row.start == 0.0 and row.end is None:
+        return row.file
+    # Twelve digits tell apart single samples of the longest recordings.
+    return f"{row.file}@{row.start:.12g}-{'' if row.end is None else f'{row.end:.12g}'}"

@@ -1,194 +1,79 @@
-"""Batches of random windows from labelled recordings in a folder (floor 0).
+"""Labelled recordings in a folder as a source of clips (floor 0)."""
 
-Batch i is a function of the seed and of i alone, so a run that stopped anywhere goes on with the
-very batches it would have seen.
-"""
-
-import collections
-import dataclasses
-import functools
-import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Literal, NotRequired, TypedDict, get_args
+from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipeline.bounds import SAMPLE_RATE, window_bounds
 from data_pipeline.clips import Clip
-from sat_jax.audio import duration_seconds, read_blocks
-from sat_jax.errors import SatError
-
-Fill = Literal["wrap", "zeros"]
-
-
-class WindowBatch(TypedDict):
-    """Labelled windows.
-
-    Attributes:
-      waveform: float32 [b, s] in [-1, 1].
-      target: float32 [b, y], 1 where a class is heard, else 0.
-      clips: the recordings' files, b of them.
-    """
-
-    waveform: np.ndarray
-    target: np.ndarray
-    clips: NotRequired[Sequence[str]]
+from data_pipeline.read_part import read_part
+from data_pipeline.source import ClipTable, make_table
+from sat_jax.audio import duration_seconds
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowConfig:
-    """How batches are made of recordings.
+class FolderSource:
+    """Clips that are files, or parts of files, of any format, rate and channel count."""
 
-    Attributes:
-      batch_size: windows in a batch.
-      window_seconds: length of a window; it lies anywhere in its recording.
-      num_classes: classes of the model.
-      seed: of the order of the recordings and of the windows' places.
-      fill: how a shorter recording becomes a window: "wrap" repeats it, "zeros" appends silence.
-      sample_rate: samples per second.
-    """
+    def __init__(self, clips: Sequence[Clip], *, leave_out_missing: bool = False) -> None:
+        """Makes a source.
 
-    batch_size: int
-    window_seconds: float
-    num_classes: int
-    seed: int = 0
-    fill: Fill = "wrap"
-    sample_rate: int = 16_000
-
-    def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        if self.batch_size < 1:
-            raise SatError(f"data.batch_size={self.batch_size} is under 1")
-        if not self.window_seconds >= 0.16:
-            raise SatError(f"data.window_seconds={self.window_seconds} is under 0.16")
-        if self.fill not in get_args(Fill):
-            raise SatError(f"data.fill={self.fill!r} is none of {', '.join(get_args(Fill))}")
+        Args:
+          clips: from `data_pipeline.clips.read_clips`.
+          leave_out_missing: whether clips whose file is missing are left out; else that is found
+            out when they are read.
+        """
+        found = [clip for clip in clips if not leave_out_missing or clip.path.is_file()]
+        self.num_missing = len(clips) - len(found)
+        self._clips = clips = found
+        self._table = make_table([clip.id for clip in clips], [clip.labels for clip in clips])
 
     @property
-    def num_samples(self) -> int:
-        """Samples in a window."""
-        return round(self.window_seconds * self.sample_rate)
+    def clips(self) -> ClipTable:
+        """Names and labels of all clips, in the given order."""
+        return self._table
+
+    def read(
+        self,
+        index: int,
+        *,
+        num_samples: int | None = None,
+        place: float = 0.0,
+        start: float | None = None,
+    ) -> np.ndarray:
+        """Reads a window of a clip, see `data_pipeline.source.Source.read`."""
+        clip = self._clips[index]
+
+        def bounds(length: int) -> tuple[int, int]:
+            name = str(clip.path)
+            return window_bounds(
+                length, num_samples=num_samples, place=place, start=start, name=name
+            )
+
+        length = None if num_samples is None else _promised_length(clip)
+        if length is not None:
+            first, last = bounds(length)
+            window = _read_samples(clip, first, last)
+            if len(window) == last - first:
+                return window
+        # The length is not known, or the header promises a little more than there is.
+        whole = _read_samples(clip, 0, None)
+        first, last = bounds(len(whole))
+        return whole[first:last]
 
 
-def folder_batches(
-    clips: Sequence[Clip], config: WindowConfig, *, workers: int = 4
-) -> Callable[[int], Iterator[WindowBatch]]:
-    """An endless source of batches, see `make_batch`.
-
-    Args:
-      clips: at least one.
-      config: how batches are made.
-      workers: threads that read ahead, one batch each.
-
-    Returns:
-      From the index of the first batch wanted to an iterator over the batches from there on; it
-      raises `SatError` where a recording can't be read.
-    """
-
-    def batches(start: int) -> Iterator[WindowBatch]:
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="read-clips")
-        try:
-            ahead: collections.deque[Future[WindowBatch]] = collections.deque()
-            for index in itertools.count(start):
-                ahead.append(pool.submit(make_batch, clips, config, index))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    return batches
-
-
-def make_batch(clips: Sequence[Clip], config: WindowConfig, index: int) -> WindowBatch:
-    """Batch `index`: the next recordings of a new order each epoch, a random window of each.
-
-    Epochs are joined without a gap: a batch may hold the end of one and the start of the next.
-
-    Raises:
-      SatError: a recording can't be read.
-    """
-    positions = range(index * config.batch_size, (index + 1) * config.batch_size)
-    chosen = [clips[_clip_at(config.seed, position, len(clips))] for position in positions]
-    windows = [
-        read_window(
-            clip.path,
-            config.num_samples,
-            place=np.random.default_rng([config.seed, 1, position]).random(),
-            fill=config.fill,
-            sample_rate=config.sample_rate,
-        )
-        for clip, position in zip(chosen, positions, strict=True)
-    ]
-    target = np.zeros((config.batch_size, config.num_classes), np.float32)
-    for row, clip in zip(target, chosen, strict=True):
-        row[list(clip.labels)] = 1.0
-    names = [str(clip.path) for clip in chosen]
-    return {"waveform": np.stack(windows), "target": target, "clips": names}
-
-
-def read_window(
-    path: Path, num_samples: int, *, place: float, fill: Fill = "wrap", sample_rate: int = 16_000
-) -> np.ndarray:
-    """Reads a window of a recording, and no more of it than lies before the window's end.
-
-    Args:
-      path: the file.
-      num_samples: length of the window.
-      place: where it lies, in [0, 1): 0 at the recording's start, towards 1 at its end.
-      fill: see `WindowConfig`.
-      sample_rate: samples per second of the result.
-
-    Returns:
-      float32 [num_samples].
-
-    Raises:
-      SatError: the file can't be read.
-    """
-    seconds = duration_seconds(path)
+def _promised_length(clip: Clip) -> int | None:
+    """Samples of the clip as the file's header has it, or None."""
+    seconds = duration_seconds(clip.path)
     if seconds is None:
-        sound = _read(path, sample_rate)
-        first = _first_sample(len(sound), num_samples, place)
-    else:
-        first = _first_sample(round(seconds * sample_rate), num_samples, place)
-        sound = _read(path, sample_rate, until=first + num_samples)
-        # A header may promise a little more than there is.
-        first = min(first, max(0, len(sound) - num_samples))
-    window = sound[first : first + num_samples]
-    if fill == "wrap":
-        return np.resize(window, num_samples)
-    return np.pad(window, (0, num_samples - len(window)))
+        return None
+    end = seconds if clip.end is None else min(clip.end, seconds)
+    return max(0, round(end * SAMPLE_RATE) - round(clip.start * SAMPLE_RATE))
 
 
-def fingerprint(clips: Sequence[Clip]) -> str:
-    """A short text that changes when files or labels do, wherever the folder lies."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(f"{clip.path.name} {clip.labels}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _first_sample(length: int, num_samples: int, place: float) -> int:
-    return int(place * max(1, length - num_samples + 1))
-
-
-def _read(path: Path, sample_rate: int, until: int | None = None) -> np.ndarray:
-    """The recording as float32 [s], at least its first `until` samples if it has so many."""
-    parts, heard = [], 0
-    for block in read_blocks(path, sample_rate=sample_rate):
-        parts.append(block)
-        heard += len(block)
-        if until is not None and heard >= until:
-            break
-    return np.concatenate(parts)
-
-
-def _clip_at(seed: int, position: int, num_clips: int) -> int:
-    epoch, place = divmod(position, num_clips)
-    return int(_order(seed, epoch, num_clips)[place])
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0, epoch]).permutation(num_clips)
+def _read_samples(clip: Clip, first: int, last: int | None) -> np.ndarray:
+    """Samples `first` to `last` (None: all) of the clip, fewer where the file ends earlier."""
+    offset = round(clip.start * SAMPLE_RATE)
+    if last is not None:
+        return read_part(clip.path, offset + first, offset + last)
+    end = None if clip.end is None else round(clip.end * SAMPLE_RATE)
+    return read_part(clip.path, offset + first, end)

@@ -1,6 +1,7 @@
 """What a model is made of, as plain data (floor 0)."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from sat_jax.errors import SatError
@@ -14,6 +15,7 @@ HEAD_WIDTH = 64
 Pooling = Literal["mean", "token", "logit", "dm"]
 InputNorm = Literal["batch", "fixed"]
 Dtype = Literal["float32", "bfloat16"]
+_Config = TypeVar("_Config")
 Count = TypeVar("Count", int, Any)
 """A number, or an array of numbers."""
 
@@ -144,17 +146,15 @@ class ModelConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Builds a config from `to_dict` data.
 
         Raises:
           SatError: a key is unknown or missing, or a value is out of range.
         """
         fields = dict(data)
-        frontend = fields.pop("frontend", {})
-        _check_keys(FrontendConfig, frontend)
-        _check_keys(cls, fields)
-        return cls(frontend=FrontendConfig(**frontend), **fields)
+        frontend = build_config(FrontendConfig, fields.pop("frontend", {}), "frontend")
+        return build_config(cls, {**fields, "frontend": frontend}, "the model's config")
 
 
 _RATES = ("dropout", "attention_dropout", "drop_path", "time_patchout", "freq_patchout")
@@ -197,24 +197,43 @@ class MaeConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Builds a config from `to_dict` data.
 
         Raises:
           SatError: a key is unknown or missing, or a value is out of range.
         """
-        _check_keys(cls, data)
-        return cls(**{**data, "encoder": ModelConfig.from_dict(data["encoder"])})
+        fields = {**data, "encoder": ModelConfig.from_dict(data["encoder"])}
+        return build_config(cls, fields, "the autoencoder's config")
 
 
 AnyConfig = ModelConfig | MaeConfig
 
 
-def _check_keys(cls: type, data: dict[str, Any]) -> None:
-    fields = dataclasses.fields(cls)
+def model_from_dict(data: Mapping[str, Any]) -> AnyConfig:
+    """Builds a model's config of either kind from its `to_dict` data.
+
+    Raises:
+      SatError: a key is unknown or missing, or a value is out of range.
+    """
+    return MaeConfig.from_dict(data) if "encoder" in data else ModelConfig.from_dict(data)
+
+
+def build_config(cls: type[_Config], data: Mapping[str, Any], name: str) -> _Config:
+    """Builds a dataclass from plain data.
+
+    Args:
+      cls: the dataclass.
+      data: its fields.
+      name: what messages call it.
+
+    Raises:
+      SatError: a field is unknown or missing.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     unknown = sorted(set(data) - {field.name for field in fields})
     if unknown:
-        raise SatError(f"{cls.__name__} has no field {', '.join(unknown)}")
+        raise SatError(f"{name} has no field {', '.join(unknown)}")
     missing = sorted(
         field.name
         for field in fields
@@ -223,7 +242,8 @@ def _check_keys(cls: type, data: dict[str, Any]) -> None:
         and field.name not in data
     )
     if missing:
-        raise SatError(f"{cls.__name__} needs a value for {', '.join(missing)}")
+        raise SatError(f"{name} needs a value for {', '.join(missing)}")
+    return cls(**data)
 
 
 def _check_multiple(name: str, value: int, unit: int) -> None:

@@ -67,7 +67,7 @@ def init_stream(
     """
     cache = init_cache(model.config, batch_size, cache_form)
     if warmup == "silence" and model.config.is_streaming:
-        cache = _hear_silence(model, variables, cache)
+        cache = hear_silence(model, variables, cache)
     return StreamState(
         cache=cache,
         window=jnp.zeros((batch_size, framing.window), jnp.float32),
@@ -78,7 +78,14 @@ def init_stream(
     )
 
 
-def _hear_silence(model: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
+def hear_silence(model: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
+    """The cache of streams that have heard as much silence as the cache holds.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      cache: an empty one, from `init_cache`.
+    """
     frontend = model.config.frontend
     batch_size = cache.num_real.shape[0]
     silence = jnp.zeros((1, model.config.cache_length * frontend.hop_length), jnp.float32)

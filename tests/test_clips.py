@@ -36,9 +36,9 @@ def test_names_mids_and_indices_mean_the_same(write, tmp_path):
         f'sub/c.wav," {comma.name} ; {audioset_labels()[3].mid};"\n'
     )
     assert read_clips(table, NAMES) == [
-        Clip(tmp_path / "a.wav", (288,)),
-        Clip(tmp_path / "b.wav", (0, 288)),
-        Clip(tmp_path / "sub/c.wav", (3, 295)),
+        Clip(tmp_path / "a.wav", (288,), "a.wav"),
+        Clip(tmp_path / "b.wav", (0, 288), "b.wav"),
+        Clip(tmp_path / "sub/c.wav", (3, 295), "sub/c.wav"),
     ]
 
 
@@ -77,6 +77,23 @@ def test_files_that_are_missing_stay_for_the_caller_to_count(write):
     assert [clip.path.name for clip in clips] == ["lost.wav", "a.wav"]
 
 
+def test_a_row_may_be_a_part_of_a_file(write, tmp_path):
+    table = write(
+        "file,start,end,labels\na.wav,0, 2.5,0\na.wav,2.5,,1\na.wav,,,2\na.wav,0.25,1e1,3\n"
+        "a.wav,86399.9999375,86400,4\na.wav,86399.999875,86400,4\n"
+    )
+    clips = read_clips(table, NAMES)
+    path = tmp_path / "a.wav"
+    assert clips[:4] == [
+        Clip(path, (0,), "a.wav@0-2.5", 0.0, 2.5),
+        Clip(path, (1,), "a.wav@2.5-", 2.5, None),
+        Clip(path, (2,), "a.wav", 0.0, None),
+        Clip(path, (3,), "a.wav@0.25-10", 0.25, 10.0),
+    ]
+    # Parts that begin one sample apart, a day into a recording, are told apart.
+    assert len({clip.id for clip in clips}) == len(clips)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -88,6 +105,14 @@ def test_files_that_are_missing_stay_for_the_caller_to_count(write):
         ("file,labels\na.wav,527\n", "line 2: the model has no class '527': give a name"),
         ("file,labels\na.wav,/m/none\n", "line 2: the model has no class '/m/none'"),
         ("file,labels\na.wav,0\n./sub/../a.wav,1\n", r"line 3: .*a\.wav is also in line 2"),
+        (
+            "file,labels,start,end\na.wav,0,1,2\na.wav,0,1,3\na.wav,1,1.0,2\n",
+            "line 4: a.wav@1-2 is also in line 2",
+        ),
+        ("file,labels,start\na.wav,0,1s\n", "line 2: start='1s' is no number of seconds"),
+        ("file,labels,start\na.wav,0,-1\n", "line 2: start='-1' is no number of seconds"),
+        ("file,labels,end\na.wav,0,inf\n", "line 2: end='inf' is no number of seconds"),
+        ("file,labels,start,end\na.wav,0,2,2\n", "line 2: ends at 2 s, not after its start"),
         ("file,labels\na.wav,Waves, surf\n", "line 2: too many fields: .*quotes"),
         ("file,labels\na.wav\n", "line 2: needs a file and its labels"),
         ("file,labels\n,Dog\n", "line 2: needs a file and its labels"),

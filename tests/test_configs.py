@@ -1,5 +1,6 @@
 """The training configs, and train.py, which runs them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs import sat, vit
-from configs.common import to_train_config
+from configs import finetune, mae, sat, vit
+from configs.common import to_model, to_train_config, window_seconds
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
-from sat_jax.frontend import log_mel
 from sat_jax.models.clip import plan_pieces
-from sat_jax.models.registry import MODELS
+from sat_jax.models.registry import MAES, MODELS
 from sat_jax.tagger import Checkpoint
-from sat_jax.training.loop import train
+from sat_jax.training.loop import compiled_step
+from sat_jax.training.optimizer import make_optimizer
+from sat_jax.training.sharding import make_mesh
+from sat_jax.training.state import init_state
 from sat_jax.warm_start import fresh_variables
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +29,9 @@ SATS = [name for name in MODELS if name.startswith("SAT_")]
 VITS = [name for name in MODELS if not name.startswith("SAT_")]
 
 
-def run_of(config, num_clips=1000):
-    return to_train_config(config, num_clips=num_clips, data={})
+def run_of(config, epoch_size=1000, init=None):
+    model = to_model(config, init, num_classes=None)
+    return to_train_config(config, model, epoch_size=epoch_size, data=config.data.to_dict())
 
 
 def frames(config):
@@ -37,6 +41,8 @@ def frames(config):
 @pytest.mark.parametrize("name", SATS)
 def test_sat_configs_are_the_published_ones(name):
     run = run_of(sat.get_config(name))
+    assert run.data["sampler"] == "balanced" and run.data["draws_per_epoch"] == 200_000
+    assert run.data["psl_share"] == 1.0 and run.data["window_seconds"] == window_seconds(run.model)
     assert run.model == MODELS[name]
     assert plan_pieces(run.model, frames(run)).num_whole == 2
     assert run.optimizer.learning_rate == 5e-4 and run.optimizer.final_fraction == 0.1
@@ -53,11 +59,33 @@ def test_vit_configs_take_clips_in_one_piece(name):
     assert (plan.num_whole, plan.rest) == (1, 0)
 
 
-@pytest.mark.parametrize("get_config", [sat.get_config, vit.get_config])
-def test_wrong_arguments_are_refused(get_config):
+@pytest.mark.parametrize("name", mae.NAMES)
+def test_mae_configs_are_the_published_ones(name):
+    run = run_of(mae.get_config(name))
+    assert run.model == MAES[f"mae_{name}"]
+    optimizer = run.optimizer
+    assert (optimizer.learning_rate, optimizer.final_fraction) == (2e-4, 0.01)
+    assert optimizer.weight_decay == 5e-7 and run.data["batch_size"] == 32
+    assert run.num_steps == 1250  # 40 epochs of 1000 clips in batches of 32
+    assert round(optimizer.warmup_fraction * run.num_steps) == 94  # 3 epochs
+
+
+@pytest.mark.parametrize("init", ["SAT_T_1s", "audiotransformer_tiny", "mae_tiny"])
+def test_finetuning_takes_the_model_it_starts_from(init):
+    model = (MODELS | MAES)[init]
+    own = to_model(finetune.get_config(), model, num_classes=7)
+    encoder = getattr(model, "encoder", model)
+    assert own == dataclasses.replace(encoder, num_classes=7)
+    assert window_seconds(own) == {"SAT_T_1s": 2.0}.get(init, 10.0)
+    with pytest.raises(SatError, match="model of --init: name one"):
+        to_model(finetune.get_config(), None, num_classes=7)
+
+
+@pytest.mark.parametrize("config", [finetune, mae, sat, vit])
+def test_wrong_arguments_are_refused(config):
     for arg in ("SAT_X", "debug,SAT_X"):
         with pytest.raises(SatError, match="SAT_X"):
-            get_config(arg)
+            config.get_config(arg)
 
 
 def test_fields_can_be_set():
@@ -68,22 +96,38 @@ def test_fields_can_be_set():
     assert run.model.layer_scale == 0.1 and run.num_steps == 7
 
 
-def test_the_debug_clip_model_trains(tmp_path):
-    config = vit.get_config("tiny,debug")
-    config.num_steps = 2
-    run = run_of(config)
+@pytest.mark.parametrize(
+    ("config", "arg"), [(mae, "tiny"), (vit, "tiny"), (sat, "SAT_T_2s"), (finetune, "own")]
+)
+def test_every_config_makes_a_real_step(config, arg):
+    fields = config.get_config(f"{arg},debug")
+    tiny = dataclasses.replace(MODELS["SAT_T_2s"], width=64, depth=2)
+    model = to_model(fields, tiny, num_classes=None)
+    run = to_train_config(fields, model, epoch_size=100, data={})
+    assert run.num_steps == 10
     rng = np.random.default_rng(0)
-    waveform = 0.1 * rng.standard_normal((4, 160_000)).astype(np.float32)
-    batch = {"waveform": waveform, "target": np.zeros((4, 527), np.float32)}
-    assert log_mel(waveform[:1], run.model.frontend).shape[-1] == 1001
-    result = train(
-        run,
-        lambda start: iter([batch] * 2),
-        tmp_path,
-        make_variables=lambda key: jax.jit(fresh_variables, static_argnums=0)(run.model, key),
-        labels=[str(i) for i in range(527)],
+    samples = round(16_000 * (fields.data.window_seconds or window_seconds(model)))
+    batch = {"waveform": 0.1 * rng.standard_normal((2, samples)).astype(np.float32)}
+    if config is not mae:
+        batch["target"] = rng.random((2, 527)).astype(np.float32)
+    variables = jax.jit(fresh_variables, static_argnums=0)(model, jax.random.key(0))
+    state = init_state(variables, make_optimizer(run.optimizer, run.num_steps))
+    before = jax.tree.map(np.asarray, state.params)
+    step = compiled_step(run, make_mesh())
+    after, metrics = step(state, batch, key=jax.random.key(0))
+    assert np.isfinite(metrics.loss) and metrics.grad_norm > 0
+    # Every weight that has a gradient has moved; those without are known by name.
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, new, old: (jax.tree_util.keystr(path), bool(np.any(new != old))),
+        after.params,
+        before,
     )
-    assert result.model is not None and load_checkpoint(result.model).config == run.model
+    still = {name for name, has in jax.tree.leaves(moved, is_leaf=_is_pair) if not has}
+    assert not still or (config is mae and all("encoder']['head" in name for name in still)), still
+
+
+def _is_pair(node):
+    return isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], str)
 
 
 def train_py(*args):
@@ -103,9 +147,14 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     save_checkpoint(tmp_path / "first", Checkpoint(config=model, variables=first, labels=labels))
     flags = ["--clips", table, "--folder", tmp_path, "--workdir", tmp_path / "run"]
     flags += ["--config", "configs/sat.py:SAT_T_1s,debug", "--init", tmp_path / "first"]
-    done = train_py(*flags, "--config.num_steps=2", "--config.optimizer.learning_rate=1e-6")
+    done = train_py(
+        *flags,
+        "--config.num_steps=2",
+        "--config.data.psl_share=0",
+        "--config.optimizer.learning_rate=1e-6",
+    )
     assert done.returncode == 0, done.stderr
-    assert "3 clips, 1 of the table's missing" in done.stdout
+    assert "3 clips to learn from, 1 missing" in done.stdout
     trained = load_checkpoint(tmp_path / "run" / "model")
     assert trained.config == model and "Speech" in trained.labels
     jax.tree.map(  # two steps of 1e-6 from where it started
@@ -114,7 +163,7 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
         jax.tree.map(np.asarray, first["params"]),
     )
     about = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert about["data"]["num_clips"] == 3 and about["num_steps"] == 2
+    assert about["data"]["clips"] and about["num_steps"] == 2
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from sat_jax.convert import convert_file, export_file
 from sat_jax.convert.__main__ import main
 from sat_jax.convert.checkpoints import published_shapes
 from sat_jax.convert.files import read_tensors, write_tensors
-from sat_jax.convert.labels_file import read_labels
 from sat_jax.convert.names import from_torch, fuse_qkv, is_learned
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
+from sat_jax.labels_file import read_labels
 from sat_jax.models.clip import clip_scores
 from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import AudioTransformer

@@ -10,7 +10,12 @@ from flax.traverse_util import flatten_dict
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.training.config import OptimizerConfig
-from sat_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+from sat_jax.training.optimizer import (
+    decay_mask,
+    layer_scales,
+    make_optimizer,
+    make_schedule,
+)
 from sat_jax.warm_start import fresh_variables
 
 SAT = ModelConfig(width=64, depth=1, target_length=32, cache_length=32, layer_scale=0.1)
@@ -55,6 +60,43 @@ def updates_of_ours(config, grads, start):
         params = jax.tree.map(jnp.add, params, updates)
         course.append(params["layer"])
     return course
+
+
+def test_layers_far_from_the_head_learn_more_slowly():
+    config = ModelConfig(width=64, depth=3, target_length=32)
+    params = jax.eval_shape(lambda key: fresh_variables(config, key), jax.random.key(0))["params"]
+    shares = flatten_dict(layer_scales(params, 0.5), sep="/")
+    expected = {"blocks_0": 3, "blocks_1": 2, "blocks_2": 1}
+    expected |= dict.fromkeys(["patch_embed", "time_pos_embed", "freq_pos_embed", "input_norm"], 4)
+    for name, share in shares.items():
+        assert share == 0.5 ** expected.get(name.split("/")[0], 0), name
+    # An update of the optimiser is that much shorter, and nothing else changes.
+    grads = {"blocks_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
+    plain, slow = (
+        make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=decay), 10)
+        for decay in (1.0, 0.5)
+    )
+    for tx, ratio in ((plain, 1.0), (slow, 0.5)):
+        updates, _ = tx.update(grads, tx.init(grads), grads)
+        step = updates["blocks_0"]["kernel"] / updates["head"]["kernel"]
+        np.testing.assert_allclose(step, ratio, rtol=1e-6)
+
+
+def test_accumulated_steps_make_the_update_of_their_mean():
+    rng = np.random.default_rng(0)
+    grads = rng.standard_normal((6, 3)).astype(np.float32)
+    weights = {"kernel": jnp.ones(3)}
+    slow = make_optimizer(OptimizerConfig(learning_rate=0.1, accumulate=3), 6)
+    fast = make_optimizer(OptimizerConfig(learning_rate=0.1), 2)
+    ours, memory = weights, slow.init(weights)
+    for grad in grads:
+        updates, memory = slow.update({"kernel": grad}, memory, ours)
+        ours = jax.tree.map(jnp.add, ours, updates)
+    theirs, memory = weights, fast.init(weights)
+    for mean in (grads[:3].mean(0), grads[3:].mean(0)):
+        updates, memory = fast.update({"kernel": mean}, memory, theirs)
+        theirs = jax.tree.map(jnp.add, theirs, updates)
+    np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])

@@ -13,15 +13,26 @@ import torch
 from flax.traverse_util import flatten_dict
 from golden_models import clip, numbers, small_config, small_weights
 
-from sat_jax.config import ModelConfig
+from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.convert.names import to_torch
+from sat_jax.framing import make_framing
 from sat_jax.frontend import log_mel
 from sat_jax.losses import binary_cross_entropy
+from sat_jax.models.mae import init_mae_variables
 from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.streaming import init_stream, stream_step
+from sat_jax.training.config import OptimizerConfig, TrainConfig
+from sat_jax.training.objectives import make_objective, tagging_loss
 from sat_jax.training.state import init_state
-from sat_jax.training.step import make_train_step, training_loss
+from sat_jax.training.step import train_step
 
-RNGS = {"dropout": jax.random.key(1), "patchout": jax.random.key(2)}
+KEY = jax.random.key(1)
+
+
+def run_config(model, **fields):
+    """The config of a run, of which the objective takes what concerns it."""
+    optimizer = OptimizerConfig(learning_rate=0.1)
+    return TrainConfig(model=model, optimizer=optimizer, num_steps=1, **fields)
 
 
 def tensors(config, collection, tree):
@@ -37,9 +48,10 @@ def golden_step():
     waves, numbers_of = numbers("frontend"), numbers("train_step")
     names = ("wave_noise", "wave_chirp", "wave_burst")
     waveform = np.stack([*(waves[name][:64_000] for name in names), clip()[:64_000]])
-    loss_of = partial(training_loss, model=AudioTransformer(config), rngs=RNGS)
+    batch = {"waveform": waveform, "target": numbers_of["target"]}
+    loss_of = make_objective(run_config(config))
     (loss, answer), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(
-        variables["params"], variables["batch_stats"], waveform, numbers_of["target"]
+        variables["params"], variables["batch_stats"], batch, KEY
     )
     return config, loss, answer, grads
 
@@ -90,17 +102,16 @@ def noise(num_samples, batch_size=2):
 
 @functools.cache
 def loss_and_grads(config):
-    """The training loss of a model as a compiled function of weights and batch."""
-    loss_of = partial(training_loss, model=AudioTransformer(config), rngs=RNGS)
-    return jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    """The objective of a run as a compiled function of weights and batch."""
+    return jax.jit(jax.value_and_grad(make_objective(config), has_aux=True))
 
 
 def answer(config, waveform):
     """What a fresh small model says in training mode."""
     variables = small_variables(config)
-    target = np.ones((len(waveform), 5), np.float32)
+    batch = {"waveform": waveform, "target": np.ones((len(waveform), 5), np.float32)}
     stats = variables.get("batch_stats", {})
-    (_, said), _ = loss_and_grads(config)(variables["params"], stats, waveform, target)
+    (_, said), _ = loss_and_grads(run_config(config))(variables["params"], stats, batch, KEY)
     return said
 
 
@@ -126,24 +137,26 @@ def test_a_model_without_batch_norm_has_no_statistics():
 
 TX = optax.sgd(0.1)
 TARGET = np.eye(5, dtype=np.float32)[:2]
+BATCH = {"waveform": noise(10_240), "target": TARGET}
 
 
 @functools.cache
 def compiled_step(config):
-    return make_train_step(AudioTransformer(config), TX)
+    objective = make_objective(run_config(config))
+    return jax.jit(partial(train_step, objective=objective, tx=TX, ema_decay=0.0))
 
 
 def step(config, *, seed=0, number=0):
     """Makes one step from fresh weights, as if it were the run's `number`th."""
     state = init_state(small_variables(config), TX)._replace(step=jnp.asarray(number, jnp.int32))
-    return compiled_step(config)(state, noise(10_240), TARGET, key=jax.random.key(seed))
+    return compiled_step(config)(state, BATCH, key=jax.random.key(seed))
 
 
 def test_a_step_goes_against_the_gradient():
     after, metrics = step(SMALL)
     before = small_variables(SMALL)
-    (loss, said), grads = loss_and_grads(SMALL)(
-        before["params"], before["batch_stats"], noise(10_240), TARGET
+    (loss, said), grads = loss_and_grads(run_config(SMALL))(
+        before["params"], before["batch_stats"], BATCH, KEY
     )
     jax.tree.map(
         lambda new, old, grad: np.testing.assert_allclose(new, old - 0.1 * grad, atol=1e-5),
@@ -176,6 +189,77 @@ def test_weights_stay_float32_in_a_bfloat16_model():
         np.dtype(np.float32)
     }
     np.testing.assert_allclose(metrics.loss, step(SMALL)[1].loss, rtol=0.02)
+
+
+def test_chunks_have_targets_of_their_own():
+    rng = np.random.default_rng(0)
+    probs = rng.uniform(0.01, 0.99, (3, 4, 5)).astype(np.float32)
+    target = rng.random((4, 3, 5)).astype(np.float32)
+    errors = [
+        torch.nn.functional.binary_cross_entropy(
+            torch.tensor(probs[chunk]), torch.tensor(target[:, chunk])
+        ).item()
+        for chunk in range(3)
+    ]
+    own = tagging_loss(jnp.asarray(probs), jnp.asarray(target), per_chunk=True)
+    np.testing.assert_allclose(own, np.mean(errors), rtol=1e-5)
+    of_mean = torch.nn.functional.binary_cross_entropy(
+        torch.tensor(probs.mean(0)), torch.tensor(target.mean(1))
+    )
+    shared = tagging_loss(jnp.asarray(probs), jnp.asarray(target), per_chunk=False)
+    np.testing.assert_allclose(shared, of_mean.item(), rtol=1e-5)
+
+
+def test_a_stream_that_begins_with_silence_is_trained_as_it_will_be_heard():
+    """With silence in every cache, training sees the probabilities that a warm stream gives."""
+    config = dataclasses.replace(SMALL, input_norm="fixed")  # No statistics of the batch.
+    variables, waveform = small_variables(config), noise(32 * 160 - 160)
+    objective = make_objective(run_config(config, silence_share=1.0))
+    batch = {"waveform": waveform, "target": TARGET}
+    _, said = jax.jit(objective)(variables["params"], {}, batch, KEY)
+    model = AudioTransformer(config)
+    framing = make_framing(config, chunk_seconds=0.31, kind="chunk")
+    state = init_stream(model, variables, 2, framing=framing, warmup="silence")
+    probs, _ = stream_step(model, variables, jnp.asarray(waveform), state, framing=framing)
+    np.testing.assert_allclose(said.probs, probs, atol=2e-6)
+    cold = make_objective(run_config(config))
+    assert np.abs(jax.jit(cold)(variables["params"], {}, batch, KEY)[1].probs - probs).max() > 1e-4
+
+
+def test_an_autoencoder_learns_to_paint():
+    encoder = dataclasses.replace(SMALL, cache_length=0, depth=2)
+    model = MaeConfig(encoder=encoder, decoder_width=64, decoder_depth=1)
+    objective = make_objective(run_config(model))
+    variables = jax.jit(init_mae_variables, static_argnums=0)(model, jax.random.key(0))
+    tx = optax.adam(3e-3)
+    state = init_state(variables, tx)
+    step = jax.jit(partial(train_step, objective=objective, tx=tx, ema_decay=0.0, key=KEY))
+    batch = {"waveform": clip()[: 4 * 5_000].reshape(4, 5_000)}
+    losses = []
+    for _ in range(40):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics.loss))
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    # Running statistics are those of the same batch 40 times, from zeros.
+    np.testing.assert_allclose(
+        state.batch_stats["encoder"]["input_norm"]["mean"],
+        (1 - 0.99**40) * log_mel(batch["waveform"], SMALL.frontend).mean((0, 2)),
+        rtol=1e-3,
+    )
+
+
+def test_the_average_of_the_weights_follows_its_definition():
+    config = dataclasses.replace(SMALL, input_norm="fixed")
+    objective = make_objective(run_config(config))
+    state = init_state(small_variables(config), TX, with_ema=True)
+    step = jax.jit(partial(train_step, objective=objective, tx=TX, ema_decay=0.3, key=KEY))
+    expected = np.asarray(state.params["head"]["bias"], np.float64)
+    for age in range(6):
+        state, _ = step(state, BATCH)
+        keep = min(0.3, (1 + age) / (10 + age))
+        expected = keep * expected + (1 - keep) * np.asarray(state.params["head"]["bias"])
+    np.testing.assert_allclose(state.ema_params["head"]["bias"], expected, rtol=1e-5)
+    assert state.variables["params"] is state.ema_params
 
 
 class TestBinaryCrossEntropy:

@@ -71,7 +71,7 @@ def log(workdir):
 
 
 def without_speed(lines):
-    return [{k: v for k, v in line.items() if k != "examples_per_s"} for line in lines]
+    return [{k: v for k, v in line.items() if k != "clips_per_s"} for line in lines]
 
 
 def assert_same_run(one, other):
@@ -155,7 +155,7 @@ def test_the_model_is_a_tagger(whole):
 def test_the_log_tells_how_it_goes(whole):
     lines = log(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert all(line["loss"] > 0 and line["examples_per_s"] > 0 for line in lines)
+    assert all(line["loss"] > 0 and line["clips_per_s"] > 0 for line in lines)
     np.testing.assert_allclose([line["lr"] for line in lines[:2]], [5e-4, 1e-3])
     assert lines[-1]["lr"] == pytest.approx(0.0, abs=1e-9)
     about = json.loads((whole / "config.json").read_text())

@@ -12,8 +12,8 @@ from pathlib import Path
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.convert.checkpoints import convert_with_notes, export_file
-from sat_jax.convert.labels_file import read_labels
 from sat_jax.errors import SatError
+from sat_jax.labels_file import read_labels
 
 _EXAMPLES = """\
 examples:

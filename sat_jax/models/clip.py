@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +16,7 @@ Variables = Any
 """A Flax variable tree: {"params": …} and, with BatchNorm, {"batch_stats": …}."""
 
 
-def apply(model: AudioTransformer, variables: Variables, *args: Any, **kwargs: Any) -> Any:
+def apply(model: nn.Module, variables: Variables, *args: Any, **kwargs: Any) -> Any:
     """`model.apply` for calls that change no variables, which all but training are."""
     return model.apply(variables, *args, **kwargs)
 
@@ -135,3 +136,36 @@ def clip_scores(
     cache = init_cache(model.config, waveform.shape[0], cache_form)
     scores, _ = run_pieces(model, variables, normalize(model, variables, spectrogram), cache)
     return aggregate(scores, aggregation)
+
+
+def ragged_clip_probs(
+    model: AudioTransformer, variables: Variables, waveform: jax.Array, num_samples: jax.Array
+) -> jax.Array:
+    """Clip mode for clips of different lengths in one batch: mean of their pieces' probabilities.
+
+    A piece counts where it lies inside its clip; the first one always does. (`clip_scores` would
+    hear a clip shorter than a piece without the silence behind it; that is the only difference
+    for models that drop the last piece.)
+
+    Args:
+      model: the network.
+      variables: its weights.
+      waveform: float32 [b, s], zeros behind a clip's end.
+      num_samples: int32 [b].
+
+    Returns:
+      float32 [b, y] in [0, 1].
+    """
+    config = model.config
+    spectrogram = log_mel(waveform, config.frontend, num_samples=num_samples)
+    frames = config.frontend.num_frames(num_samples)
+    is_heard = jnp.arange(spectrogram.shape[-1])[None, :] < frames[:, None]
+    normalized = jnp.where(is_heard[:, None], normalize(model, variables, spectrogram), 0.0)
+    cache = init_cache(config, waveform.shape[0], "kv")
+    scores, _ = run_pieces(model, variables, normalized, cache)
+    probs = jax.nn.sigmoid(scores) if config.pooling == "logit" else scores
+    length = plan_pieces(config, spectrogram.shape[-1]).length
+    # With pad_last a piece counts from its first frame on, else only when it is whole.
+    needed = jnp.arange(len(probs)) * length + (1 if config.pad_last else length)
+    counts = (needed[:, None] <= frames[None, :]).at[0].set(True)
+    return jnp.where(counts[..., None], probs, 0.0).sum(0) / counts.sum(0)[:, None]

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from sat_jax.config import ModelConfig
+from sat_jax.augment import AugmentConfig
+from sat_jax.config import AnyConfig, ModelConfig, build_config, model_from_dict
 from sat_jax.errors import SatError
-
-_Config = TypeVar("_Config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,9 @@ class OptimizerConfig:
       b1: decay of the mean of gradients.
       b2: decay of the mean of their squares.
       eps: added to the root of the latter.
+      layer_decay: learning rate of a block over that of the block above it; the head has all of
+        it, the patch embedding the least. 1 is the same for all.
+      accumulate: steps whose gradients are averaged into one update.
     """
 
     learning_rate: float
@@ -33,6 +35,8 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    layer_decay: float = 1.0
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
@@ -47,6 +51,10 @@ class OptimizerConfig:
         for name in ("warmup_fraction", "b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise SatError(f"optimizer.{name}={getattr(self, name)} is not a share in [0, 1)")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise SatError(f"optimizer.layer_decay={self.layer_decay} is not in (0, 1]")
+        if self.accumulate < 1:
+            raise SatError(f"optimizer.accumulate={self.accumulate} is under 1")
         if not 0.0 <= self.final_fraction <= 1.0:
             raise SatError(f"optimizer.final_fraction={self.final_fraction} is not in [0, 1]")
 
@@ -56,33 +64,74 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-      model: what is trained.
+      model: what is trained: a tagger, or a masked autoencoder.
       optimizer: how.
-      num_steps: updates in the whole run.
+      augment: random changes of the examples.
+      num_steps: steps in the whole run, each with one batch.
       seed: of fresh weights and of all that is random in the model.
-      checkpoint_every: updates between two checkpoints.
-      keep_checkpoints: how many of the latest are kept.
-      log_every: updates between two lines of the log.
+      ema_decay: share that the moving average of the weights keeps in a step; the average is what
+        is measured and exported. 0 is none.
+      loss_per_chunk: whether each chunk's answer is compared with the target, instead of their
+        mean; targets may then differ from chunk to chunk.
+      silence_share: share of the examples whose cache holds silence at their start, as a stream's
+        does with ``warmup="silence"``; streaming models only.
+      fsdp: whether weights and the optimiser's memory are spread over the devices.
+      checkpoint_every: steps between two checkpoints.
+      checkpoint_minutes: minutes after which one is written anyway; 0 is never.
+      keep_checkpoints: how many of the latest are kept, to go on from.
+      evaluate_every: steps between two measurements on the validation clips.
+      keep_best: how many of the best models are kept, whose average is exported.
+      log_every: steps between two lines of the log.
       data: what makes the batches, as JSON-ready data; the loop only keeps it with the run, so
         that one is never taken up again with other data by mistake.
     """
 
-    model: ModelConfig
+    model: AnyConfig
     optimizer: OptimizerConfig
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     num_steps: int
     seed: int = 0
+    ema_decay: float = 0.0
+    loss_per_chunk: bool = False
+    silence_share: float = 0.0
+    fsdp: bool = False
     checkpoint_every: int = 1000
+    checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 3
+    evaluate_every: int = 1000
+    keep_best: int = 4
     log_every: int = 10
-    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Refuses values out of range."""
-        for name in ("num_steps", "checkpoint_every", "keep_checkpoints", "log_every"):
+        for name in (
+            "num_steps",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "evaluate_every",
+            "keep_best",
+            "log_every",
+        ):
             if getattr(self, name) < 1:
                 raise SatError(f"{name}={getattr(self, name)} is under 1")
         if not 0 <= self.seed < 2**32:
             raise SatError(f"seed={self.seed} is not in [0, 2**32)")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise SatError(f"ema_decay={self.ema_decay} is not a share in [0, 1)")
+        if not self.checkpoint_minutes >= 0.0:
+            raise SatError(f"checkpoint_minutes={self.checkpoint_minutes} is under 0")
+        self._check_silence()
+
+    def _check_silence(self) -> None:
+        if not 0.0 <= self.silence_share <= 1.0:
+            raise SatError(f"silence_share={self.silence_share} is not in [0, 1]")
+        if self.silence_share and not (
+            isinstance(self.model, ModelConfig) and self.model.is_streaming
+        ):
+            raise SatError(
+                f"silence_share={self.silence_share} fills a cache that this model lacks: set 0"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready data; `from_dict` is its inverse."""
@@ -96,17 +145,13 @@ class TrainConfig:
           SatError: a key is unknown or missing, or a value is out of range.
         """
         fields = dict(data)
-        model = ModelConfig.from_dict(fields.pop("model", {}))
-        optimizer = _build(OptimizerConfig, fields.pop("optimizer", {}), "optimizer.")
-        return _build(cls, {**fields, "model": model, "optimizer": optimizer}, "")
-
-
-def _build(cls: type[_Config], data: Mapping[str, Any], prefix: str) -> _Config:
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(prefix + name for name in set(data) - known)
-    if unknown:
-        raise SatError(f"the training config has no field {', '.join(unknown)}")
-    try:
-        return cls(**data)
-    except TypeError as error:  # names the missing fields
-        raise SatError(f"the training config is incomplete: {error}") from error
+        parts = {
+            "model": model_from_dict(fields.pop("model", {})),
+            "optimizer": build_config(
+                OptimizerConfig, fields.pop("optimizer", {}), "the training config's optimizer"
+            ),
+            "augment": build_config(
+                AugmentConfig, fields.pop("augment", {}), "the training config's augment"
+            ),
+        }
+        return build_config(cls, {**fields, **parts}, "the training config")

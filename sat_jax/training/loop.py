@@ -2,40 +2,58 @@
 
 import contextlib
 import functools
-import math
-import signal
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
-from sat_jax.config import ModelConfig
+from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Variables
-from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.training.checkpoints import RunCheckpoints
-from sat_jax.training.config import OptimizerConfig, TrainConfig
-from sat_jax.training.optimizer import make_optimizer, make_schedule
+from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
+from sat_jax.training.config import TrainConfig
+from sat_jax.training.objectives import make_objective
+from sat_jax.training.optimizer import make_optimizer
+from sat_jax.training.progress import Progress
+from sat_jax.training.sharding import make_mesh, replicated, spread_state, to_devices
 from sat_jax.training.state import TrainState, init_state
-from sat_jax.training.step import Batch, StepMetrics, make_train_step
-from sat_jax.training.workdir import RunLog, open_workdir
+from sat_jax.training.step import StepMetrics, train_step
+from sat_jax.training.stopping import CheckpointClock, stop_at_sigterm
+from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
+from sat_jax.training.workdir import open_workdir
+from sat_jax.warm_start import fresh_variables
+
+
+class Batch(TypedDict):
+    """Windows of sound: this process's rows of a batch.
+
+    Attributes:
+      waveform: float32 [b, s] in [-1, 1] at the model's rate.
+      target: float32 [b, y] or [b, k, y] in [0, 1]; an autoencoder needs none.
+      clips: what people call the clips, b names; shown when a batch breaks the run.
+    """
+
+    waveform: np.ndarray
+    target: NotRequired[np.ndarray]
+    clips: NotRequired[Sequence[str]]
+
 
 BatchSource = Callable[[int], Iterator[Batch]]
 """From the number of steps made so far to the batches of the steps that follow."""
+
+_Step = Callable[..., tuple[TrainState, StepMetrics]]
 
 
 class TrainResult(NamedTuple):
     """How a start of a run ended.
 
     Attributes:
-      step: updates made so far, by all starts together.
+      step: steps made so far, by all starts together.
       model: the checkpoint folder of the trained model, or None where SIGTERM came first.
     """
 
@@ -51,20 +69,24 @@ def train(
     make_variables: Callable[[jax.Array], Variables],
     labels: Sequence[str],
     source: str = "",
+    validation: ValidationSource | None = None,
 ) -> TrainResult:
     """Trains a model, or goes on where an earlier start of the same run stopped.
 
     A start that is killed loses the steps since its last checkpoint, and nothing else: going on
     gives the very same weights (on the same machine). At SIGTERM the state is saved before this
-    function returns.
+    function returns. With several processes, all call this with the same arguments but for their
+    own rows of the batches.
 
     Args:
       config: the run.
       batches: what it learns from; batch i must not depend on where the iterator started.
       workdir: the run's folder, see `sat_jax.training.workdir`.
       make_variables: from a random key to the first weights; not called when going on.
-      labels: names of the model's classes.
+      labels: names of the model's classes; none for an autoencoder.
       source: where the exported model came from, for people.
+      validation: clips to measure the model on; the average of the best models is exported then,
+        else the last one.
 
     Returns:
       How far it came.
@@ -75,150 +97,144 @@ def train(
     """
     folder = Path(workdir)
     open_workdir(folder, config)
+    mesh = make_mesh()
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    tx = make_optimizer(config.optimizer, config.num_steps)
-    step_fn = functools.partial(
-        _compiled_step(config.model, config.optimizer, config.num_steps), key=run_key
-    )
-    with RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints:
-        state = _first_state(config, tx, checkpoints, make_variables, init_key)
+    shape = _state_shape(config, mesh)
+    with (
+        RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints,
+        BestModels(folder / "best", keep=config.keep_best) as best,
+    ):
+        if checkpoints.latest is None:
+            state = _first_state(config, shape, make_variables(init_key))
+        else:
+            state = checkpoints.restore(checkpoints.latest, shape)
         start = int(state.step)
         _check_unused(folder / "model", done=start == config.num_steps)
         with (
-            RunLog(folder / "log.jsonl", step=start) as log,
-            _Watch(config, log, start) as watch,
+            Progress(config, folder, start=start) as progress,
             contextlib.closing(_checked(batches(start), config)) as source_batches,
-            _stop_at_sigterm() as stop,
         ):
-            state = _run(config, state, step_fn, source_batches, checkpoints, watch, stop)
-    step = int(state.step)
-    if step < config.num_steps:
-        return TrainResult(step, None)
-    return TrainResult(step, _export(folder / "model", config, state, labels, source))
+            run = _Run(config, mesh, checkpoints, best, progress, validation)
+            state = run.go_on(state, source_batches, run_key)
+        step = int(state.step)
+        if step < config.num_steps:
+            return TrainResult(step, None)
+        best.wait()
+        variables = best.average(first_shape(state.variables)) if best.steps else state.variables
+    return TrainResult(step, _export(folder / "model", config, variables, labels, source))
+
+
+class _Run:
+    """The steps between two starts, and what is to be done beside them."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        mesh: Mesh,
+        checkpoints: RunCheckpoints,
+        best: BestModels,
+        progress: Progress,
+        validation: ValidationSource | None,
+    ) -> None:
+        self._config, self._mesh = config, mesh
+        self._checkpoints, self._best, self._progress = checkpoints, best, progress
+        self._validation = validation
+        self._measure: Measure | None = None
+
+    def go_on(self, state: TrainState, batches: Iterator[Batch], key: jax.Array) -> TrainState:
+        """Makes the steps that are left, or those until the run is asked to stop."""
+        config, clock = self._config, CheckpointClock(self._config)
+        step_fn = compiled_step(config, self._mesh)
+        with stop_at_sigterm() as should_stop:
+            for step in range(int(state.step) + 1, config.num_steps + 1):
+                batch = next(batches)
+                state, metrics = step_fn(state, self._place(batch), key=key)
+                num_examples = len(batch["waveform"]) * jax.process_count()
+                self._progress.see(step, metrics, num_examples, batch.get("clips", ()))
+                stopping, due = should_stop(step), clock.is_due(step)
+                if step % config.evaluate_every == 0 or step == config.num_steps:
+                    self._evaluate(step, state)
+                if stopping or due:
+                    self._progress.settle()
+                    self._checkpoints.save(state)
+                if stopping:
+                    break
+        self._progress.settle()
+        return state
+
+    def _place(self, batch: Batch) -> dict[str, jax.Array]:
+        wanted = ("waveform",) if isinstance(self._config.model, MaeConfig) else _ARRAYS
+        return to_devices(self._mesh, {name: batch[name] for name in wanted})  # type: ignore[literal-required]
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        if self._validation is None:
+            return
+        self._progress.settle()
+        if self._measure is None:
+            self._measure = make_measure(self._config.model, self._mesh)
+        numbers = self._measure(state.variables, self._validation())
+        self._progress.measured(step, numbers)
+        self._best.save(step, state.variables, numbers["score"])
+
+
+_ARRAYS = ("waveform", "target")
 
 
 @functools.cache  # A run that is taken up again in the same process is not compiled again.
-def _compiled_step(
-    model: ModelConfig, optimizer: OptimizerConfig, num_steps: int
-) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    return make_train_step(AudioTransformer(model), make_optimizer(optimizer, num_steps))
+def compiled_step(config: TrainConfig, mesh: Mesh) -> _Step:
+    """`train_step` of a run on a mesh; the memory of the state before is given to the one after.
+
+    Args:
+      config: the run.
+      mesh: its devices.
+    """
+    placed = jax.tree.map(lambda x: x.sharding, _state_shape(config, mesh))
+    return jax.jit(
+        functools.partial(
+            train_step,
+            objective=make_objective(config),
+            tx=make_optimizer(config.optimizer, config.num_steps),
+            ema_decay=config.ema_decay,
+        ),
+        donate_argnums=0,
+        out_shardings=(placed, replicated(mesh)),
+    )
 
 
-def _first_state(
-    config: TrainConfig,
-    tx: optax.GradientTransformation,
-    checkpoints: RunCheckpoints,
-    make_variables: Callable[[jax.Array], Variables],
-    key: jax.Array,
-) -> TrainState:
-    """The latest checkpoint's state, else a new run's."""
-    if checkpoints.latest is None:
-        return init_state(make_variables(key), tx)
-    like = jax.eval_shape(lambda key: init_state(init_variables(config.model, key), tx), key)
-    return checkpoints.restore(checkpoints.latest, like)
+def _state_shape(config: TrainConfig, mesh: Mesh) -> TrainState:
+    """Shapes, types and places of a run's state."""
+    shape = jax.eval_shape(
+        lambda key: _make_state(config, fresh_variables(config.model, key)), jax.random.key(0)
+    )
+    places = spread_state(mesh, shape, fsdp=config.fsdp)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shape, places
+    )
 
 
-def _run(
-    config: TrainConfig,
-    state: TrainState,
-    step_fn: Callable[..., tuple[TrainState, StepMetrics]],
-    batches: Iterator[Batch],
-    checkpoints: RunCheckpoints,
-    watch: "_Watch",
-    stop: threading.Event,
-) -> TrainState:
-    """Makes the steps that are left, or those until `stop` is set."""
-    for step in range(int(state.step) + 1, config.num_steps + 1):
-        batch = next(batches)
-        state, metrics = step_fn(state, batch["waveform"], batch["target"])
-        watch.see(step, metrics, batch)
-        stopping = stop.is_set()
-        if stopping or step == config.num_steps or step % config.checkpoint_every == 0:
-            watch.settle()
-            checkpoints.save(state)
-        if stopping:
-            break
+def _make_state(config: TrainConfig, variables: Variables) -> TrainState:
+    tx: optax.GradientTransformation = make_optimizer(config.optimizer, config.num_steps)
+    return init_state(variables, tx, with_ema=config.ema_decay > 0.0)
+
+
+def _first_state(config: TrainConfig, shape: TrainState, variables: Variables) -> TrainState:
+    """A new run's state, each part made where it is to lie."""
+    # NumPy arrays may go to all devices of all processes; arrays on one device may not.
+    host = jax.tree.map(np.asarray, variables)
+    places = jax.tree.map(lambda x: x.sharding, shape)
+    state: TrainState = jax.jit(functools.partial(_make_state, config), out_shardings=places)(host)
     return state
-
-
-class _Seen(NamedTuple):
-    """A step under way."""
-
-    step: int
-    metrics: StepMetrics
-    batch: Batch
-
-
-class _Watch:
-    """Looks at each step's numbers once the next one is under way, so that devices never wait."""
-
-    def __init__(self, config: TrainConfig, log: RunLog, start: int) -> None:
-        from tqdm import tqdm
-
-        self._config, self._log = config, log
-        self._schedule = make_schedule(config.optimizer, config.num_steps)
-        self._seen: _Seen | None = None
-        self._examples, self._since = 0, time.perf_counter()
-        # None draws it on a terminal only.
-        self._bar = tqdm(total=config.num_steps, initial=start, unit="step", disable=None)
-
-    def __enter__(self) -> "_Watch":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def see(self, step: int, metrics: StepMetrics, batch: Batch) -> None:
-        """Takes note of a step, and settles the one before."""
-        self.settle()
-        self._seen = _Seen(step, metrics, batch)
-
-    def settle(self) -> None:
-        """Waits for the step last seen, checks and logs it.
-
-        Raises:
-          SatError: its loss or gradient is not finite.
-        """
-        if self._seen is None:
-            return
-        seen, self._seen = self._seen, None
-        loss, grad_norm = (float(x) for x in jax.device_get(seen.metrics))
-        # A gradient can be ill before the loss is; weights would carry it into a checkpoint.
-        if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            clips = list(seen.batch.get("clips", ()))
-            self._log.write(step=seen.step, loss=str(loss), grad_norm=str(grad_norm), clips=clips)
-            raise SatError(
-                f"step {seen.step} has loss {loss} and gradient norm {grad_norm}, and was not "
-                "saved: lower optimizer.learning_rate, or look at the batch's clips, which the "
-                "last line of the log names"
-            )
-        self._examples += len(seen.batch["target"])
-        self._bar.update()
-        if seen.step % self._config.log_every == 0 or seen.step == self._config.num_steps:
-            self._write(seen.step, loss, grad_norm)
-
-    def _write(self, step: int, loss: float, grad_norm: float) -> None:
-        now = time.perf_counter()
-        rate = self._examples / (now - self._since)
-        self._examples, self._since = 0, now
-        lr = float(self._schedule(step - 1))
-        self._bar.set_postfix(loss=f"{loss:.4f}", lr=f"{lr:.2e}", examples_per_s=f"{rate:.1f}")
-        self._log.write(
-            step=step, loss=loss, grad_norm=grad_norm, lr=lr, examples_per_s=round(rate, 2)
-        )
 
 
 def _checked(batches: Iterator[Batch], config: TrainConfig) -> Generator[Batch, None, None]:
     """The batches, if they suit the model; closes their source when closed."""
     try:
         for batch in batches:
-            waveform, target = batch["waveform"].shape, batch["target"].shape
-            if target != (waveform[0], config.model.num_classes) or len(waveform) != 2:
-                raise SatError(
-                    f"a batch has waveforms {list(waveform)} and targets {list(target)}, the "
-                    f"model has {config.model.num_classes} classes: give [b, samples] and "
-                    "[b, classes]"
-                )
+            waveform = batch["waveform"].shape
+            if len(waveform) != 2:
+                raise SatError(f"a batch has waveforms {list(waveform)}: give [b, samples]")
+            if not isinstance(config.model, MaeConfig):
+                _check_target(batch, config.model.num_classes)
             yield batch
     finally:
         if hasattr(batches, "close"):
@@ -226,27 +242,13 @@ def _checked(batches: Iterator[Batch], config: TrainConfig) -> Generator[Batch, 
     raise SatError("the batches ended before the run did: their source must go on for ever")
 
 
-@contextlib.contextmanager
-def _stop_at_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; the second one acts as it would have before.
-
-    Signals reach the main thread only; elsewhere the event stays unset.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before)
-
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _check_target(batch: Batch, num_classes: int) -> None:
+    waveform, target = batch["waveform"].shape, batch["target"].shape
+    if len(target) not in (2, 3) or (target[0], target[-1]) != (waveform[0], num_classes):
+        raise SatError(
+            f"a batch has waveforms {list(waveform)} and targets {list(target)}, the model has "
+            f"{num_classes} classes: give [b, samples] and [b, classes] or [b, chunks, classes]"
+        )
 
 
 def _check_unused(path: Path, *, done: bool) -> None:
@@ -258,15 +260,17 @@ def _check_unused(path: Path, *, done: bool) -> None:
 
 
 def _export(
-    path: Path, config: TrainConfig, state: TrainState, labels: Sequence[str], source: str
+    path: Path, config: TrainConfig, variables: Any, labels: Sequence[str], source: str
 ) -> Path:
     """Writes the trained model, unless an earlier start did."""
     if not path.exists():
-        variables: Any = jax.tree.map(np.asarray, state.variables)
         save_checkpoint(
             path,
             Checkpoint(
-                config=config.model, variables=variables, labels=tuple(labels), source=source
+                config=config.model,
+                variables=gather(variables),
+                labels=tuple(labels),
+                source=source,
             ),
         )
     return path

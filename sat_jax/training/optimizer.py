@@ -1,5 +1,6 @@
 """AdamW with warm-up and cosine, as an optax transformation (floor 4)."""
 
+import functools
 from typing import Any
 
 import jax
@@ -46,21 +47,54 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def layer_scales(params: Any, decay: float) -> Any:
+    """Share of the learning rate that each weight has with layer-wise decay (BEiT, appendix).
+
+    Args:
+      params: a tree of weights of a tagger; an autoencoder has no such thing as a lowest layer.
+      decay: rate of a block over that of the block above it, in (0, 1].
+
+    Returns:
+      The same tree of floats: 1 for head and last norm, ``decay`` for the last block, and so on
+      down to the patch embedding and positions, below the first block.
+    """
+    blocks = {name: int(name.removeprefix("blocks_")) for name in params if "blocks_" in name}
+    depth = len(blocks)
+    above = {"norm": depth, "head_norm": depth, "head": depth}
+
+    def scale(path: Any, _: Any) -> float:
+        part = path[0].key
+        return float(decay ** (depth - above.get(part, blocks.get(part, -1))))
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
     """Gradient clipping, then AdamW with `make_schedule` and `decay_mask`; float32 memory.
 
     Args:
       config: its settings.
-      num_steps: updates in the run.
+      num_steps: steps in the run; with ``accumulate``, so many of them make one update.
     """
-    adamw = optax.adamw(
-        make_schedule(config, num_steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        mask=decay_mask,
-    )
-    if not config.clip_norm:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    parts = [
+        optax.adamw(
+            make_schedule(config, -(-num_steps // config.accumulate)),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        )
+    ]
+    if config.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.layer_decay < 1.0:
+        parts.append(optax.stateless(functools.partial(_scale_layers, decay=config.layer_decay)))
+    tx = optax.chain(*parts)
+    if config.accumulate == 1:
+        return tx
+    return optax.MultiSteps(tx, config.accumulate).gradient_transformation()
+
+
+def _scale_layers(updates: Any, params: Any, *, decay: float) -> Any:
+    return jax.tree.map(lambda update, share: share * update, updates, layer_scales(params, decay))

@@ -2,7 +2,9 @@
 
 WORKDIR/config.json    what is run, and the versions of the libraries it was last run with
 WORKDIR/log.jsonl      a line every few steps
+WORKDIR/tensorboard/   the same as curves
 WORKDIR/checkpoints/   states to go on from
+WORKDIR/best/          the best models so far, measured on the validation clips
 WORKDIR/model/         the trained model, once the run is through
 """
 
@@ -10,9 +12,9 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
@@ -21,7 +23,7 @@ from sat_jax.training.config import TrainConfig
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 # What may change from one start of a run to the next, since it changes no weight.
-_FREE = ("checkpoint_every", "keep_checkpoints", "log_every")
+_FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
 
 
 def open_workdir(folder: Path, config: TrainConfig) -> None:
@@ -30,6 +32,15 @@ def open_workdir(folder: Path, config: TrainConfig) -> None:
     Raises:
       SatError: another run's config is there, or the folder can't be used.
     """
+    if jax.process_index() == 0:
+        _write_config(folder, config)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("workdir")
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
     path = folder / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))
     try:
@@ -99,16 +110,7 @@ class RunLog:
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
 
-    def __enter__(self) -> Self:
-        """The log itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Closes the file."""
         self._file.close()
 

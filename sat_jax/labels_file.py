@@ -1,4 +1,4 @@
-"""Class names from a file (floor 5)."""
+"""Class names from a file (floor 0)."""
 
 import csv
 from pathlib import Path

@@ -1,0 +1,166 @@
+r"""Builds AudioSet as a TFDS dataset from a folder of audio and Google's segments CSV files.
+
+python -m data_pipeline.audioset --audio clips --balanced_csv balanced_train_segments.csv \
+    --eval_csv eval_segments.csv --data_dir tfds
+
+All splits that are wanted have to be given at once. Broken and missing clips are left out, and
+listed in DATA_DIR/audioset/1.0.0/skipped_SPLIT.csv.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from data_pipeline.audioset.reading import count_skipped
+from sat_jax.errors import SatError
+
+FAILED, WRONG_FLAGS = 1, 2
+PROGRAM = "data_pipeline.audioset"
+
+_AUDIO = flags.DEFINE_string("audio", None, "Folder of the clips, searched with all folders in it.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS datasets to write to.")
+_TABLES = {
+    split: flags.DEFINE_string(f"{split}_csv", None, f"Segments CSV of the split {split}.")
+    for split in ("balanced", "unbalanced", "eval")
+}
+_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Threads reading.", lower_bound=1)
+_BEAM_OPTIONS = flags.DEFINE_string(
+    "beam_options",
+    None,
+    "Read with Apache Beam instead; its options with commas, such as "
+    "runner=FlinkRunner,flink_master=host:8081 or runner=DirectRunner.",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Builds what the flags ask for."""
+    if len(argv) > 1:
+        _report(f"unexpected argument {argv[1]!r}; see --help")
+        sys.exit(WRONG_FLAGS)
+    logging.set_verbosity(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # Not what TensorFlow is optimised for.
+    tables = {split: flag.value for split, flag in _TABLES.items() if flag.value is not None}
+    try:
+        builder = build(
+            # Checked by _parse_flags not to be None.
+            audio=str(_AUDIO.value),
+            tables=tables,
+            data_dir=str(_DATA_DIR.value),
+            workers=_WORKERS.value,
+            beam_options=_BEAM_OPTIONS.value,
+        )
+        print("\n".join(summary(builder)), flush=True)
+    except SatError as error:
+        _report(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def build(
+    *,
+    audio: str,
+    tables: Mapping[str, str],
+    data_dir: str,
+    workers: int = 4,
+    beam_options: str | None = None,
+    progress: bool = True,
+) -> Any:
+    """Builds the dataset.
+
+    Args:
+      audio: folder of the clips.
+      tables: segments CSV by split.
+      data_dir: folder of TFDS datasets.
+      workers: threads reading clips, without Beam.
+      beam_options: None to do without Beam, or its options joined by commas.
+      progress: whether to show progress bars, without Beam.
+
+    Returns:
+      The `AudioSet` builder, whose dataset can now be read.
+
+    Raises:
+      SatError: TFDS is not installed, the dataset exists, a table or the folder can't be read,
+        or a split would be empty.
+    """
+    try:
+        import tensorflow_datasets as tfds
+
+        from data_pipeline.audioset.builder import AudioSet
+    except ModuleNotFoundError as error:
+        raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
+    tfds.disable_progress_bar()
+    builder = AudioSet(
+        audio=audio,
+        tables=tables,
+        beam=beam_options is not None,
+        workers=workers,
+        progress=progress,
+        data_dir=data_dir,
+    )
+    if builder.is_prepared():
+        raise SatError(f"{builder.data_dir} is there already: remove it to build it again")
+    config = tfds.download.DownloadConfig(**_beam_config(beam_options))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS's greetings.
+            builder.download_and_prepare(download_config=config)
+    except SatError:
+        raise
+    except Exception as error:  # TFDS and Beam raise whatever their parts do, such as a full disk.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SatError(f"{data_dir}: the dataset can't be built: {reason}") from error
+    return builder
+
+
+def summary(builder: Any) -> list[str]:
+    """A line on each split: clips that are in it and that are not, and why."""
+    from data_pipeline.audioset.builder import skipped_name
+
+    lines = []
+    for split, info in builder.info.splits.items():
+        path = os.fspath(builder.data_path / skipped_name(split))
+        counts = count_skipped(path)
+        total = sum(counts.values())
+        parts = ", ".join(f"{count} {reason}" for reason, count in list(counts.items())[:5])
+        lines.append(
+            f"{split}: {info.num_examples} clips, {total} skipped"
+            + (f" ({parts}; see {path})" if total else "")
+        )
+    return lines
+
+
+def _beam_config(options: str | None) -> dict[str, Any]:
+    if options is None:
+        return {}
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ModuleNotFoundError:
+        raise SatError("--beam_options needs Apache Beam: pip install apache-beam") from None
+    return {"beam_options": PipelineOptions([f"--{part}" for part in options.split(",") if part])}
+
+
+def _report(error: object) -> None:
+    print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        for flag in (_AUDIO, _DATA_DIR):
+            if flag.value is None:
+                raise flags.Error(f"--{flag.name} is missing")
+        if all(flag.value is None for flag in _TABLES.values()):
+            raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is missing")
+        return rest
+    except flags.Error as error:
+        _report(f"{' '.join(str(error).split())}; see --help")
+        sys.exit(WRONG_FLAGS)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

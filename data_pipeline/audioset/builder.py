@@ -1,0 +1,236 @@
+"""AudioSet as a TFDS dataset of your own copy of the audio (floor 0)."""
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tqdm import tqdm
+
+from data_pipeline.audioset.reading import (
+    SAMPLE_RATE,
+    Example,
+    Skipped,
+    Task,
+    read_example,
+    read_in_threads,
+    write_skipped,
+)
+from data_pipeline.segments import Segment, find_audio, read_segments
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+
+TABLES = {
+    "balanced": "balanced_train_segments.csv",
+    "unbalanced": "unbalanced_train_segments.csv",
+    "eval": "eval_segments.csv",
+}
+"""The names that Google gives to the tables of the splits."""
+
+_CITATION = """@inproceedings{audioset,
+  title = {Audio Set: An ontology and human-labeled dataset for audio events},
+  author = {Gemmeke, Jort F. and Ellis, Daniel P. W. and Freedman, Dylan and Jansen, Aren and
+    Lawrence, Wade and Moore, R. Channing and Plakal, Manoj and Ritter, Marvin},
+  booktitle = {Proc. IEEE ICASSP},
+  year = {2017}
+}"""
+
+
+class _OrderedExampleWriter(tfds.core.ExampleWriter):
+    """Writes the features of an example in alphabetical order.
+
+    Protobuf's own order changes from process to process, and with it the bytes of the dataset.
+    """
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
+        """See the base class."""
+        return super().write(path, ((key, _in_order(example)) for key, example in examples))
+
+
+def _in_order(example: bytes) -> bytes:
+    import tensorflow as tf
+
+    return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
+
+
+class AudioSet(tfds.core.GeneratorBasedBuilder):
+    """Splits balanced, unbalanced and eval, as far as their tables are given."""
+
+    name = "audioset"
+    # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
+    url_infos: ClassVar[dict[str, Any]] = {}
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"a folder audio/ with the clips, and beside it those of {', '.join(TABLES.values())} "
+        "whose clips are wanted"
+    )
+
+    def __init__(
+        self,
+        *,
+        audio: str | os.PathLike[str] | None = None,
+        tables: Mapping[str, str | os.PathLike[str]] | None = None,
+        beam: bool = False,
+        workers: int = 4,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+          audio: folder of the clips, see `data_pipeline.segments.find_audio`.
+          tables: segments CSV by split. Without either, both lie in TFDS's folder for manual
+            downloads.
+          beam: whether Apache Beam reads the clips, for many machines; then all of them need to
+            see the audio and the dataset's folder.
+          workers: threads that read clips, without Beam.
+          progress: whether to show progress bars on a terminal, without Beam.
+          **kwargs: see `tfds.core.GeneratorBasedBuilder`.
+        """
+        super().__init__(**kwargs)
+        self._audio = audio
+        self._tables = tables
+        self._beam = beam
+        self._workers = workers
+        self._progress = progress
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names = [label.name for label in audioset_labels()]
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="AudioSet: clips of ten seconds and the classes heard in them.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(doc="<ytid>_<start>_<end>"),
+                    # Bytes are a fifth faster to read than TFDS's usual lists of integers, and a
+                    # window can be cut from them before it is decoded: benchmarks/audio_storage.py
+                    "audio": tfds.features.Audio(
+                        shape=(None,), dtype=np.int16, sample_rate=SAMPLE_RATE, encoding="bytes"
+                    ),
+                    "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=names)),
+                    "seconds": tfds.features.Scalar(np.float32, doc="length of the clip"),
+                }
+            ),
+            homepage="https://research.google.com/audioset/",
+            citation=_CITATION,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        audio, tables = self._audio, self._tables
+        if audio is None or tables is None:
+            audio, tables = _manual_files(dl_manager.manual_dir)
+        return {
+            split: self._generate_examples(split, *_tasks(table, audio))
+            for split, table in tables.items()
+        }
+
+    def _generate_examples(self, split: str, tasks: list[Task], duplicates: list[Skipped]) -> Any:
+        skipped_file = os.fspath(self.data_path / skipped_name(split))
+        if not self._beam:
+            return self._generate(split, tasks, duplicates, skipped_file)
+        task_file = os.fspath(self.data_path / _task_name(split))
+        with epath.Path(task_file).open("w") as file:
+            file.writelines(json.dumps(task) + "\n" for task in tasks)
+        return _beam_examples(task_file, duplicates, skipped_file)
+
+    def _generate(
+        self, split: str, tasks: list[Task], duplicates: list[Skipped], skipped_file: str
+    ) -> Iterator[tuple[str, Example]]:
+        skipped = list(duplicates)
+        read = read_in_threads(tasks, self._workers)
+        for result in tqdm(
+            read,
+            split,
+            len(tasks),
+            unit=" clips",
+            smoothing=0.1,
+            disable=None if self._progress else True,
+        ):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                yield result["id"], result
+        write_skipped(skipped, skipped_file)
+        if len(skipped) == len(tasks) + len(duplicates):
+            raise SatError(
+                f"split {split}: none of the {len(tasks)} clips can be read; the first, "
+                f"{skipped[0].file or skipped[0].id}: {skipped[0].reason}"
+            )
+
+    def _post_download_and_prepare_hook(self) -> None:
+        for path in self.data_path.glob(_task_name("*")):
+            path.unlink()
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _OrderedExampleWriter(file_format=self.info.file_format)
+
+
+def skipped_name(split: str) -> str:
+    """The file in the dataset's folder that lists clips of a split which are not in it."""
+    return f"skipped_{split}.csv"
+
+
+def _task_name(split: str) -> str:
+    return f"to_read_{split}.jsonl"
+
+
+def _manual_files(folder: Any) -> tuple[Any, dict[str, Any]]:
+    """Audio and tables as the instructions for manual downloads have them."""
+    paths = {split: folder / name for split, name in TABLES.items()}
+    tables = {split: path for split, path in paths.items() if path.exists()}
+    if not tables:
+        raise SatError(f"{folder} holds none of {', '.join(TABLES.values())}")
+    return folder / "audio", tables
+
+
+def _tasks(table: Any, audio: Any) -> tuple[list[Task], list[Skipped]]:
+    rows, duplicates = read_segments(table)
+    paths = find_audio(audio, rows)
+    if not any(paths):
+        raise SatError(
+            f"{os.fspath(audio)} holds none of the {len(rows)} clips of {os.fspath(table)}: name "
+            f"their files like {rows[0].id}.wav"
+        )
+    reason = "duplicate: the table lists it above"
+    return list(map(Task, rows, paths)), [Skipped(name, "", reason) for name in duplicates]
+
+
+def _beam_examples(task_file: str, duplicates: list[Skipped], skipped_file: str) -> Any:
+    """The same by Beam; tasks come from a file, since pipelines themselves must be small."""
+    import apache_beam as beam
+
+    @beam.ptransform_fn
+    def read(pipeline: Any) -> Any:
+        results = (
+            pipeline
+            | beam.io.ReadFromText(task_file)
+            | beam.Reshuffle()
+            | beam.FlatMap(_read_line).with_outputs("skipped", main="clips")
+        )
+        _ = (
+            results.skipped
+            | beam.CombineGlobally(beam.combiners.ToListCombineFn())
+            | beam.Map(functools.partial(_write_all_skipped, duplicates, skipped_file))
+        )
+        return results.clips
+
+    return read()
+
+
+def _read_line(line: str) -> Iterator[Any]:
+    import apache_beam as beam
+
+    (ytid, start, end, labels), path = json.loads(line)
+    result = read_example(Task(Segment(ytid, start, end, tuple(labels)), path))
+    if isinstance(result, Skipped):
+        yield beam.pvalue.TaggedOutput("skipped", result)
+    else:
+        yield result["id"], result
+
+
+def _write_all_skipped(duplicates: list[Skipped], path: str, skipped: list[Skipped]) -> None:
+    write_skipped([*duplicates, *skipped], path)

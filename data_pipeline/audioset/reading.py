@@ -1,0 +1,107 @@
+"""Reading the clips of a dataset that is being built, and listing those that can't be (floor 0)."""
+
+import collections
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from data_pipeline.segments import Segment
+from sat_jax.audio import read_blocks
+from sat_jax.errors import SatError
+
+SAMPLE_RATE = 16_000
+MIN_SECONDS = 0.1
+
+Example = dict[str, Any]
+
+
+class Task(NamedTuple):
+    """A clip to read.
+
+    Attributes:
+      segment: its name and labels.
+      path: its file; None where none was found.
+    """
+
+    segment: Segment
+    path: str | None
+
+
+class Skipped(NamedTuple):
+    """A clip that is not in the dataset, and why not; a row of the list of skipped clips."""
+
+    id: str
+    file: str
+    reason: str
+
+
+def read_example(task: Task) -> Example | Skipped:
+    """The clip as the dataset's features want it, or why it is left out."""
+    segment, path = task
+    if path is None:
+        return Skipped(segment.id, "", "missing: the audio folder has no file of this name")
+    try:
+        samples = read_samples(path)
+    # One odd file among two million should not end a build of two days.
+    except Exception as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        if not isinstance(error, SatError):
+            reason = f"{type(error).__name__}: {reason}"
+        return Skipped(segment.id, path, reason)
+    return {
+        "id": segment.id,
+        # TFDS takes encoded audio as it is, but only as an array.
+        "audio": np.array(samples.tobytes(), dtype=object),
+        "labels": list(segment.labels),
+        "seconds": np.float32(len(samples) / SAMPLE_RATE),
+    }
+
+
+def read_samples(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a whole clip.
+
+    Returns:
+      int16 [s], mono at 16 kHz, little-endian; 16-bit files at this rate keep every bit.
+
+    Raises:
+      SatError: the file can't be read, or holds under 0.1 s.
+    """
+    sound = np.concatenate(list(read_blocks(path, sample_rate=SAMPLE_RATE)))
+    seconds = len(sound) / SAMPLE_RATE
+    if seconds < MIN_SECONDS:
+        raise SatError(f"{os.fspath(path)}: holds {seconds:.3f} s, under {MIN_SECONDS} s")
+    return np.clip(np.rint(sound * 32_768), -32_768, 32_767).astype("<i2")
+
+
+def read_in_threads(
+    tasks: Iterable[Task], workers: int, *, read: Callable[[Task], Example | Skipped] = read_example
+) -> Iterator[Example | Skipped]:
+    """Reads clips ahead in threads, and gives them in the order of the tasks."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="read-clips") as pool:
+        ahead: collections.deque[Future[Example | Skipped]] = collections.deque()
+        for task in tasks:
+            ahead.append(pool.submit(read, task))
+            if len(ahead) > 4 * workers:  # Long clips should not hold up the others.
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+
+def write_skipped(skipped: Iterable[Skipped], path: str) -> None:
+    """Writes the list of skipped clips as CSV, in alphabetical order."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([Skipped._fields, *sorted(skipped)])
+    epath.Path(path).write_text(text.getvalue())
+
+
+def count_skipped(path: str) -> dict[str, int]:
+    """How many clips a list of skipped clips holds, by the first words of their reasons."""
+    rows = csv.DictReader(io.StringIO(epath.Path(path).read_text()))
+    reasons = (row["reason"].partition(":")[0] for row in rows)
+    return dict(collections.Counter(reasons).most_common())

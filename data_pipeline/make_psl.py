@@ -1,0 +1,131 @@
+r"""Makes pseudo strong labels: what a model hears in each window of each clip.
+
+python -m data_pipeline.make_psl -m audiotransformer_base --output psl.parquet \
+    --hdf5_tsv balanced.tsv
+python -m data_pipeline.make_psl -m DIR --output psl/ --shard 0/4 --clips clips.csv --folder clips
+
+With a folder as output, a run that was stopped goes on by the same command, and the shards, say 0/4
+to 3/4, may run at the same time on as many machines.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from data_pipeline.open_source import define_source_flags, open_source, source_flags
+from sat_jax.errors import SatError
+
+FAILED, WRONG_FLAGS = 1, 2
+
+_MODEL = flags.DEFINE_string(
+    "model",
+    "",
+    "The teacher: a model's name, a checkpoint folder, or a .pt or .safetensors file. Needed.",
+    short_name="m",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "A file (NAME.parquet), or a folder for part-*.parquet. Needed."
+)
+_WINDOW = flags.DEFINE_float("window", 4.0, "Seconds in a window.", lower_bound=0.16)
+_HOP = flags.DEFINE_float("hop", 2.0, "Seconds from window to window.", lower_bound=0.01)
+_TOP_K = flags.DEFINE_integer("top_k", 10, "Classes kept of each window.", lower_bound=1)
+_SHARD = flags.DEFINE_string("shard", "0/1", "I/N: label every N-th clip, beginning with clip I.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Windows scored at a time.", lower_bound=1)
+_PART_CLIPS = flags.DEFINE_integer("part_clips", 1000, "Clips in a part.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", 4, "Threads that read clips.", lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Labels the clips."""
+    del argv
+    # JAX tells at this level which accelerators it did not find.
+    logging.set_verbosity(logging.WARNING)
+    try:
+        failed = _run()
+    except SatError as error:
+        _report(error)
+        failed = True
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(FAILED if failed else 0)
+
+
+def _run() -> bool:
+    """Returns whether a clip could not be read."""
+    # Imported late: a wrong flag or --help should be answered at once.
+    from pathlib import Path
+
+    try:
+        from data_pipeline.label_windows import LabelingOptions, label_clips
+    except ModuleNotFoundError as error:
+        raise SatError(f"{error}: pip install 'sat-jax[train]'") from error
+    from data_pipeline.teacher import Teacher
+    from sat_jax.cache_dir import keep_compiled_programs
+    from sat_jax.tagger import Tagger
+
+    options = LabelingOptions(
+        window_seconds=_WINDOW.value,
+        hop_seconds=_HOP.value,
+        top_k=_TOP_K.value,
+        shard=_parse_shard(_SHARD.value),
+        clips_per_part=_PART_CLIPS.value,
+        workers=_WORKERS.value,
+    )
+    keep_compiled_programs()
+    tagger = Tagger.load(_MODEL.value)
+    # Labels don't matter: those of the clips may be of other classes than the teacher's.
+    source = open_source((), **(source_flags() or {}))
+    teacher = Teacher(tagger, window_samples=options.window_samples, batch_size=_BATCH_SIZE.value)
+    failed = label_clips(
+        source,
+        teacher,
+        Path(_OUTPUT.value),
+        options,
+        about={
+            "teacher": tagger.source,
+            "weights": teacher.fingerprint(),
+            "window": _WINDOW.value,
+            "hop": _HOP.value,
+            "top_k": _TOP_K.value,
+        },
+        report=_report,
+    )
+    if failed:
+        _report(f"{failed} clips could not be read and have no labels")
+    return failed > 0
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard[0] < shard[1]:
+        raise flags.Error(f"--shard={text} is not I/N with I from 0 to N - 1")
+    return shard
+
+
+def _report(problem: object) -> None:
+    print(f"make_psl: {problem}", file=sys.stderr, flush=True)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"{rest[1]} is no flag: name the clips by --clips or its like")
+        for flag in (_MODEL, _OUTPUT):
+            if not flag.value:
+                raise flags.Error(f"--{flag.name} is needed")
+        if source_flags() is None:
+            raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        _parse_shard(_SHARD.value)
+        return rest
+    except flags.Error as error:
+        _report(f"{error}; see python -m data_pipeline.make_psl --help")
+        sys.exit(WRONG_FLAGS)
+
+
+if __name__ == "__main__":
+    define_source_flags()
+    app.run(main, flags_parser=_parse_flags)

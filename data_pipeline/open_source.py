@@ -1,0 +1,117 @@
+"""Sources of labelled clips, chosen by command-line flags (floor 0)."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from data_pipeline.source import Source
+from sat_jax.errors import SatError
+
+# The name of a data set may end in a version, and a split may be cut: "a/b:1.0.0:train[:10%]".
+_TFDS = re.compile(r"(?P<name>[^:]+(?::[\d.*]+)?):(?P<split>.+)")
+_MAIN_FLAGS = ("clips", "hdf5_tsv", "tfds")
+_SOURCE_FLAGS = (*_MAIN_FLAGS, "folder", "data_dir")
+
+
+def define_source_flags(prefix: str = "") -> None:
+    """Defines the flags that `source_flags` reads; called once for each prefix, by the program.
+
+    Args:
+      prefix: of the flags' names, such as "valid_" where a program has two sources.
+    """
+    what = f"Source ({prefix.rstrip('_')})" if prefix else "Source"
+    for name, text in (
+        ("clips", f"{what}: CSV table of clips (file,labels, perhaps start,end)."),
+        ("hdf5_tsv", f"{what}: TSV table of clips in HDF5 files."),
+        ("tfds", f"{what}: a prepared TensorFlow data set, NAME:SPLIT."),
+        ("folder", f"{what}: what files in its table are relative to; the table's own folder."),
+        ("data_dir", f"{what}: where the TensorFlow data set is; the usual place."),
+    ):
+        flags.DEFINE_string(prefix + name, None, text)
+        # As if the program had defined it itself, so that its --help tells of it.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[prefix + name])
+
+
+def source_flags(prefix: str = "") -> dict[str, Any] | None:
+    """What the flags say, as arguments of `open_source`; None where they name no source.
+
+    Raises:
+      flags.Error: they name several, or none but a folder, or a data set without a split.
+    """
+    values = {name: flags.FLAGS[prefix + name].value for name in _SOURCE_FLAGS}
+    given = [f"--{prefix}{name}" for name in _SOURCE_FLAGS if values[name]]
+    sources = [name for name in _MAIN_FLAGS if values[name]]
+    if not given:
+        return None
+    if len(sources) != 1:
+        choices = ", ".join(f"--{prefix}{name}" for name in _MAIN_FLAGS)
+        raise flags.Error(f"{' and '.join(given)}: give one of {choices}")
+    if values["tfds"] and not _TFDS.fullmatch(values["tfds"]):
+        raise flags.Error(f"--{prefix}tfds={values['tfds']} is not NAME:SPLIT")
+    return values
+
+
+def open_source(
+    label_names: Sequence[str],
+    *,
+    clips: str | None = None,
+    folder: str | None = None,
+    hdf5_tsv: str | None = None,
+    tfds: str | None = None,
+    data_dir: str | None = None,
+    leave_out_missing: bool = False,
+) -> Source:
+    """Opens a source of labelled clips: one of `clips`, `hdf5_tsv` and `tfds`.
+
+    Args:
+      label_names: the model's class names in output order; empty where labels don't matter: then
+        clips have none.
+      clips: a CSV table, see `data_pipeline.clips.read_clips`.
+      folder: what the files in `clips` or `hdf5_tsv` are relative to; None is the table's folder.
+      hdf5_tsv: a TSV table, see `data_pipeline.hdf5.Hdf5Source`.
+      tfds: NAME:SPLIT of a prepared TensorFlow data set.
+      data_dir: where that was prepared; None is the usual place.
+      leave_out_missing: whether clips whose file in `clips` is missing are left out, else they
+        fail when they are read.
+
+    Raises:
+      SatError: the source can't be opened, does not fit the classes, or a library is missing.
+    """
+    if clips:
+        from data_pipeline.clips import read_clips
+        from data_pipeline.folder import FolderSource
+
+        listed = read_clips(clips, label_names, folder=folder)
+        return FolderSource(listed, leave_out_missing=leave_out_missing)
+    if hdf5_tsv:
+        with _needing("h5py"):
+            from data_pipeline.hdf5 import Hdf5Source
+        return Hdf5Source(hdf5_tsv, num_classes=len(label_names), folder=folder)
+    named = _TFDS.fullmatch(tfds or "")
+    if named is None:
+        raise SatError(f"tfds={tfds} is not NAME:SPLIT: name a data set and its split")
+    with _needing("tensorflow-datasets"):
+        from data_pipeline.tfds_source import TfdsSource
+
+        source = TfdsSource(named["name"], named["split"], data_dir)
+    last = source.clips.label_indices.max(initial=-1)
+    if label_names and last >= len(label_names):
+        raise SatError(
+            f"tfds={tfds} has a class {last}, the model only 0 to {len(label_names) - 1}: choose "
+            "a model with its classes"
+        )
+    return source
+
+
+@contextlib.contextmanager
+def _needing(library: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SatError(
+            f"this source needs {library} ({error}): pip install 'sat-jax[train]'"
+        ) from error

@@ -1,0 +1,181 @@
+"""Pseudo strong labels: what a teacher hears in windows of a source's clips (floor 0)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipeline.psl_files import SCHEMA, explaining_errors, read_batches, split_numbers
+from sat_jax.errors import SatError
+
+_EXTENSION = r"(?i)\.(wav|flac|ogg|opus|mp3|m4a|mp4|webm|mkv|aac|aiff?|au|wma)$"
+
+
+class PslTable(NamedTuple):
+    """The windows of n clips, w in all, as columns.
+
+    Attributes:
+      window_starts: int64 [n + 1]; clip i's windows are rows window_starts[i] :
+        window_starts[i + 1], by their start.
+      start: float32 [w], seconds from the clip's start.
+      end: float32 [w], seconds.
+      indices: int32 [w, k], the strongest classes.
+      probs: float32 [w, k], their probabilities; 0 where a window has fewer than k.
+      unknown_clips: clips in the files that are none of the n.
+    """
+
+    window_starts: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    indices: np.ndarray
+    probs: np.ndarray
+    unknown_clips: int = 0
+
+    @property
+    def clips_without(self) -> int:
+        """How many of the n clips have no window."""
+        return int((np.diff(self.window_starts) == 0).sum())
+
+    def targets(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
+        """Soft targets of some windows: int [b] -> float32 [b, y], 0 but for the k classes.
+
+        Raises:
+          SatError: a window has a class that the model lacks.
+        """
+        indices = self.indices[rows]
+        if indices.size and indices.max() >= num_classes:
+            raise SatError(
+                f"class {indices.max()} of the pseudo strong labels is none of the model's 0 to "
+                f"{num_classes - 1}: give labels made for this model"
+            )
+        target = np.zeros((len(rows), num_classes), np.float32)
+        # The maximum, since what stands for no class is class 0 with probability 0.
+        np.maximum.at(target, (np.arange(len(rows))[:, None], indices), self.probs[rows])
+        return target
+
+
+def read_psl(paths: Sequence[str | os.PathLike[str]], clip_ids: Sequence[str]) -> PslTable:
+    """Reads the windows of a source's clips.
+
+    A ``filename`` belongs to the clip called so; else to the one called so but for extensions;
+    else to the one whose name without folder and extension it is. Where that is said of several
+    clips, it is none of them.
+
+    Args:
+      paths: Parquet files, and folders of such files.
+      clip_ids: names of the source's n clips.
+
+    Returns:
+      The table; k is that of the window with the most classes.
+
+    Raises:
+      SatError: a file can't be read or is not in this layout, a window is there twice, or no clip
+        has any.
+    """
+    files = _list_files(paths)
+    clip, start, end, unknown_clips = _read_windows(files, clip_ids)
+    known = np.flatnonzero(clip >= 0)
+    if not len(known):
+        raise SatError(
+            f"none of the {len(clip_ids)} clips, the first is {clip_ids[0]}, has pseudo strong "
+            f"labels in {paths[0]}: give those made for these clips"
+        )
+    order = known[np.lexsort((end[known], start[known], clip[known]))]
+    row_of_line = np.full(len(clip), -1, np.int64)
+    row_of_line[order] = np.arange(len(order))
+    clip, start, end = clip[order], start[order], end[order]
+    again = np.flatnonzero((np.diff(clip) == 0) & (np.diff(start) == 0) & (np.diff(end) == 0))
+    if len(again):
+        raise SatError(
+            f"{paths[0]}: clip {clip_ids[clip[again[0]]]} has two windows from "
+            f"{start[again[0]]:g} s: give its labels once"
+        )
+    indices, probs = _read_classes(files, row_of_line, len(order))
+    window_starts = np.searchsorted(clip, np.arange(len(clip_ids) + 1))
+    return PslTable(window_starts, start, end, indices, probs, unknown_clips)
+
+
+def _list_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not found:
+            raise SatError(f"{path} holds no .parquet files: name pseudo strong labels")
+        files += found
+    return files
+
+
+def _read_windows(
+    files: Sequence[Path], clip_ids: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Clip (-1 for unknown ones), start and end of every line, and the number of unknown clips."""
+    columns = ["filename", "start", "end"]
+    batches = (batch for path in files for batch in read_batches(path, columns))
+    lines = pa.Table.from_batches(batches, pa.schema([SCHEMA.field(name) for name in columns]))
+    names = lines["filename"].dictionary_encode().combine_chunks()
+    clip_of_name = _find_clips(names.dictionary, pa.array(clip_ids, pa.string()))
+    clip = clip_of_name[names.indices.to_numpy()]
+    start, end = (lines[name].to_numpy().astype(np.float32) for name in ("start", "end"))
+    return clip, start, end, int((clip_of_name < 0).sum())
+
+
+def _find_clips(names: pa.StringArray, ids: pa.StringArray) -> np.ndarray:
+    """The clip that each name belongs to, int64, or -1; see `read_psl`."""
+    stems, id_stems = (pc.replace_substring_regex(each, _EXTENSION, "") for each in (names, ids))
+    id_bases = pc.replace_substring_regex(id_stems, "^.*/", "")
+    clips = np.full(len(names), -1, np.int64)
+    for wanted, candidates in ((names, ids), (stems, id_stems), (stems, id_bases)):
+        codes = candidates.dictionary_encode().indices.to_numpy()
+        is_unique = np.bincount(codes, minlength=1)[codes] == 1
+        unique = pc.if_else(pa.array(is_unique), candidates, None)
+        found = pc.fill_null(pc.index_in(wanted, value_set=unique), -1).to_numpy()
+        clips = np.where(clips < 0, found, clips)
+    return clips
+
+
+def _read_classes(
+    files: Sequence[Path], row_of_line: np.ndarray, num_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices int32 [w, k] and probabilities float32 [w, k]; lines of row -1 are left out."""
+    indices, probs = np.zeros((num_rows, 0), np.int32), np.zeros((num_rows, 0), np.float32)
+    line = 0
+    for path in files:
+        for batch in read_batches(path, ["prob", "idxs"]):
+            rows = row_of_line[line : line + len(batch)]
+            line += len(batch)
+            batch, rows = batch.filter(pa.array(rows >= 0)), rows[rows >= 0]
+            with explaining_errors(path):
+                numbers, counts = split_numbers(batch["prob"], pa.float32())
+                classes, class_counts = split_numbers(batch["idxs"], pa.int32())
+            _check_classes(path, numbers, counts, classes, class_counts)
+            k = counts.max(initial=0)
+            indices, probs = _widened(indices, k), _widened(probs, k)
+            row = np.repeat(rows, counts)
+            column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+            indices[row, column], probs[row, column] = classes, numbers
+    return indices, probs
+
+
+def _widened(numbers: np.ndarray, k: int) -> np.ndarray:
+    """[w, less than k] -> [w, k], zeros added; wider arrays stay."""
+    missing = k - numbers.shape[1]
+    return np.pad(numbers, ((0, 0), (0, missing))) if missing > 0 else numbers
+
+
+def _check_classes(
+    path: Path,
+    probs: np.ndarray,
+    counts: np.ndarray,
+    classes: np.ndarray,
+    class_counts: np.ndarray,
+) -> None:
+    if not np.array_equal(counts, class_counts):
+        raise SatError(f"{path}: a line has not as many probabilities as classes: make it anew")
+    if not ((probs >= 0) & (probs <= 1)).all() or (classes < 0).any():
+        raise SatError(
+            f"{path}: a line has a probability outside 0 to 1 or a class under 0: make it anew"
+        )

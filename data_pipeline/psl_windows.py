@@ -1,0 +1,85 @@
+"""Which pseudo strong labels go with a training window (floor 0)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipeline.psl import PslTable
+from sat_jax.errors import SatError
+
+_SAME_TIME = 0.01
+"""Seconds by which one window may end before the next begins."""
+
+
+class PslWindows:
+    """The windows of a table that training may start at."""
+
+    def __init__(self, table: PslTable, *, window_seconds: float, chunks: int = 1) -> None:
+        """Finds them.
+
+        Args:
+          table: pseudo strong labels of n clips.
+          window_seconds: length of a training window.
+          chunks: labels a training window needs, one after the other: the labels' windows must be
+            this part of it. With 1 they must be as long as it, or those of clips that are shorter.
+
+        Raises:
+          SatError: no clip has such windows.
+        """
+        self._table = table
+        length = table.end - table.start
+        fits = length <= window_seconds / chunks + _SAME_TIME
+        chain = np.flatnonzero(fits)[:, None]
+        for _ in range(chunks - 1):
+            following = _following(table)[chain[:, -1]]
+            chain = np.concatenate([chain, following[:, None]], axis=1)[following >= 0]
+        if not len(chain):
+            seconds = f"{window_seconds / chunks:g}"
+            raise SatError(
+                f"none of the {len(table.start)} pseudo strong labels is for {chunks} x "
+                f"{seconds} s: make them with --window {seconds}"
+            )
+        self._chain = chain
+        clip_of_row = np.repeat(
+            np.arange(len(table.window_starts) - 1), np.diff(table.window_starts)
+        )
+        self.clips, first = np.unique(clip_of_row[chain[:, 0]], return_index=True)
+        self._first = np.append(first, len(chain))
+
+    clips: np.ndarray
+    """int64 [m], the clips that have such windows, ascending."""
+
+    def choose(
+        self, clip: np.ndarray, place: np.ndarray, num_classes: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Picks a window of each clip.
+
+        Args:
+          clip: int64 [b], of `clips`.
+          place: float32 [b] in [0, 1), which of its windows: 0 the first, towards 1 the last.
+          num_classes: the model's.
+
+        Returns:
+          Where the windows start, float32 [b] seconds, and targets float32 [b, y], or [b, k, y]
+          for several chunks.
+        """
+        at = np.searchsorted(self.clips, clip)
+        first, count = self._first[at], self._first[at + 1] - self._first[at]
+        rows = self._chain[first + np.floor(place.astype(np.float64) * count).astype(np.int64)]
+        targets = self._table.targets(rows.ravel(), num_classes)
+        shape: Sequence[int] = (len(clip), rows.shape[1], num_classes)
+        by_chunk = targets.reshape(shape)
+        start = self._table.start[rows[:, 0]]
+        return start, by_chunk[:, 0] if rows.shape[1] == 1 else by_chunk
+
+
+def _following(table: PslTable) -> np.ndarray:
+    """For each row the row of the same clip that begins where it ends, else -1: int64 [w]."""
+    clip_of_row = np.repeat(np.arange(len(table.window_starts) - 1), np.diff(table.window_starts))
+    # One number that sorts by clip, then by time: clips are far shorter than this many seconds.
+    day = 1e6
+    starts = clip_of_row * day + table.start
+    ends = clip_of_row * day + table.end
+    row = np.searchsorted(starts, ends - _SAME_TIME)
+    row[row == len(starts)] = 0
+    return np.where(np.abs(starts[row] - ends) <= _SAME_TIME, row, -1)

@@ -1,0 +1,107 @@
+"""All that a training run reads, from what a user names (floor 0)."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from data_pipeline.batches import ClipBatch, WindowBatch, clip_batches, window_batches
+from data_pipeline.open_source import open_source
+from data_pipeline.psl_windows import PslWindows
+from data_pipeline.source import Source
+from data_pipeline.windows import Planner, WindowConfig
+
+
+class TrainingData(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+      batches: from the index of the first batch wanted to the batches from there on.
+      validation: gives the validation clips, each once; None without any.
+      epoch_size: windows in an epoch.
+      record: what the run's folder keeps of the data, JSON-ready, to know it again.
+      notes: what a person should know, a line each.
+    """
+
+    batches: Callable[[int], Iterator[WindowBatch]]
+    validation: Callable[[], Iterator[ClipBatch]] | None
+    epoch_size: int
+    record: dict[str, Any]
+    notes: Sequence[str]
+
+
+def open_training_data(
+    config: WindowConfig,
+    labels: Sequence[str],
+    source_fields: Mapping[str, Any],
+    *,
+    valid_fields: Mapping[str, Any] | None = None,
+    valid_seconds: float = 10.0,
+    psl_paths: Sequence[str] = (),
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 4,
+) -> TrainingData:
+    """Opens the sources of a run.
+
+    Args:
+      config: how batches are made.
+      labels: the model's class names in output order; empty where labels don't matter.
+      source_fields: arguments of `open_source` for the training clips.
+      valid_fields: the same for the validation clips.
+      valid_seconds: what is heard of a validation clip at most.
+      psl_paths: files of pseudo strong labels.
+      process_index: which rows of batches are this process's.
+      process_count: processes that share a batch.
+      workers: clips that are read at a time.
+
+    Raises:
+      SatError: a source can't be opened or does not fit.
+    """
+    source = open_source(labels, **source_fields, leave_out_missing=True)
+    windows, psl_notes = _psl_windows(source, config, psl_paths)
+    planner = Planner(
+        source.clips,
+        config,
+        psl=windows,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    notes = [_count(source, "to learn from"), *psl_notes]
+    record = {**dataclasses.asdict(config), "clips": source.clips.fingerprint()}
+    validation = None
+    if valid_fields is not None:
+        held_out = open_source(labels, **valid_fields, leave_out_missing=True)
+        notes.append(_count(held_out, "to measure on"))
+        record["validation_clips"] = held_out.clips.fingerprint()
+
+        def validation() -> Iterator[ClipBatch]:
+            return clip_batches(
+                held_out,
+                batch_size=config.batch_size,
+                num_samples=round(valid_seconds * config.sample_rate),
+                num_classes=config.num_classes,
+                process_index=process_index,
+                process_count=process_count,
+                workers=workers,
+            )
+
+    batches = window_batches(source, planner, config, workers=workers)
+    return TrainingData(batches, validation, planner.epoch_size, record, notes)
+
+
+def _count(source: Source, purpose: str) -> str:
+    missing = getattr(source, "num_missing", 0)
+    return f"{len(source.clips.ids)} clips {purpose}" + (f", {missing} missing" if missing else "")
+
+
+def _psl_windows(
+    source: Source, config: WindowConfig, paths: Sequence[str]
+) -> tuple[PslWindows | None, list[str]]:
+    if not config.psl_share or not paths:
+        return None, []
+    from data_pipeline.psl import read_psl
+
+    table = read_psl(paths, source.clips.ids)
+    windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)
+    note = f"{len(windows.clips)} of them have pseudo strong labels, and only those are used"
+    return windows, [note]

@@ -1,0 +1,181 @@
+"""What training makes small: losses of a batch as functions of the weights (floor 4)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+import jax
+import jax.numpy as jnp
+
+from sat_jax.augment import change_waveforms, mixup, spec_augment
+from sat_jax.cache import Cache, init_cache
+from sat_jax.config import PATCH_SIZE, MaeConfig, ModelConfig
+from sat_jax.frontend import log_mel
+from sat_jax.losses import binary_cross_entropy, mae_loss
+from sat_jax.models.clip import Variables, run_pieces
+from sat_jax.models.mae import MaskedAutoencoder
+from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
+from sat_jax.streaming import hear_silence
+from sat_jax.training.config import TrainConfig
+
+
+class Arrays(TypedDict):
+    """A batch on the devices.
+
+    Attributes:
+      waveform: float32 [b, s] in [-1, 1] at the model's rate.
+      target: float32 [b, y] or, chunk by chunk, [b, k, y], in [0, 1]; an autoencoder has none.
+    """
+
+    waveform: jax.Array
+    target: NotRequired[jax.Array]
+
+
+class Answer(NamedTuple):
+    """What a model says to a batch in training.
+
+    Attributes:
+      probs: float32 [b, y], mean over the pieces of a window; None for an autoencoder.
+      batch_stats: BatchNorm's new running statistics; empty for a model without them.
+    """
+
+    probs: jax.Array | None
+    batch_stats: Any
+
+
+Objective = Callable[[Any, Any, Arrays, jax.Array], tuple[jax.Array, Answer]]
+"""From weights, running statistics, batch and random key to the loss and the model's answer."""
+
+
+def make_objective(config: TrainConfig) -> Objective:
+    """The loss that a run makes small, a function of the weights to differentiate."""
+    if isinstance(config.model, MaeConfig):
+        return _autoencoder_objective(config, MaskedAutoencoder(config.model))
+    return _tagging_objective(config, AudioTransformer(config.model))
+
+
+def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objective:
+    """Binary cross-entropy of a tagger's probabilities.
+
+    The log-mel of a whole window is made and normalised, then cut into pieces that a streaming
+    model takes in turn. Through cached tokens gradients reach the projections, but not the pieces
+    that left them.
+    """
+
+    def objective(
+        params: Any, batch_stats: Any, batch: Arrays, key: jax.Array
+    ) -> tuple[jax.Array, Answer]:
+        keys = iter(jax.random.split(key, 6))
+        variables = {"params": params, "batch_stats": batch_stats}
+        frontend, augment = model.config.frontend, config.augment
+        waveform = change_waveforms(
+            next(keys), batch["waveform"], augment, sample_rate=frontend.sample_rate
+        )
+        target, mix_key = batch["target"], next(keys)
+        if augment.mixup:
+            waveform, target = mixup(mix_key, waveform, target, augment.mixup)
+        spectrogram, batch_stats = _normalize(model, variables, log_mel(waveform, frontend))
+        spectrogram = spec_augment(next(keys), spectrogram, augment)
+        cache = _first_cache(model, variables, len(waveform), config.silence_share, next(keys))
+        rngs = {"dropout": next(keys), "patchout": next(keys)}
+        scores, _ = run_pieces(model, variables, spectrogram, cache, train=True, rngs=rngs)
+        probs = jax.nn.sigmoid(scores) if model.config.pooling == "logit" else scores
+        loss = tagging_loss(probs, target, per_chunk=config.loss_per_chunk)
+        return loss, Answer(probs.mean(0), batch_stats)
+
+    return objective
+
+
+def tagging_loss(probs: jax.Array, target: jax.Array, *, per_chunk: bool) -> jax.Array:
+    """Binary cross-entropy of the answers to the k chunks of a window.
+
+    Args:
+      probs: float32 [k, b, y].
+      target: float32 [b, y], or [b, k, y] with what is heard in each chunk.
+      per_chunk: whether each chunk's probabilities are compared, or their mean over the chunks
+        (with the mean of the targets).
+    """
+    by_chunk = target[None] if target.ndim == 2 else target.swapaxes(0, 1)
+    if per_chunk:
+        return binary_cross_entropy(probs, jnp.broadcast_to(by_chunk, probs.shape))
+    return binary_cross_entropy(probs.mean(0), by_chunk.mean(0))
+
+
+def _first_cache(
+    model: AudioTransformer,
+    variables: Variables,
+    batch_size: int,
+    silence_share: float,
+    key: jax.Array,
+) -> Cache:
+    """Empty caches, but for a random share of the examples, which have heard silence."""
+    # Keys and values already projected would cut the gradients of the past's projections.
+    cache = init_cache(model.config, batch_size, "tokens")
+    if not silence_share:
+        return cache
+    silent = hear_silence(model, jax.lax.stop_gradient(variables), cache)
+    chosen = jax.random.bernoulli(key, silence_share, (batch_size,))
+    return silent._replace(num_real=jnp.where(chosen, silent.num_real, 0))
+
+
+def _autoencoder_objective(config: TrainConfig, model: MaskedAutoencoder) -> Objective:
+    """Squared error of hidden patches, see `sat_jax.losses.mae_loss`."""
+
+    def objective(
+        params: Any, batch_stats: Any, batch: Arrays, key: jax.Array
+    ) -> tuple[jax.Array, Answer]:
+        wave_key, noise_key, dropout_key = jax.random.split(key, 3)
+        frontend = model.config.encoder.frontend
+        waveform = change_waveforms(
+            wave_key, batch["waveform"], config.augment, sample_rate=frontend.sample_rate
+        )
+        spectrogram = log_mel(waveform, frontend)
+        noise = mask_noise(model.config.encoder, spectrogram, noise_key)
+        (prediction, target, mask), changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            spectrogram,
+            noise,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        loss = mae_loss(
+            prediction, target, mask=mask, normalize_target=model.config.normalize_target
+        )
+        stats = _running_statistics(batch_stats, changed, spectrogram)
+        return loss, Answer(None, stats)
+
+    return objective
+
+
+def mask_noise(encoder: ModelConfig, spectrogram: jax.Array, key: jax.Array) -> jax.Array:
+    """Random numbers [b, n], one a patch, that choose which patches of [b, f, t] are hidden."""
+    columns = min(spectrogram.shape[-1] // PATCH_SIZE, encoder.time_positions)
+    return jax.random.uniform(key, (spectrogram.shape[0], encoder.freq_patches * columns))
+
+
+def _normalize(
+    model: AudioTransformer, variables: Variables, spectrogram: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Input normalisation with the batch's statistics, and the new running ones."""
+    normalized, changed = model.apply(
+        variables, spectrogram, train=True, method="normalize", mutable=["batch_stats"]
+    )
+    return normalized, _running_statistics(variables["batch_stats"], changed, spectrogram)
+
+
+def _running_statistics(before: Any, changed: Any, spectrogram: jax.Array) -> Any:
+    """Running statistics as PyTorch keeps them, from what Flax made of them.
+
+    Flax adds the variance of the batch's n values over n, PyTorch that over n - 1, which is larger
+    by the 1 / (n - 1)th part of it.
+    """
+    if not before:
+        return {}
+    count = spectrogram.shape[0] * spectrogram.shape[2]
+
+    def mend(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
+        if path[-1].key != "var":
+            return new
+        return new + (new - INPUT_NORM_MOMENTUM * old) / (count - 1)
+
+    return jax.tree_util.tree_map_with_path(mend, before, changed["batch_stats"])
