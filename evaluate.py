@@ -6,14 +6,11 @@ python evaluate.py -m SAT_T_1s -c 1.0 --mode chunks --clips eval.csv --workdir r
 eval.csv has the columns file and labels (class names, AudioSet mids or indices, joined by ;).
 """
 
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags
 
-from sat_jax.errors import SatError
-
-FAILED, WRONG_FLAGS = 1, 2
+from sat_jax.command_line import Program, need, refuse_arguments
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -57,23 +54,9 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measures the model on the table of clips."""
-    del argv
-    # JAX tells at this level which accelerators it did not find.
-    logging.set_verbosity(logging.WARNING)
-    try:
-        failed = _run()
-    except SatError as error:
-        _report(error)
-        failed = True
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(FAILED if failed else 0)
-
-
-def _run() -> bool:
-    """Returns whether a clip could not be scored."""
+def main(arguments: Sequence[str]) -> bool:
+    """Measures the model on the table of clips; returns whether a clip could not be scored."""
+    del arguments
     # Imported late: a wrong flag or --help should be answered at once.
     from data_pipeline.clips import read_clips
     from sat_jax.cache_dir import keep_compiled_programs
@@ -102,30 +85,19 @@ def _run() -> bool:
         [clip.labels for clip in clips],
         name=_MODEL.value,
         options=options,
-        report=_report,
+        report=PROGRAM.report,
     )
     save_evaluation(_WORKDIR.value, result)
     print(markdown_table(result), flush=True)
     return bool(result.missing)
 
 
-def _report(error: SatError) -> None:
-    print(f"evaluate.py: {error}", file=sys.stderr, flush=True)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("list recordings in the table of --clips")(arguments)
+    need(_CLIPS, _WORKDIR)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"{rest[1]} is no flag: list recordings in the table of --clips")
-        for flag in (_CLIPS, _WORKDIR):
-            if not flag.value:
-                raise flags.Error(f"--{flag.name} is needed")
-        return rest
-    except flags.Error as error:
-        print(f"evaluate.py: {error}; see evaluate.py --help", file=sys.stderr)
-        sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(name="evaluate.py", main=main, check=_check)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from absl import app, flags, logging
+from absl import flags
 
+from sat_jax.command_line import Program
 from sat_jax.errors import SatError
 
 if TYPE_CHECKING:
     from sat_jax.tag_recordings import TaggingOptions
     from sat_jax.tagger import Tagger
-
-FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -84,21 +83,8 @@ _RANDOM_WEIGHTS = flags.DEFINE_bool(
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Tags the recordings named in argv[1:]."""
-    # JAX tells at this level which accelerators it did not find.
-    logging.set_verbosity(logging.WARNING)
-    try:
-        sys.exit(_tag(argv[1:]))
-    except SatError as error:
-        _report(error)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-
-
-def _tag(recordings: Sequence[str]) -> int:
-    """Does what the flags ask for; gives the exit code."""
+def main(recordings: Sequence[str]) -> bool:
+    """Tags recordings; returns whether one failed."""
     with _no_search_for_garbage():
         # Imported late: a wrong flag or --help should be answered at once.
         from sat_jax.report.files import open_output
@@ -108,14 +94,13 @@ def _tag(recordings: Sequence[str]) -> int:
         try:
             check_options(options, recordings)
         except SatError as error:
-            _report(error)
-            return WRONG_FLAGS
+            raise flags.Error(str(error)) from error
         if _RANDOM_WEIGHTS.value:
             # Other formats are read by programs, which such a line would disturb.
             with open_output(None) if _FORMAT.value == "text" else nullcontext(sys.stderr) as out:
                 print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
         tagger = _load_tagger()
-    return FAILED if tag_recordings(tagger, recordings, options, report=_report) else 0
+    return bool(tag_recordings(tagger, recordings, options, report=PROGRAM.report))
 
 
 def _options() -> "TaggingOptions":
@@ -169,21 +154,9 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def _report(error: SatError) -> None:
-    print(f"infer.py: {error}", file=sys.stderr, flush=True)
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    if {"-h", "-help", "--help"} & set(argv[1:]):
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"infer.py: {error}; see infer.py --help", file=sys.stderr)
-        sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(name="infer.py", main=main)
 
 if __name__ == "__main__":
     # Stopping a live stream from outside keeps its output as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()

@@ -11,15 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from absl import app, flags, logging
+from absl import flags
 
 from data_pipeline.open_source import define_source_flags, source_flags
-from sat_jax.errors import SatError
+from sat_jax.command_line import FAILED, Program, need, refuse_arguments
 
 if TYPE_CHECKING:
     from sat_jax.checkpoint import Checkpoint
-
-FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 
 try:
     from ml_collections import config_flags
@@ -52,23 +50,10 @@ _HEARTBEAT = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> bool:
     """Runs what the flags say."""
-    if len(argv) > 1:
-        _report(f"unexpected argument {argv[1]!r}; see train.py --help")
-        sys.exit(WRONG_FLAGS)
-    # JAX tells at this level which accelerators it did not find, orbax all it does.
-    logging.set_verbosity(logging.WARNING)
-    try:
-        _train(_CONFIG.value, str(_WORKDIR.value))
-    except SatError as error:
-        _report(error)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-
-
-def _train(config: Any, workdir: str) -> None:
+    del arguments
+    config, workdir = _CONFIG.value, str(_WORKDIR.value)
     # Imported late: a wrong flag or --help should be answered at once.
     from configs.common import to_model, to_train_config
     from sat_jax.cache_dir import keep_compiled_programs
@@ -97,6 +82,7 @@ def _train(config: Any, workdir: str) -> None:
         _tell(f"stopped at step {result.step} of {run.num_steps}; the same command goes on")
     else:
         _tell(f"trained for {result.step} steps; the model is {result.model}")
+    return False
 
 
 def _join_processes() -> None:
@@ -189,30 +175,23 @@ def _tell(*lines: str) -> None:
         print("\n".join(lines), flush=True)
 
 
-def _report(error: object) -> None:
-    print(f"train.py: {error}", file=sys.stderr, flush=True)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("clips are named by --clips or its like")(arguments)
+    if _CONFIG.value is not None:
+        _ = _CONFIG.value.optimizer  # A file that can't be loaded is told of when it is looked at.
+    need(_CONFIG, _WORKDIR)
+    if source_flags() is None:
+        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+    source_flags("valid_")
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        # A file that could not be loaded is told of when it is first looked at.
-        assert _CONFIG.value is None or _CONFIG.value.optimizer
-        # Not marked as required, which would be asked of every program in the process.
-        for flag in (_CONFIG, _WORKDIR):
-            if flag.value is None:
-                raise flags.Error(f"--{flag.name} is missing")
-        if source_flags() is None:
-            raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
-        source_flags("valid_")
-        return rest
-    except (AttributeError, KeyError) as error:
-        problem = f"the config has no such field: {' '.join(str(error.args[0]).split())}"
-    except (flags.Error, SatError, TypeError, ValueError, OSError) as error:
-        problem = " ".join(str(error).split())
-    _report(f"{problem}; see train.py --help")
-    sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(
+    name="train.py",
+    main=main,
+    check=_check,
+    # What config files raise, and what ml_collections does for fields that they do not have.
+    flag_errors=(AttributeError, KeyError, OSError, TypeError, ValueError),
+)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()

@@ -103,7 +103,7 @@ def measure(folder: Path, workers: int, options: argparse.Namespace) -> dict[str
     readers = {
         TORCH: torch_batches(folder / "clips.h5", config, workers),
         OURS: tf_batches(folder, config, workers),
-        RECORDS: tf_batches(folder, config, workers, whole_records=True),
+        RECORDS: tf_batches(folder, config, workers, map_files=False),
     }
     first = {name: next(batches) for name, batches in readers.items()}
     if any(not np.array_equal(batch, first[OURS]) for batch in first.values()):
@@ -136,29 +136,25 @@ def _block(call: Callable[[], Any], batches: int) -> np.ndarray:
 
 
 def tf_batches(
-    folder: Path, config: WindowConfig, workers: int, *, whole_records: bool = False
+    folder: Path, config: WindowConfig, workers: int, *, map_files: bool = True
 ) -> Batches:
     """Ours."""
-    from data_pipeline import tf_reader
+    from data_pipeline.tf_reader import read_windows
     from data_pipeline.tfds_source import TfdsSource
 
     source = TfdsSource("audioset", "balanced", folder)
     planner = Planner(_sorted_clips(source.clips), config)
     order = np.argsort(np.asarray(source.clips.ids))
-    mapped = tf_reader._mapped_reader
-    if whole_records:  # As it is where files can't be mapped into memory.
-        tf_reader._mapped_reader = tf_reader._bytes_reader
-    windows = tf_reader.read_windows(
+    windows = read_windows(
         source,
         lambda step: (plan := planner(step))._replace(clip=order[plan.clip]),
         0,
         num_samples=config.num_samples,
         fill=config.fill,
         workers=workers,
+        map_files=map_files,
     )
-    first = next(windows)  # Only now is the reader chosen.
-    tf_reader._mapped_reader = mapped
-    return (batch for _, batch in itertools.chain([first], windows))
+    return (batch for _, batch in windows)
 
 
 def _sorted_clips(clips: ClipTable) -> ClipTable:

@@ -9,15 +9,13 @@ to 3/4, may run at the same time on as many machines.
 """
 
 import re
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags
 
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
+from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-
-FAILED, WRONG_FLAGS = 1, 2
 
 _MODEL = flags.DEFINE_string(
     "model",
@@ -37,23 +35,9 @@ _PART_CLIPS = flags.DEFINE_integer("part_clips", 1000, "Clips in a part.", lower
 _WORKERS = flags.DEFINE_integer("workers", 4, "Threads that read clips.", lower_bound=1)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Labels the clips."""
-    del argv
-    # JAX tells at this level which accelerators it did not find.
-    logging.set_verbosity(logging.WARNING)
-    try:
-        failed = _run()
-    except SatError as error:
-        _report(error)
-        failed = True
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(FAILED if failed else 0)
-
-
-def _run() -> bool:
-    """Returns whether a clip could not be read."""
+def main(arguments: Sequence[str]) -> bool:
+    """Labels the clips; returns whether one could not be read."""
+    del arguments
     # Imported late: a wrong flag or --help should be answered at once.
     from pathlib import Path
 
@@ -90,10 +74,10 @@ def _run() -> bool:
             "hop": _HOP.value,
             "top_k": _TOP_K.value,
         },
-        report=_report,
+        report=PROGRAM.report,
     )
     if failed:
-        _report(f"{failed} clips could not be read and have no labels")
+        PROGRAM.report(f"{failed} clips could not be read and have no labels")
     return failed > 0
 
 
@@ -105,27 +89,16 @@ def _parse_shard(text: str) -> tuple[int, int]:
     return shard
 
 
-def _report(problem: object) -> None:
-    print(f"make_psl: {problem}", file=sys.stderr, flush=True)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("name the clips by --clips or its like")(arguments)
+    need(_MODEL, _OUTPUT)
+    if source_flags() is None:
+        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+    _parse_shard(_SHARD.value)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"{rest[1]} is no flag: name the clips by --clips or its like")
-        for flag in (_MODEL, _OUTPUT):
-            if not flag.value:
-                raise flags.Error(f"--{flag.name} is needed")
-        if source_flags() is None:
-            raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
-        _parse_shard(_SHARD.value)
-        return rest
-    except flags.Error as error:
-        _report(f"{error}; see python -m data_pipeline.make_psl --help")
-        sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(name="make_psl", main=main, check=_check, call="python -m data_pipeline.make_psl")
 
 if __name__ == "__main__":
     define_source_flags()
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()

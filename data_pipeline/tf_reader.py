@@ -5,23 +5,21 @@ follows runs in TensorFlow's own threads.
 """
 
 import collections
+import contextlib
 import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from data_pipeline.bounds import SAMPLE_RATE, window_bounds
-from data_pipeline.records import RECORD_HEADER
+from data_pipeline.tf_graph import Columns, clip_reader
 from data_pipeline.tfds_source import TfdsSource
 from data_pipeline.windows import Fill, Plan
 from sat_jax.errors import SatError
 
-_INT16_SCALE = 1 / 32_768
 _BATCHES_AHEAD = 2
 
 
@@ -33,6 +31,7 @@ def read_windows(
     num_samples: int,
     fill: Fill,
     workers: int = 4,
+    map_files: bool = True,
 ) -> Iterator[tuple[Plan, np.ndarray]]:
     """Reads the windows of plans, in order and ahead, as `TfdsSource.read` would.
 
@@ -46,6 +45,7 @@ def read_windows(
       num_samples: length of a window.
       fill: how a shorter window is made longer: "wrap" repeats it, "zeros" appends silence.
       workers: batches that are read at a time.
+      map_files: whether local files may be mapped into memory, which is several times as fast.
 
     Yields:
       A plan and its windows, float32 [b, num_samples], read-only.
@@ -58,12 +58,12 @@ def read_windows(
             f"{source.name} has {source.sample_rate} samples a second, and tf.data does not "
             f"resample: prepare it with {SAMPLE_RATE}"
         )
+    with contextlib.suppress(RuntimeError):  # It is too late where TensorFlow is in use already.
+        tf.config.set_visible_devices([], "GPU")  # Their memory is for training.
     feed = _Feed(source, plans, start_step, num_samples)
     with tf.device("/CPU:0"):
-        batch_of = _batch_reader(_clip_reader(source), num_samples, fill)
-        dataset = tf.data.Dataset.from_generator(
-            feed.batches, output_signature=_Columns.signature()
-        )
+        batch_of = _batch_reader(clip_reader(source, map_files=map_files), num_samples, fill)
+        dataset = tf.data.Dataset.from_generator(feed.batches, output_signature=Columns.signature())
         dataset = dataset.map(batch_of, num_parallel_calls=workers, deterministic=True)
         dataset = dataset.prefetch(_BATCHES_AHEAD).with_options(_options(workers))
         windows = dataset.as_numpy_iterator()
@@ -74,29 +74,6 @@ def read_windows(
             raise feed.failure
     finally:
         feed.stop()
-
-
-class _Columns(NamedTuple):
-    """Which samples of which bytes are to be read: arrays [b], or tensors of one clip.
-
-    Attributes:
-      file: int32, index of the file.
-      record: int64, first byte of the clip's example.
-      audio: int64, first byte of the clip's samples, or -1.
-      first: int64, the window's first sample.
-      count: int64, samples in the window; at least 1.
-    """
-
-    file: Any
-    record: Any
-    audio: Any
-    first: Any
-    count: Any
-
-    @classmethod
-    def signature(cls) -> "_Columns":
-        columns = [tf.TensorSpec([None], tf.int64)] * (len(cls._fields) - 1)
-        return cls(tf.TensorSpec([None], tf.int32), *columns)
 
 
 class _Feed:
@@ -120,7 +97,7 @@ class _Feed:
     def stop(self) -> None:
         self._stopped.set()
 
-    def batches(self) -> Iterator[_Columns]:
+    def batches(self) -> Iterator[Columns]:
         """What to read for each step; ends where a plan fails, which is kept for the reader."""
         for step in itertools.count(self._start_step):
             if self._stopped.is_set():
@@ -135,7 +112,7 @@ class _Feed:
             yield columns
 
 
-def _look_up(source: TfdsSource, plan: Plan, num_samples: int) -> _Columns:
+def _look_up(source: TfdsSource, plan: Plan, num_samples: int) -> Columns:
     records, clips = source.records, plan.clip
     rows = zip(clips.tolist(), plan.place.tolist(), plan.start.tolist(), strict=True)
     bounds = [
@@ -149,18 +126,18 @@ def _look_up(source: TfdsSource, plan: Plan, num_samples: int) -> _Columns:
         for clip, place, start in rows
     ]
     first, last = np.array(bounds, np.int64).T
-    return _Columns(
+    return Columns(
         records.file_of_clip[clips], records.start[clips], records.audio[clips], first, last - first
     )
 
 
 def _batch_reader(
-    read: Callable[[_Columns], tf.Tensor], num_samples: int, fill: Fill
-) -> Callable[[_Columns], tf.Tensor]:
+    read: Callable[[Columns], tf.Tensor], num_samples: int, fill: Fill
+) -> Callable[[Columns], tf.Tensor]:
     """A function in the graph from what to read to float32 [b, num_samples]."""
 
     @tf.autograph.experimental.do_not_convert
-    def batch_of(columns: _Columns) -> tf.Tensor:
+    def batch_of(columns: Columns) -> tf.Tensor:
         return tf.map_fn(
             lambda clip: _filled(read(clip), num_samples, fill),
             columns,
@@ -168,84 +145,6 @@ def _batch_reader(
         )
 
     return batch_of
-
-
-def _clip_reader(source: TfdsSource) -> Callable[[_Columns], tf.Tensor]:
-    """A function in the graph from one clip to the float32 samples of its window."""
-    if (source.records.audio < 0).any():
-        return _record_reader(source)
-    if any("://" in path for path in source.records.files):
-        return _bytes_reader(source)
-    return _mapped_reader(source)
-
-
-def _mapped_reader(source: TfdsSource) -> Callable[[_Columns], tf.Tensor]:
-    """Takes windows from files that are mapped into memory: nothing else is ever read."""
-    files = tf.raw_ops.EmptyTensorList(
-        element_shape=tf.constant([-1]), max_num_elements=-1, element_dtype=tf.uint8
-    )
-    for path in source.records.files:
-        size = tf.io.gfile.stat(path).length
-        mapped = tf.raw_ops.ImmutableConst(
-            dtype=tf.uint8, shape=[size], memory_region_name=str(path)
-        )
-        files = tf.raw_ops.TensorListPushBack(input_handle=files, tensor=mapped)
-
-    def read(clip: _Columns) -> tf.Tensor:
-        file = tf.raw_ops.TensorListGetItem(
-            input_handle=files, index=clip.file, element_shape=[-1], element_dtype=tf.uint8
-        )
-        data = file[clip.audio + 2 * clip.first :][: 2 * clip.count]
-        return _scaled(tf.bitcast(tf.reshape(data, [-1, 2]), tf.int16))
-
-    return read
-
-
-def _bytes_reader(source: TfdsSource) -> Callable[[_Columns], tf.Tensor]:
-    """Reads the record, from any file system, and decodes the window alone."""
-    record_of = _record_of(source)
-
-    def read(clip: _Columns) -> tf.Tensor:
-        start = clip.audio - clip.record + 2 * clip.first
-        data = tf.strings.substr(record_of(clip), start, 2 * clip.count)
-        return _scaled(tf.io.decode_raw(data, tf.int16))
-
-    return read
-
-
-def _record_reader(source: TfdsSource) -> Callable[[_Columns], tf.Tensor]:
-    """Reads and decodes the whole clip, however TFDS stored it."""
-    record_of = _record_of(source)
-    features = tfds.features.FeaturesDict({source.audio_name: source.audio_feature})
-
-    def read(clip: _Columns) -> tf.Tensor:
-        sound = features.deserialize_example(record_of(clip))[source.audio_name]
-        window = sound[clip.first :][: clip.count]
-        scaled = _scaled(window) if window.dtype.is_integer else tf.cast(window, tf.float32)
-        return scaled if window.shape.rank == 1 else tf.reduce_mean(scaled, axis=1)
-
-    return read
-
-
-def _record_of(source: TfdsSource) -> Callable[[_Columns], tf.Tensor]:
-    paths = tf.constant([str(path) for path in source.records.files])
-
-    def record_of(clip: _Columns) -> tf.Tensor:
-        # tf.data.TFRecordDataset can't begin in the middle of a file, this operation can.
-        records = tf.raw_ops.TFRecordDatasetV2(
-            filenames=[paths[clip.file]],
-            compression_type="",
-            buffer_size=tf.constant(0, tf.int64),
-            byte_offsets=[clip.record - RECORD_HEADER],
-        )
-        dataset = tf.data.experimental.from_variant(records, tf.TensorSpec([], tf.string))
-        return dataset.take(1).get_single_element()
-
-    return record_of
-
-
-def _scaled(samples: tf.Tensor) -> tf.Tensor:
-    return tf.cast(samples, tf.float32) * _INT16_SCALE
 
 
 def _filled(window: tf.Tensor, num_samples: int, fill: Fill) -> tf.Tensor:
@@ -265,9 +164,10 @@ def _options(workers: int) -> tf.data.Options:
 
 
 def _sat_errors(batches: Iterator[np.ndarray], source: TfdsSource) -> Iterator[np.ndarray]:
+    operation_failed = tf.errors.OpError  # `tf` may be gone when the interpreter ends in here.
     try:
         yield from batches
-    except tf.errors.OpError as error:
+    except operation_failed as error:
         # TensorFlow tells first where in the pipeline it was, and last where in the graph.
         reason = re.sub(r".* Iterator::\S+: ", "", error.message.partition("\n")[0])
         raise SatError(f"{source.name} can't be read: {reason}: prepare it again") from error

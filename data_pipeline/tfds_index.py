@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from data_pipeline.records import BadRecord, Span, bytes_span, example_of, feature_spans
 from data_pipeline.records import record_spans as spans_of_file
-from data_pipeline.source import ClipTable, make_table
+from data_pipeline.source import ClipTable
 from sat_jax.cache_dir import cache_dir
 from sat_jax.errors import SatError
 
@@ -73,15 +74,11 @@ class Decoder(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A clip as it was found."""
+    """A clip as it was found; its place has the columns of `Places`."""
 
     id: str
     labels: Sequence[int]
-    file: int
-    start: int
-    end: int
-    audio: int
-    num_samples: int
+    place: tuple[int, int, int, int, int]
 
 
 def find_clips(
@@ -109,14 +106,12 @@ def find_clips(
     for path in kept:
         if (found := _load(path, files)) is not None:
             return found
-    rows = list(
-        tqdm(
-            _rows(parts, files, sizes, decoder),
-            name,
-            sum(p.take for p in parts),
-            unit=" clips",
-            disable=None,
-        )
+    rows = tqdm(
+        _rows(parts, files, sizes, decoder),
+        name,
+        sum(part.take for part in parts),
+        unit=" clips",
+        disable=None,
     )
     found = _columns(rows, files)
     _save(kept, found)
@@ -161,16 +156,24 @@ def _row(file: BinaryIO, span: Span, number: int, default_id: str, decoder: Deco
     else:
         whole = example_of(file, [entries[decoder.audio]])
         start, num_samples = -1, decoder.count_samples(whole)
-    return _Row(clip_id or default_id, labels, number, *span, start, num_samples)
+    return _Row(clip_id or default_id, labels, (number, *span, start, num_samples))
 
 
-def _columns(rows: Sequence[_Row], files: Sequence[str]) -> tuple[ClipTable, Places]:
-    table = make_table([row.id for row in rows], [row.labels for row in rows])
-    if len(set(table.ids)) < len(rows):
-        name, count = collections.Counter(table.ids).most_common(1)[0]
+def _columns(rows: Iterable[_Row], files: Sequence[str]) -> tuple[ClipTable, Places]:
+    # Two million rows would take a gigabyte as Python's objects.
+    ids: list[str] = []
+    label_starts, label_indices, places = array("q", [0]), array("i"), array("q")
+    for row in rows:
+        ids.append(row.id)
+        label_indices.extend(sorted(row.labels))
+        label_starts.append(len(label_indices))
+        places.extend(row.place)
+    if len(set(ids)) < len(ids):
+        name, count = collections.Counter(ids).most_common(1)[0]
         raise SatError(f"{count} clips are called {name!r}: name another feature for ids")
-    columns = np.array([row[2:] for row in rows], np.int64).reshape(-1, 5).T
-    return table, Places(files, columns[0].astype(np.int32), *columns[1:])
+    table = ClipTable(ids, np.asarray(label_starts), np.asarray(label_indices))
+    file_of_clip, *others = np.asarray(places).reshape(len(ids), -1).T.copy()
+    return table, Places(files, file_of_clip.astype(np.int32), *others)
 
 
 def _folders(folder: str) -> list[Path]:

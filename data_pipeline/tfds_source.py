@@ -4,7 +4,7 @@ TFDS prepares AudioSet by data_pipeline.audioset, and others, such as speech_com
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from etils import epath
 from data_pipeline.bounds import SAMPLE_RATE, window_bounds
 from data_pipeline.source import ClipTable
 from data_pipeline.tfds_index import Decoder, Part, Places, find_clips
+from data_pipeline.windows import Fill, Plan
 from sat_jax.audio.mono import Source as SoundSource
 from sat_jax.audio.mono import mono_blocks
 from sat_jax.errors import SatError
@@ -116,6 +117,25 @@ class TfdsSource:
             index, int(self.records.audio[index]) + 2 * first, 2 * (last - first)
         )
         return np.frombuffer(data, "<i2").astype(np.float32) * _INT16_SCALE
+
+    def read_windows(
+        self,
+        plans: Callable[[int], Plan],
+        start_step: int,
+        *,
+        num_samples: int,
+        fill: Fill,
+        workers: int = 4,
+    ) -> Iterator[tuple[Plan, np.ndarray]]:
+        """Reads windows by tf.data, see `data_pipeline.tf_reader.read_windows`.
+
+        Samples of another rate than the model's are resampled, for which threads read them.
+        """
+        if self.sample_rate == SAMPLE_RATE:
+            from data_pipeline.tf_reader import read_windows as read
+        else:
+            from data_pipeline.batches import read_by_threads as read  # type: ignore[assignment]
+        return read(self, plans, start_step, num_samples=num_samples, fill=fill, workers=workers)
 
     def _read_all(self, index: int, name: str) -> np.ndarray:
         start, end = int(self.records.start[index]), int(self.records.end[index])

@@ -70,7 +70,7 @@ def noise(seconds, seed=0, rate=16_000):
 def run(*arguments):
     """Runs the program in this process; gives its exit code."""
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
-        infer.main(infer._parse_flags(["infer.py", *map(str, arguments)]))
+        infer.PROGRAM.run_parsed(infer.PROGRAM.parse(["infer.py", *map(str, arguments)]))
     return stop.value.code
 
 
@@ -319,7 +319,7 @@ def test_an_unknown_model(sound, capsys):
 )
 def test_wrong_flags(arguments, capsys):
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
-        infer.main(infer._parse_flags(["infer.py", *arguments]))
+        infer.PROGRAM.run_parsed(infer.PROGRAM.parse(["infer.py", *arguments]))
     assert stop.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1

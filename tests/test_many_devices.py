@@ -94,7 +94,7 @@ def test_sigterm_to_one_process_stops_both_and_both_go_on(one, tmp_path):
     processes = start_two(tmp_path, "--fsdp", second=["--hold-at", 2])
     wait_for(processes[1], "holding")
     processes[0].send_signal(signal.SIGTERM)
-    processes[1].stdin.write("\n")
+    print(file=processes[1].stdin, flush=True)
     outs = [finish(process) for process in processes]
     stopped_at = {json.loads(out.splitlines()[-1])["step"] for out in outs}
     assert len(stopped_at) == 1 and not (tmp_path / "model").exists()

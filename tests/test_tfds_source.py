@@ -11,14 +11,14 @@ import pytest
 import soxr
 
 from data_pipeline.source import make_table
-from data_pipeline.windows import Plan
+from data_pipeline.windows import Plan, Planner, WindowConfig
 from sat_jax.errors import SatError
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
 
-from data_pipeline import records, tf_reader, tfds_index  # noqa: E402
-from data_pipeline.batches import fill_window  # noqa: E402
+from data_pipeline import records, tfds_index  # noqa: E402
+from data_pipeline.batches import fill_window, window_batches  # noqa: E402
 from data_pipeline.tf_reader import read_windows  # noqa: E402
 from data_pipeline.tfds_source import TfdsSource  # noqa: E402
 
@@ -165,16 +165,37 @@ def windows_in_python(source, plan, num_samples, fill):
 
 @pytest.mark.parametrize("fill", ["wrap", "zeros"])
 @pytest.mark.parametrize("name", ["raw", "raw as records", "plain", "stereo", "floats"])
-def test_tf_data_reads_what_python_reads(data_dir, monkeypatch, name, fill):
-    if name == "raw as records":  # As it is read where files can't be mapped into memory.
-        monkeypatch.setattr(tf_reader, "_mapped_reader", tf_reader._bytes_reader)
+def test_tf_data_reads_what_python_reads(data_dir, name, fill):
     source = open_source(data_dir, name.split()[0])
-    windows = read_windows(source, make_plan, 5, num_samples=1600, fill=fill, workers=3)
+    windows = read_windows(
+        source,
+        make_plan,
+        5,
+        num_samples=1600,
+        fill=fill,
+        workers=3,
+        map_files=name != "raw as records",
+    )
     for step, (plan, batch) in enumerate(itertools.islice(windows, 6), 5):
         assert (plan.target == step).all()
         assert batch.shape == (6, 1600) and batch.dtype == np.float32
         np.testing.assert_array_equal(batch, windows_in_python(source, plan, 1600, fill))
     windows.close()
+
+
+@pytest.mark.parametrize("name", ["raw", "slow"])
+def test_batches_are_made_of_datasets_at_any_rate(data_dir, name):
+    source = open_source(data_dir, name)
+    config = WindowConfig(batch_size=4, window_seconds=0.16, num_classes=9)
+    planner = Planner(source.clips, config)
+    batches = window_batches(source, planner, config)(3)
+    for step, batch in zip(range(3, 6), batches, strict=False):
+        plan = planner(step)
+        expected = windows_in_python(source, plan, 2560, "wrap")
+        np.testing.assert_array_equal(batch["waveform"], expected)
+        np.testing.assert_array_equal(batch["target"], plan.target)
+        assert batch["clips"] == [source.clips.ids[clip] for clip in plan.clip]
+    batches.close()
 
 
 def test_a_failing_plan_is_told_behind_the_batches_before_it(data_dir):
@@ -208,29 +229,20 @@ def test_the_pass_over_the_files_is_made_once(data_dir, monkeypatch):
         open_source(data_dir, "twins", ids="label")
 
 
-def test_what_was_found_is_kept_in_the_cache_folder_where_the_dataset_is_read_only(
-    data_dir, tmp_path, monkeypatch
-):
+LABEL = {"label": F.ClassLabel(num_classes=2)}
+
+
+def test_a_dataset_that_is_read_only_is_kept_in_the_cache_folder(tmp_path, monkeypatch):
     name = store(tmp_path, "kept", F.Audio(sample_rate=RATE), lambda s: s, LABEL, lambda i: 0)
-    folder = tmp_path / name / "1.0.0"
-    before = sorted(os.listdir(folder))
-    if os.access("/", os.W_OK):  # Permissions mean nothing to root.
-        monkeypatch.setattr(
-            tfds_index,
-            "_folders",
-            lambda _: [folder / "dataset_info.json" / "x", *real_folders("gs://bucket")],
-        )
-    else:
-        folder.chmod(0o555)
+    before = sorted(os.listdir(tmp_path / name / "1.0.0"))
+    folders = tfds_index._folders
+    # Permissions mean nothing to root, but nobody can write below a file.
+    below = tmp_path / name / "1.0.0" / "dataset_info.json" / "no"
+    monkeypatch.setattr(tfds_index, "_folders", lambda folder: [below, *folders(folder)[1:]])
     open_source(tmp_path, name)
+    assert sorted(os.listdir(tmp_path / name / "1.0.0")) == before
     monkeypatch.setattr(tfds_index, "_rows", None)
     assert len(open_source(tmp_path, name).clips.ids) == 7
-    assert sorted(os.listdir(folder)) == before
-    folder.chmod(0o755)
-
-
-LABEL = {"label": F.ClassLabel(num_classes=2)}
-real_folders = tfds_index._folders
 
 
 def test_files_that_changed_are_looked_at_again(tmp_path):

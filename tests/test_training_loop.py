@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sat_jax.checkpoint import load_checkpoint
@@ -57,8 +58,8 @@ def first_weights(key):
     return jax.jit(init_variables, static_argnums=0)(MODEL, key)
 
 
-def run(workdir, batches=endless, config=CONFIG):
-    return train(config, batches, workdir, make_variables=first_weights, labels=LABELS)
+def run(workdir, batches=endless, config=CONFIG, **kwargs):
+    return train(config, batches, workdir, make_variables=first_weights, labels=LABELS, **kwargs)
 
 
 def weights(workdir):
@@ -238,6 +239,51 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_batches_that_do_not_suit_are_refused(tmp_path, batches, message):
     with pytest.raises(SatError, match=message):
         run(tmp_path, batches)
+
+
+def validation():
+    """Clips to measure on; what they are labelled makes some steps better than others."""
+    rng = np.random.default_rng(7)
+    yield {
+        "waveform": 0.1 * rng.standard_normal((8, SAMPLES)).astype(np.float32),
+        "num_samples": np.full(8, SAMPLES, np.int32),
+        "is_real": np.ones(8, bool),
+        "target": (rng.random((8, 3)) > 0.5).astype(np.float32),
+    }
+
+
+def test_the_average_of_the_best_models_is_exported(tmp_path):
+    config = dataclasses.replace(CONFIG, evaluate_every=1, keep_best=2, ema_decay=0.5)
+    result = run(tmp_path, config=config, validation=validation)
+    measured = {x["step"]: x["validation"]["mAP"] for x in log(tmp_path) if "validation" in x}
+    assert list(measured) == [1, 2, 3, 4, 5, 6]
+    kept = sorted(int(path.name) for path in (tmp_path / "best").iterdir())
+    worst_kept = min(measured[step] for step in kept)
+    assert len(kept) == 2
+    assert all(measured[step] <= worst_kept for step in measured if step not in kept)
+    with ocp.StandardCheckpointer() as reader:
+        models = [reader.restore((tmp_path / "best" / str(s) / "default").resolve()) for s in kept]
+    jax.tree.map(
+        lambda mean, *parts: np.testing.assert_allclose(mean, np.mean(parts, 0), atol=1e-7),
+        load_checkpoint(result.model).variables,
+        *models,
+    )
+
+
+def test_a_killed_run_keeps_the_best_models(tmp_path):
+    config = dataclasses.replace(CONFIG, evaluate_every=2, keep_best=2)
+    run(tmp_path / "whole", config=config, validation=validation)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", stopped_by(kill, 5), config=config, validation=validation)
+    run(tmp_path / "killed", config=config, validation=validation)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_minutes_call_for_a_checkpoint_too(tmp_path):
+    config = dataclasses.replace(CONFIG, checkpoint_every=1000, checkpoint_minutes=1e-9)
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, 4), config=config)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"2", "3"}
 
 
 def test_the_source_of_batches_is_closed(tmp_path):

@@ -10,18 +10,15 @@ download_log.jsonl beside them. The exit code is 1 if anything could not be had 
 
 import http.cookiejar
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from data_pipeline.download.lists import AUDIOSET_URL, PSL_URL
 from data_pipeline.download.media import YOUTUBE
+from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-
-FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
-_NAME = "data_pipeline.download"
 
 _LISTS = flags.DEFINE_bool(
     "lists",
@@ -60,18 +57,10 @@ _PSL_URL = flags.DEFINE_list(
 )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Fetches what the flags ask for."""
-    del argv
-    try:
-        succeeded = _fetch_lists() if _LISTS.value else _fetch_clips()
-    except SatError as error:
-        _report(str(error))
-        succeeded = False
-    except KeyboardInterrupt:
-        _report("stopped: what is there is whole, and the same command goes on")
-        sys.exit(INTERRUPTED)
-    sys.exit(0 if succeeded else FAILED)
+def main(arguments: Sequence[str]) -> bool:
+    """Fetches what the flags ask for; returns whether something could not be had."""
+    del arguments
+    return not (_fetch_lists() if _LISTS.value else _fetch_clips())
 
 
 def _fetch_lists() -> bool:
@@ -88,14 +77,14 @@ def _fetch_lists() -> bool:
     try:
         files += psl_files(_PSL_URL.value)
     except SatError as error:
-        _report(str(error))
+        PROGRAM.report(error)
         succeeded = False
     for file in files:
         try:
             state = "fetched" if fetch_list(file, folder) else "was there"
             print(f"{folder / file.name}: {state}", flush=True)
         except SatError as error:
-            _report(str(error))
+            PROGRAM.report(error)
             succeeded = False
     return succeeded
 
@@ -122,7 +111,7 @@ def _fetch_clips() -> bool:
         retry_failed=_RETRY_FAILED.value,
         give_up_after=_GIVE_UP_AFTER.value,
     )
-    tally = fetch_clips(segments, options, _report)
+    tally = fetch_clips(segments, options, PROGRAM.report)
     print(
         f"{folder}: {tally.fetched} clips fetched, {tally.there} were there, "
         f"{tally.unavailable} unavailable, {tally.failed} failed, {tally.remembered} known to be "
@@ -145,26 +134,22 @@ def _read_cookies() -> str:
         raise SatError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _report(line: str) -> None:
-    print(f"{_NAME}: {line}", file=sys.stderr, flush=True)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("name the list with --segments")(arguments)
+    if _LISTS.value == bool(_SEGMENTS.value):
+        raise flags.Error("give --segments=FILE or --lists, one of them")
+    need(_FOLDER)
+    if "{ytid}" not in _VIDEO_URL.value:
+        raise flags.Error("--video_url needs {ytid} where the video's id goes")
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"{rest[1]} is no flag: name the list with --segments")
-        if _LISTS.value == bool(_SEGMENTS.value):
-            raise flags.Error("give --segments=FILE or --lists, one of them")
-        if not _FOLDER.value:
-            raise flags.Error("--folder is needed")
-        if "{ytid}" not in _VIDEO_URL.value:
-            raise flags.Error("--video_url needs {ytid} where the video's id goes")
-        return rest
-    except flags.Error as error:
-        print(f"{_NAME}: {error}; see python -m data_pipeline.download --help", file=sys.stderr)
-        sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(
+    name="data_pipeline.download",
+    main=main,
+    check=_check,
+    call="python -m data_pipeline.download",
+    on_interrupt="stopped: what is there is whole, and the same command goes on",
+)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()

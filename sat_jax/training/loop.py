@@ -120,7 +120,9 @@ def train(
         if step < config.num_steps:
             return TrainResult(step, None)
         best.wait()
-        variables = best.average(first_shape(state.variables)) if best.steps else state.variables
+        variables = (
+            best.average(first_shape(state.variables)) if best.steps else gather(state.variables)
+        )
     return TrainResult(step, _export(folder / "model", config, variables, labels, source))
 
 
@@ -268,7 +270,7 @@ def _export(
             path,
             Checkpoint(
                 config=config.model,
-                variables=gather(variables),
+                variables=variables,
                 labels=tuple(labels),
                 source=source,
             ),

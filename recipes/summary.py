@@ -1,0 +1,109 @@
+"""What came of a recipe: losses, measures and times of its stages (floor 6)."""
+
+import csv
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from sat_jax.errors import SatError
+from sat_jax.report.files import replacing_file
+
+_AVERAGED = 10
+"""Steps at either end of a stage whose mean loss is told: that of a single step is noise."""
+
+
+def add_seconds(work: Path, stage: str, wall: float, cpu: float) -> None:
+    """Adds what a stage took to ``work/seconds.json``, over all starts."""
+    times = _read_json(work / "seconds.json") or {}
+    before = times.get(stage, {"wall": 0.0, "cpu": 0.0})
+    times[stage] = {"wall": before["wall"] + wall, "cpu": before["cpu"] + cpu}
+    _write(work / "seconds.json", json.dumps(times, indent=2) + "\n")
+
+
+def first_clip_of(table: Path, label: str) -> Path:
+    """The first recording in a table of clips that has this label and no other.
+
+    Raises:
+      SatError: there is none.
+    """
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["labels"] == label:
+                return table.parent / row["file"]
+    raise SatError(f"{table} has no clip of {label!r}: make it anew")
+
+
+def write_summary(work: Path) -> str:
+    """Writes ``results.json`` and ``results.md`` of a run that is through; returns the latter."""
+    results = {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "stages": {name: _losses(work / name / "log.jsonl") for name in ("mae", "vit", "sat")},
+        "seconds": _read_json(work / "seconds.json") or {},
+        "held_out": {
+            path.parent.name: _read_json(path) for path in work.glob("measured/*/metrics.json")
+        },
+    }
+    _write(work / "results.json", json.dumps(results, indent=2) + "\n")
+    text = _markdown(results)
+    _write(work / "results.md", text + "\n")
+    return text
+
+
+def _losses(log: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    return {
+        "steps": lines[-1]["step"],
+        "first_loss": statistics.mean(losses[:_AVERAGED]),
+        "last_loss": statistics.mean(losses[-_AVERAGED:]),
+    }
+
+
+def _markdown(results: dict[str, Any]) -> str:
+    rows = [
+        "| stage | steps | loss, first | last | seconds | CPU seconds |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, time in results["seconds"].items():
+        loss = results["stages"].get(name)
+        told = (
+            f"{loss['steps']} | {loss['first_loss']:.4f} | {loss['last_loss']:.4f}"
+            if loss
+            else " | | "
+        )
+        rows.append(f"| {name} | {told} | {time['wall']:.0f} | {time['cpu']:.0f} |")
+    wall, cpu = (sum(t[kind] for t in results["seconds"].values()) for kind in ("wall", "cpu"))
+    rows.append(f"| all |  | | | {wall:.0f} | {cpu:.0f} |")
+    rows += [
+        "",
+        "| held-out clips | clips | classes | mAP | mAUC | lwlrap |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, told in sorted(results["held_out"].items(), key=lambda item: item[1]["mAP"]):
+        classes = told["classes"] - told["classes_without_positives"]
+        numbers = " | ".join(f"{told[key]:.3f}" for key in ("mAP", "mAUC", "lwlrap"))
+        rows.append(f"| {name} | {told['clips_scored']} | {classes} | {numbers} |")
+    rows += ["", f"{results['cores']} cores: {results['processor']}"]
+    return "\n".join(rows)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

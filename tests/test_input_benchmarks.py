@@ -1,0 +1,41 @@
+"""The benchmarks of the input run and report; what they measure is not tested."""
+
+import json
+
+import pytest
+
+from benchmarks import measuring
+
+pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def _short_blocks(monkeypatch):
+    monkeypatch.setattr(measuring, "BLOCK", 0.01)
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
+
+
+def test_audio_storage(tmp_path, capsys):
+    from benchmarks import audio_storage
+
+    file = tmp_path / "storage.json"
+    flags = ["--seconds", "0.5", "--window", "0.2", "--rounds", "2", "--json", str(file)]
+    audio_storage.main(flags)
+    sizes = {
+        name: row["kb_per_second"] for name, row in json.loads(file.read_text())["storages"].items()
+    }
+    assert sizes["FLAC"] < sizes["16-bit samples as bytes"] < 33
+    assert "| FLAC |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_input_pipeline(tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    from benchmarks import input_pipeline
+
+    file = tmp_path / "input.json"
+    flags = ["--workers", "1", "--clips", "9", "--seconds", "1", "--window", "0.5", "--batch", "4"]
+    input_pipeline.main([*flags, "--rounds", "2", "--block", "2", "--json", str(file)])
+    (row,) = json.loads(file.read_text())["readers"]
+    assert row["workers"] == 1 and row["ratio"]["median"] > 0
+    assert "| 1 |" in capsys.readouterr().out
