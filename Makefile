@@ -12,10 +12,10 @@ DEV := .venv
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock bench clean distclean
+.PHONY: help demo test test-all lint format lock bench real-audio-data real-audio clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BASE)/.ready ## tag a short clip, with nothing installed but what tagging needs
 	@$(BASE)/bin/python infer.py --random_weights -m SAT_T_2s -k 3 tests/golden/clip.wav
@@ -39,6 +39,12 @@ format: $(DEV)/.ready ## mend style and formatting where ruff can
 
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
+
+real-audio-data: $(DEV)/.ready ## fetch a few hundred real recordings out of Debian packages (200 MB)
+	$(DEV)/bin/python -m data_pipeline.packages --output data/real_audio
+
+real-audio: real-audio-data ## train all three stages on them, see docs/real_audio.md
+	$(DEV)/bin/python -m recipes.real_audio --data data/real_audio --workdir runs/real_audio $(ARGS)
 
 clean: ## remove caches and builds
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

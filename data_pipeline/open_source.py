@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from data_pipeline.source import Source
 from sat_jax.errors import SatError
@@ -94,7 +94,7 @@ def open_source(
     named = _TFDS.fullmatch(tfds or "")
     if named is None:
         raise SatError(f"tfds={tfds} is not NAME:SPLIT: name a data set and its split")
-    with _needing("tensorflow-datasets"):
+    with _needing("tensorflow-datasets"), _without_warnings():
         from data_pipeline.tfds_source import TfdsSource
 
         source = TfdsSource(named["name"], named["split"], data_dir)
@@ -105,6 +105,17 @@ def open_source(
             "a model with its classes"
         )
     return source
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """TFDS 4.9.10 warns of what its own code does."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextlib.contextmanager

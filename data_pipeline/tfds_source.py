@@ -179,7 +179,8 @@ def _open(name: str, data_dir: Any) -> Any:
             builder = tfds.builder(name, data_dir=data_dir)
     # TFDS raises whatever its parts raise where a name or version can't be found.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        # TFDS goes on to list all datasets that it knows.
+        reason = " ".join(str(error).partition("Available datasets")[0].split())[:200]
         raise SatError(f"TFDS cannot open {name!r}: {reason}") from error
     if not builder.is_prepared():
         raise SatError(f"{name} is not prepared in {builder.data_dir}: prepare it, or say data_dir")

@@ -44,8 +44,10 @@ MAE = (
 )
 VIT = (
     "--config=configs/vit.py:xs",
+    # Short clips fill 10 s by being repeated, so half of the columns tell nearly all.
+    "--config.model.time_patchout=0.5",
     "--config.data.batch_size=8",
-    "--config.num_steps=400",
+    "--config.num_steps=300",
     "--config.optimizer.learning_rate=1e-3",
     # An encoder that has heard so little has lower layers to learn as well.
     "--config.optimizer.layer_decay=1.0",
@@ -56,7 +58,7 @@ VIT = (
 PSL = ("--window=4", "--hop=2", "--batch_size=8")
 SAT = (
     f"--config=configs/sat.py:{MODEL}",
-    "--config.data.batch_size=16",
+    "--config.data.batch_size=8",
     "--config.num_steps=400",
     "--config.optimizer.learning_rate=1e-3",
     # The teacher is weak: it has heard no more than the labels tell, so half of the targets are
@@ -95,7 +97,7 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
     common = (f"--clips={train}", *COMMON)
     mae, vit, psl, sat = (work / name for name in ("mae", "vit", "psl.parquet", "sat"))
     _stage(work, "mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
-    start = ("--init", str(mae / "model"))
+    start: tuple[str, ...] = ("--init", str(mae / "model"))
     _stage(
         work, "vit", vit / "model", ("train.py", *VIT, *common, *start, f"--workdir={vit}", *more)
     )
@@ -133,6 +135,8 @@ def _stage(work: Path, name: str, result: Path, command: Sequence[str]) -> None:
     wall, cpu = time.perf_counter(), _cpu_seconds()
     try:
         _run(*command)
+        if not result.exists():
+            raise SatError(f"{name} was stopped before its end: the same command goes on")
     finally:
         add_seconds(work, name, time.perf_counter() - wall, _cpu_seconds() - cpu)
 

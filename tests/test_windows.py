@@ -198,6 +198,14 @@ def test_validation_counts_every_clip_once(processes):
         np.testing.assert_array_equal(np.flatnonzero(row["target"]), LABELS[clip])
 
 
+def test_labels_don_t_matter_to_a_model_without_classes():
+    source = Sounds([3000] * 7)
+    planner = Planner(source.clips, config(num_classes=0))
+    assert planner(0).target.shape == (6, 0)
+    (batch, _) = clip_batches(source, batch_size=4, num_samples=100, num_classes=0)
+    assert batch["target"].shape == (4, 0)
+
+
 def test_short_windows_are_repeated_or_padded():
     short = np.arange(1, 4, dtype=np.float32)
     np.testing.assert_array_equal(fill_window(short, 7, "wrap"), [1, 2, 3, 1, 2, 3, 1])

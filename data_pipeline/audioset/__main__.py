@@ -10,17 +10,14 @@ listed in DATA_DIR/audioset/1.0.0/skipped_SPLIT.csv.
 import contextlib
 import io
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from data_pipeline.audioset.reading import count_skipped
+from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-
-FAILED, WRONG_FLAGS = 1, 2
-PROGRAM = "data_pipeline.audioset"
 
 _AUDIO = flags.DEFINE_string("audio", None, "Folder of the clips, searched with all folders in it.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS datasets to write to.")
@@ -37,29 +34,21 @@ _BEAM_OPTIONS = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> bool:
     """Builds what the flags ask for."""
-    if len(argv) > 1:
-        _report(f"unexpected argument {argv[1]!r}; see --help")
-        sys.exit(WRONG_FLAGS)
+    del arguments
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # Not what TensorFlow is optimised for.
-    tables = {split: flag.value for split, flag in _TABLES.items() if flag.value is not None}
-    try:
-        builder = build(
-            # Checked by _parse_flags not to be None.
-            audio=str(_AUDIO.value),
-            tables=tables,
-            data_dir=str(_DATA_DIR.value),
-            workers=_WORKERS.value,
-            beam_options=_BEAM_OPTIONS.value,
-        )
-        print("\n".join(summary(builder)), flush=True)
-    except SatError as error:
-        _report(error)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    builder = build(
+        # Checked by _check not to be None.
+        audio=str(_AUDIO.value),
+        tables={split: flag.value for split, flag in _TABLES.items() if flag.value is not None},
+        data_dir=str(_DATA_DIR.value),
+        workers=_WORKERS.value,
+        beam_options=_BEAM_OPTIONS.value,
+    )
+    print("\n".join(summary(builder)), flush=True)
+    return False
 
 
 def build(
@@ -144,23 +133,19 @@ def _beam_config(options: str | None) -> dict[str, Any]:
     return {"beam_options": PipelineOptions([f"--{part}" for part in options.split(",") if part])}
 
 
-def _report(error: object) -> None:
-    print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("the folder of clips is named by --audio")(arguments)
+    need(_AUDIO, _DATA_DIR)
+    if all(flag.value is None for flag in _TABLES.values()):
+        raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is needed")
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        for flag in (_AUDIO, _DATA_DIR):
-            if flag.value is None:
-                raise flags.Error(f"--{flag.name} is missing")
-        if all(flag.value is None for flag in _TABLES.values()):
-            raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is missing")
-        return rest
-    except flags.Error as error:
-        _report(f"{' '.join(str(error).split())}; see --help")
-        sys.exit(WRONG_FLAGS)
-
+PROGRAM = Program(
+    name="data_pipeline.audioset",
+    main=main,
+    check=_check,
+    call="python -m data_pipeline.audioset",
+)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    PROGRAM.run()
