@@ -37,6 +37,23 @@ def recording(request, tmp_path_factory):
     return path, np.concatenate(list(read_blocks(path)))
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Seven recordings of 1 s, 0.9 s, …; recording i holds the constant i / 10, and class i."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(7):
+        soundfile.write(folder / f"{i}.wav", np.full(16_000 - 1600 * i, i / 10), 16_000)
+    return [Clip(folder / f"{i}.wav", (i,), f"{i}.wav") for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def ramp(tmp_path_factory):
+    """A recording of 1 s whose sample i is i."""
+    path = tmp_path_factory.mktemp("ramp") / "ramp.wav"
+    soundfile.write(path, np.arange(16_000, dtype=np.float32), 16_000, subtype="FLOAT")
+    return path
+
+
 def source_of(path, start=0.0, end=None):
     return FolderSource([Clip(path, (), path.name, start, end)])
 
