@@ -24,7 +24,7 @@ from sat_jax.errors import SatError
 
 ROOT = Path(__file__).parent.parent
 FAILED, WRONG_FLAGS = 1, 2
-MODEL = "SAT_XS_2s"
+CLIP_MODEL, MODEL = "audiotransformer_xs", "SAT_XS_2s"
 SHOWN = ("Speech", "Cymbal")
 
 # With so few steps, every stage needs larger ones than published.
@@ -48,19 +48,20 @@ VIT = (
     "--config.model.time_patchout=0.5",
     "--config.data.batch_size=8",
     "--config.num_steps=300",
-    "--config.optimizer.learning_rate=1e-3",
+    "--config.optimizer.learning_rate=5e-4",
     # An encoder that has heard so little has lower layers to learn as well.
     "--config.optimizer.layer_decay=1.0",
     # Each clip is seen ten times: no time for what keeps long runs from learning by heart.
     "--config.augment.mixup=0.0",
     "--config.augment.time_masks=0",
+    "--config.augment.freq_masks=0",
 )
 PSL = ("--window=4", "--hop=2", "--batch_size=8")
 SAT = (
     f"--config=configs/sat.py:{MODEL}",
     "--config.data.batch_size=8",
     "--config.num_steps=300",
-    "--config.optimizer.learning_rate=2e-3",
+    "--config.optimizer.learning_rate=5e-4",
     # The teacher has learned for minutes only: three quarters of the targets are the labels
     # themselves.
     "--config.data.psl_share=0.25",
@@ -97,7 +98,10 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
     common = (f"--clips={train}", *COMMON)
     mae, vit, psl, sat = (work / name for name in ("mae", "vit", "psl.parquet", "sat"))
     _stage(work, "mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
-    start: tuple[str, ...] = ("--init", str(mae / "model"))
+    first = work / "vit_start"
+    starts = ("-m", "recipes.first_models")
+    _stage(work, "start", first, (*starts, "clip", CLIP_MODEL, str(mae / "model"), str(first)))
+    start: tuple[str, ...] = ("--init", str(first))
     _stage(
         work, "vit", vit / "model", ("train.py", *VIT, *common, *start, f"--workdir={vit}", *more)
     )
@@ -108,8 +112,8 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
         work, "sat", sat / "model", ("train.py", *SAT, *common, *start, f"--workdir={sat}", *more)
     )
 
-    starts = ("-m", "recipes.first_models", MODEL, str(vit / "model"), str(work / "start"))
-    _stage(work, "start", work / "start", starts)
+    first = work / "start"
+    _stage(work, "start", first, (*starts, "stream", MODEL, str(vit / "model"), str(first)))
     for name, model in (
         ("random", work / "start" / "random"),
         ("vit_as_sat", work / "start" / "warm"),
