@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> bool:
     """Measures the model on the table of clips; returns whether a clip could not be scored."""
     del arguments
     # Imported late: a wrong flag or --help should be answered at once.
-    from data_pipeline.clips import read_clips
+    from data_pipeline.sources.clips import read_clips
     from sat_jax.cache_dir import keep_compiled_programs
     from sat_jax.evaluation import EvaluationOptions, check_options, evaluate
     from sat_jax.report.evaluation import make_folder, markdown_table, save_evaluation

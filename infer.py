@@ -158,5 +158,7 @@ PROGRAM = Program(name="infer.py", main=main)
 
 if __name__ == "__main__":
     # Stopping a live stream from outside keeps its output as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     PROGRAM.run()

@@ -31,7 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: state, log and trained model.")
 define_source_flags()
 define_source_flags("valid_")
-_PSL = flags.DEFINE_list("psl", [], "Files or folders of pseudo strong labels, see make_psl.")
+_PSL = flags.DEFINE_list("psl", [], "Pseudo strong labels: files or folders of data_pipeline.psl.")
 _LABELS = flags.DEFINE_string(
     "labels", None, "File with the names of own classes, one a line; AudioSet's by default."
 )
@@ -105,7 +105,7 @@ def _open_init() -> "Checkpoint | None":
 
 def _class_names(config: Any) -> Sequence[str]:
     """The user's own classes; none where the model keeps those it has."""
-    from data_pipeline.clips import class_names
+    from data_pipeline.sources.clips import class_names
     from sat_jax.labels_file import read_labels
 
     if _LABELS.value is not None:

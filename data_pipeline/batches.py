@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from data_pipeline.source import Source
+from data_pipeline.sources.source import Source
 from data_pipeline.windows import Fill, Plan, Planner, WindowConfig
 
 

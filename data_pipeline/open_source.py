@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from data_pipeline.source import Source
+from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 
 # The name of a data set may end in a version, and a split may be cut: "a/b:1.0.0:train[:10%]".
@@ -70,9 +70,9 @@ def open_source(
     Args:
       label_names: the model's class names in output order; empty where labels don't matter: then
         clips have none.
-      clips: a CSV table, see `data_pipeline.clips.read_clips`.
+      clips: a CSV table, see `data_pipeline.sources.clips.read_clips`.
       folder: what the files in `clips` or `hdf5_tsv` are relative to; None is the table's folder.
-      hdf5_tsv: a TSV table, see `data_pipeline.hdf5.Hdf5Source`.
+      hdf5_tsv: a TSV table, see `data_pipeline.sources.hdf5.Hdf5Source`.
       tfds: NAME:SPLIT of a prepared TensorFlow data set.
       data_dir: where that was prepared; None is the usual place.
       leave_out_missing: whether clips whose file in `clips` is missing are left out, else they
@@ -82,20 +82,20 @@ def open_source(
       SatError: the source can't be opened, does not fit the classes, or a library is missing.
     """
     if clips:
-        from data_pipeline.clips import read_clips
-        from data_pipeline.folder import FolderSource
+        from data_pipeline.sources.clips import read_clips
+        from data_pipeline.sources.folder import FolderSource
 
         listed = read_clips(clips, label_names, folder=folder)
         return FolderSource(listed, leave_out_missing=leave_out_missing)
     if hdf5_tsv:
         with _needing("h5py"):
-            from data_pipeline.hdf5 import Hdf5Source
+            from data_pipeline.sources.hdf5 import Hdf5Source
         return Hdf5Source(hdf5_tsv, num_classes=len(label_names), folder=folder)
     named = _TFDS.fullmatch(tfds or "")
     if named is None:
         raise SatError(f"tfds={tfds} is not NAME:SPLIT: name a data set and its split")
     with _needing("tensorflow-datasets"), _without_warnings():
-        from data_pipeline.tfds_source import TfdsSource
+        from data_pipeline.tfds.source import TfdsSource
 
         source = TfdsSource(named["name"], named["split"], data_dir)
     last = source.clips.label_indices.max(initial=-1)

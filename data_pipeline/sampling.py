@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from data_pipeline.source import ClipTable
+from data_pipeline.sources.source import ClipTable
 
 Sampler = Literal["shuffle", "balanced"]
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from data_pipeline.batches import ClipBatch, WindowBatch, clip_batches, window_batches
 from data_pipeline.open_source import open_source
-from data_pipeline.psl_windows import PslWindows
-from data_pipeline.source import Source
+from data_pipeline.psl.windows import PslWindows
+from data_pipeline.sources.source import Source
 from data_pipeline.windows import Planner, WindowConfig
 
 
@@ -99,7 +99,7 @@ def _psl_windows(
 ) -> tuple[PslWindows | None, list[str]]:
     if not config.psl_share or not paths:
         return None, []
-    from data_pipeline.psl import read_psl
+    from data_pipeline.psl.table import read_psl
 
     table = read_psl(paths, source.clips.ids)
     windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from data_pipeline.psl_windows import PslWindows
+from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sampling import ClipOrder, Sampler, balanced_weights
-from data_pipeline.source import ClipTable
+from data_pipeline.sources.source import ClipTable
 from sat_jax.errors import SatError
 
 Fill = Literal["wrap", "zeros"]

@@ -105,7 +105,7 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
     _stage(
         work, "vit", vit / "model", ("train.py", *VIT, *common, *start, f"--workdir={vit}", *more)
     )
-    teacher = ("-m", "data_pipeline.make_psl", "-m", str(vit / "model"))
+    teacher = ("-m", "data_pipeline.psl", "-m", str(vit / "model"))
     _stage(work, "psl", psl, (*teacher, *PSL, f"--clips={train}", f"--output={psl}"))
     start = ("--init", str(vit / "model"), f"--psl={psl}")
     _stage(

@@ -10,8 +10,12 @@ It describes itself: nothing else is needed to load it.
 
 import dataclasses
 import json
+import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
@@ -59,6 +63,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
         "labels": list(checkpoint.labels),
         "source": checkpoint.source,
     }
+    model["crc32"] = _checksum(checkpoint.variables)
     items = ocp.args.Composite(
         weights=ocp.args.PyTreeSave(checkpoint.variables),  # type: ignore[call-arg]
         model=ocp.args.JsonSave(model),  # type: ignore[call-arg]
@@ -85,23 +90,27 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     if not is_checkpoint(path):
         raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/")
     model = _read_model(path, folder)
-    kind = _KINDS.get(model["kind"])
+    kind = _KINDS.get(str(model["kind"]))
     if model["format"] != FORMAT or kind is None:
         raise SatError(
-            f"{folder} has checkpoint format {model['format']} ({model['kind']}), this program "
-            f"reads format {FORMAT}: upgrade sat-jax"
+            f"{folder} holds a {model['kind']} in checkpoint format {model['format']}, this "
+            f"program reads {' and '.join(_KINDS)} in format {FORMAT}: upgrade sat-jax"
         )
     try:
-        config, labels = kind.from_dict(model["config"]), tuple(model["labels"])
+        config, labels = kind.from_dict(model["config"]), _labels(model["labels"])
     except (SatError, TypeError, ValueError, AttributeError) as error:
         raise SatError(f"{folder} is damaged: its config can't be used: {error}") from error
     if isinstance(config, ModelConfig) and len(labels) != config.num_classes:
         raise SatError(
             f"{folder} is damaged: it has {len(labels)} labels for {config.num_classes} classes"
         )
+    variables = _read_weights(path, folder)
+    if _checksum(variables) != model["crc32"]:
+        raise SatError(f"{folder} is damaged: its weights are not those that were written")
+    _check_fit(config, variables, folder)
     return Checkpoint(
         config=config,
-        variables=_read_weights(path, folder),
+        variables=variables,
         labels=labels,
         source=model["source"],
     )
@@ -111,14 +120,53 @@ def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
     try:
         # Read without orbax, so that a folder can be looked at before orbax is imported.
         model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
-        return {key: model[key] for key in ("format", "kind", "config", "labels", "source")}
+        return {key: model[key] for key in _FIELDS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
 
 
+def _labels(labels: Any) -> tuple[str, ...]:
+    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise TypeError("labels are not a list of names")
+    return tuple(labels)
+
+
+_FIELDS = ("format", "kind", "config", "labels", "source", "crc32")
+
+
+def _checksum(variables: Any) -> int:
+    """Of the names and values of all arrays, to notice damage that still can be read."""
+    arrays = flatten_dict(variables, sep="/")
+    value = 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], np.float32)
+        value = zlib.crc32(array.data, zlib.crc32(name.encode(), value))
+    return value
+
+
+def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
+    """Compares what tells sizes apart; building the model to compare all would take a second."""
+    transformer = config.encoder if isinstance(config, MaeConfig) else config
+    params = variables["params"]
+    params = params["encoder"] if isinstance(config, MaeConfig) else params
+    width = transformer.width
+    wanted: dict[str, Any] = {
+        "time_pos_embed": (transformer.time_positions, width),
+        "freq_pos_embed": (transformer.freq_patches, width),
+    }
+    if isinstance(config, ModelConfig):
+        wanted["head/bias"] = (config.num_classes,)
+    have = flatten_dict(params, sep="/")
+    blocks = {name.split("/")[0] for name in have if name.startswith("blocks_")}
+    fits = len(blocks) == transformer.depth and all(
+        np.shape(have.get(name)) == shape for name, shape in wanted.items()
+    )
+    if not fits:
+        raise SatError(f"{folder} is damaged: its weights are not of the size that its config says")
+
+
 def _read_weights(path: Path, folder: str | Path) -> Any:
     import jax
-    import numpy as np
     import orbax.checkpoint as ocp
 
     # NumPy arrays load wherever the program runs, whatever devices wrote them.

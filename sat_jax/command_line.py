@@ -4,7 +4,9 @@ Exit codes: 0 all was done, 1 something failed, 2 wrong flags, 130 stopped by Ct
 one line on standard error that begins with the program's name.
 """
 
+import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -41,10 +43,14 @@ class Program:
 
     def report(self, problem: object) -> None:
         """Tells of an error in one line."""
-        print(f"{self.name}: {problem}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # Nobody may be there to read it.
+            print(f"{self.name}: {problem}", file=sys.stderr, flush=True)
 
     def run(self) -> None:
         """Runs the program with the flags of the command line, and ends the process."""
+        # A stream that was closed before the start is None to Python, which few expect.
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
         app.run(self.run_parsed, flags_parser=self.parse)
 
     def parse(self, argv: Sequence[str]) -> list[str]:

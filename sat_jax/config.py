@@ -42,6 +42,11 @@ class FrontendConfig:
     f_max: float = 8_000.0
     top_db: float = 120.0
 
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
+            _check_at_least(f"frontend.{name}", getattr(self, name), 1)
+
     def num_frames(self, num_samples: Count) -> Count:
         """Frames of a recording of `num_samples` samples (centred, both edges padded)."""
         return 1 + num_samples // self.hop_length
@@ -97,7 +102,7 @@ class ModelConfig:
         if self.frontend.n_mels not in (64, 128):
             raise SatError(f"frontend.n_mels={self.frontend.n_mels} is neither 64 nor 128")
         for name, allowed in (("pooling", Pooling), ("input_norm", InputNorm), ("dtype", Dtype)):
-            _check_choice(name, getattr(self, name), get_args(allowed))
+            check_choice(name, getattr(self, name), get_args(allowed))
         for name in ("depth", "num_classes"):
             _check_at_least(name, getattr(self, name), 1)
         _check_at_least("target_length", self.target_length, PATCH_SIZE)
@@ -256,6 +261,11 @@ def _check_at_least(name: str, value: int, least: int) -> None:
         raise SatError(f"{name}={value} is under {least}")
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Refuses a value that is not among those allowed.
+
+    Raises:
+      SatError: it is none of them.
+    """
     if value not in allowed:
         raise SatError(f"{name}={value!r} is none of {', '.join(allowed)}")

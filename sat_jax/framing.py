@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from sat_jax.config import PATCH_SIZE, FrontendConfig, ModelConfig
+from sat_jax.config import PATCH_SIZE, FrontendConfig, ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.frontend import floor_top_db, framed_power_db, peak_of, reflect_edges
 
@@ -57,6 +57,7 @@ def make_framing(
     Raises:
       SatError: the chunk is shorter than a patch, or longer than one seamless piece can be.
     """
+    check_choice("framing", kind, get_args(FramingKind))
     frontend, seconds = config.frontend, chunk_seconds or default_chunk_seconds(config)
     margin, hop_length = frontend.n_fft // 2, frontend.hop_length
     if not math.isfinite(seconds):

@@ -19,6 +19,7 @@ import flax
 import jax
 import jaxlib
 
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MAX_FILES = 64
 
 
@@ -73,7 +74,11 @@ def _load(path: Path) -> Callable[..., Any] | None:
     from jax.experimental import serialize_executable
 
     try:
-        program = serialize_executable.deserialize_and_load(*pickle.loads(path.read_bytes()))
+        stored = path.read_bytes()
+        checksum, data = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
+        if hashlib.sha256(data).digest() != checksum:  # It might crash, or answer wrongly.
+            return None
+        program = serialize_executable.deserialize_and_load(*pickle.loads(data))
         path.touch()
         return program
     except Exception:  # Any kind: a damaged file is as good as none.
@@ -86,7 +91,7 @@ def _save(path: Path, compiled: jax.stages.Compiled) -> None:
     data = pickle.dumps(serialize_executable.serialize(compiled))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    temporary.write_bytes(data)
+    temporary.write_bytes(hashlib.sha256(data).digest() + data)
     temporary.replace(path)
 
 

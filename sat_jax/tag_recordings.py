@@ -1,8 +1,11 @@
 """Tagging a list of recordings for a person: the work behind ``infer.py`` (floor 5)."""
 
+import contextlib
 import dataclasses
 import itertools
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from sat_jax.audio import duration_seconds, read_blocks, read_pcm_blocks
 from sat_jax.blocks import SpectrogramStream
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Aggregation
-from sat_jax.report.files import distinct_paths, open_output, save_scores
+from sat_jax.report.files import distinct_paths, naming_file, open_output, save_scores
 from sat_jax.report.formats import TagWriter, check_format
 from sat_jax.report.plot import check_plot, plot_scores
 from sat_jax.report.spectrogram import SpectrogramPool
@@ -65,8 +68,8 @@ def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
       recordings: paths, or "-" for standard input.
 
     Raises:
-      SatError: no recordings, standard input twice, a format that can't hold so many, a folder
-        or picture that can't be made.
+      SatError: no recordings, standard input twice, a format that can't hold so many, a picture
+        that can't be made, or two files of which one would overwrite the other.
     """
     if not recordings:
         raise SatError("no recordings: name audio files, or - for PCM on standard input")
@@ -75,6 +78,35 @@ def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
     check_format(options.format_name, len(recordings))
     if options.plot:
         check_plot(options.plot)
+    _check_distinct(options, recordings)
+
+
+def _check_distinct(options: TaggingOptions, recordings: Sequence[str]) -> None:
+    """Refuses to write over a recording, or to write two things into one file."""
+    taken = {os.path.realpath(name): name for name in recordings if name != STDIN}
+    written = [options.output, *(_plot_paths(options.plot, recordings))]
+    if options.scores_out:
+        written += distinct_paths(options.scores_out, recordings, suffix=".npz")
+    for path in written:
+        if path is None or str(path) == STDIN:
+            continue
+        real = os.path.realpath(path)
+        if real in taken:
+            raise SatError(f"{path} would overwrite {taken[real]}: choose another name")
+        if os.path.isfile(real) or not os.path.exists(real):
+            taken[real] = str(path)
+
+
+def _make_folders(options: TaggingOptions) -> None:
+    """Makes sure that results can be written before hours are spent on them."""
+    folders = [Path(options.scores_out)] if options.scores_out else []
+    folders += [Path(options.plot).parent] if options.plot else []
+    for folder in folders:
+        with naming_file(folder):
+            if folder == Path(options.scores_out or ""):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
 
 
 def tag_recordings(
@@ -100,11 +132,12 @@ def tag_recordings(
       KeyboardInterrupt: the user stopped it; all files with what was heard so far are written.
     """
     check_options(options, recordings)
+    _make_folders(options)
     selection = TagSelection(labels=tagger.labels, k=options.k, threshold=options.threshold)
     scores = distinct_paths(options.scores_out or ".", recordings, suffix=".npz")
     plots = _plot_paths(options.plot, recordings)
     failed, stopped = 0, False
-    with open_output(options.output) as stream:
+    with contextlib.suppress(_AllFailed), open_output(options.output) as stream:
         writer = TagWriter(stream, format_name=options.format_name, selection=selection)
         for name, scores_path, plot_path in zip(recordings, scores, plots, strict=True):
             job = _Job(tagger, name, options)
@@ -119,9 +152,15 @@ def tag_recordings(
                 report(error)
             if stopped:
                 break
+        if failed == len(recordings):
+            raise _AllFailed
     if stopped:
         raise KeyboardInterrupt
     return failed
+
+
+class _AllFailed(Exception):
+    """There is nothing to write: an older output file stays as it is."""
 
 
 class _Job:
@@ -181,6 +220,8 @@ class _Job:
     def _blocks(self) -> Iterator[np.ndarray]:
         options, rate = self._options, self._tagger.config.frontend.sample_rate
         if self._name == STDIN:
+            if sys.stdin is None:
+                raise SatError("standard input is closed: give it something to read")
             return read_pcm_blocks(
                 sys.stdin.buffer,
                 rate=options.stdin_rate,

@@ -13,7 +13,7 @@ or, for a stream that never ends::
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from sat_jax.audio import read_blocks
 from sat_jax.blocks import SpectrogramStream, rebuffer
 from sat_jax.cache import Cache, init_cache
 from sat_jax.checkpoint import Checkpoint, load_checkpoint
-from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig
+from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing, FramingKind, make_framing
 from sat_jax.frontend import floor_top_db
@@ -143,7 +143,14 @@ class Tagger:
         )
 
     def init(self, batch_size: int = 1, warmup: Warmup = "silence") -> StreamState:
-        """The state of `batch_size` streams that have heard nothing, see `init_stream`."""
+        """The state of `batch_size` streams that have heard nothing, see `init_stream`.
+
+        Raises:
+          SatError: there is no such warm-up, or not one stream.
+        """
+        check_choice("warmup", warmup, get_args(Warmup))
+        if batch_size < 1:
+            raise SatError(f"batch_size={batch_size} streams can't be kept: give at least 1")
         if warmup == "silence" and self._step_warms_up:
             fresh = self.init(batch_size, "none")
             silence = np.zeros((batch_size, self.framing.hop), np.float32)
@@ -166,10 +173,15 @@ class Tagger:
           ``state.ready`` is False: no chunk is complete yet), and the next state.
 
         Raises:
-          SatError: wrong shape, or more than one hop of samples.
+          SatError: wrong shape or type, or more than one hop of samples.
         """
         if not isinstance(samples, jax.Array):
             samples = np.asarray(samples)  # Kept off the device, where each change is a program.
+        if not jnp.issubdtype(samples.dtype, jnp.floating):
+            raise SatError(
+                f"samples are {samples.dtype}: give floating-point numbers in [-1, 1], 16-bit "
+                "samples divided by 32768"
+            )
         samples = samples.astype(np.float32)
         samples = samples.reshape(1, -1) if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] != state.window.shape[0]:
@@ -247,6 +259,7 @@ class Tagger:
         Yields:
           One chunk, or none when the recording has no samples.
         """
+        check_choice("aggregation", aggregation, get_args(Aggregation))
         spectrogram = SpectrogramStream(self.config.frontend, self.programs)
         num_samples, parts = 0, []
         for block in blocks:
@@ -285,6 +298,7 @@ class Tagger:
         Raises:
           SatError: the file can't be read or is damaged; chunks before that were yielded.
         """
+        check_choice("mode", mode, get_args(Mode))
         rate = self.config.frontend.sample_rate
         blocks = read_blocks(path, sample_rate=rate, channel=channel)
         if mode == "clip":

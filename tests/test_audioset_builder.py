@@ -177,7 +177,7 @@ def test_samples_are_rounded_and_stay_in_range(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data_dir=x", "--eval_csv=x"], "--audio is missing"),
+        (["--data_dir=x", "--eval_csv=x"], "--audio is needed"),
         (["--data_dir=x", "--audio=x"], "--balanced_csv, --unbalanced_csv or --eval_csv is"),
         (["--audio=x", "--data_dir=x", "--eval_csv=x", "--workers=0"], "flag --workers=0"),
     ],

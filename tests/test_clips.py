@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from data_pipeline.clips import Clip, read_clips
+from data_pipeline.sources.clips import Clip, read_clips
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels, default_label_names
 
@@ -142,7 +142,7 @@ def test_tables_that_cannot_be_read(write, tmp_path):
 
 def test_light_import():
     code = (
-        "import sys, data_pipeline.clips\n"
+        "import sys, data_pipeline.sources.clips\n"
         "print({'jax', 'numpy', 'tensorflow', 'librosa'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

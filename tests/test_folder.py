@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline.clips import Clip
-from data_pipeline.folder import (
+from data_pipeline.sources.clips import Clip
+from data_pipeline.sources.folder import (
     FolderSource,
 )
-from data_pipeline.read_part import read_part
+from data_pipeline.sources.read_part import read_part
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 
@@ -152,7 +152,7 @@ def test_windows_behind_the_end_are_refused(ramp, start, end, options, message):
 
 @pytest.mark.parametrize("promised", [None, 2.0, 1.00002])
 def test_a_length_that_is_unknown_or_wrong_only_moves_the_window(ramp, monkeypatch, promised):
-    monkeypatch.setattr("data_pipeline.folder.duration_seconds", lambda path: promised)
+    monkeypatch.setattr("data_pipeline.sources.folder.duration_seconds", lambda path: promised)
     source = source_of(ramp)
     window = source.read(0, num_samples=4000, place=0.99999)
     np.testing.assert_array_equal(window, np.arange(12_000, 16_000))

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data_pipeline import hdf5
-from data_pipeline.hdf5 import Hdf5Source
+from data_pipeline.sources import hdf5
+from data_pipeline.sources.hdf5 import Hdf5Source
 from sat_jax.errors import SatError
 
 RATE = 16_000

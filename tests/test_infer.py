@@ -285,6 +285,35 @@ def test_a_damaged_checkpoint(how, tiny, sound, tmp_path, capsys):
     assert captured.err.count("\n") == 1 and captured.err.startswith(f"infer.py: {model} ")
 
 
+def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
+    mine = tmp_path / "mine.wav"
+    shutil.copy(sound, mine)
+    before = mine.read_bytes()
+    link = tmp_path / "link.png"
+    link.symlink_to(mine)
+    for flags in (["--output", mine], ["--plot", link]):
+        assert run("-m", tiny, *flags, mine) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert run("-m", tiny, "--output", tmp_path / "a.png", "--plot", tmp_path / "a.png", mine) == 2
+    assert mine.read_bytes() == before and not (tmp_path / "a.png").exists()
+
+
+def test_an_older_output_outlives_a_run_in_which_all_failed(tiny, tmp_path, capsys):
+    old = tmp_path / "old.txt"
+    old.write_text("old")
+    assert run("-m", tiny, "--output", old, tmp_path / "nothing.wav") == 1
+    assert old.read_text() == "old" and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--scores_out", "--plot"])
+def test_results_that_can_t_be_written_are_told_of_at_once(flag, tiny, sound, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    name = "p.png" if flag == "--plot" else "scores"
+    assert run("-m", tiny, flag, tmp_path / "file" / name, sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x80\x02 broken", b"text"])
 def test_a_damaged_torch_file(content, sound, tmp_path, capsys):
     path = tmp_path / "model.pt"

@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from data_pipeline.clips import read_clips
 from data_pipeline.packages import (
     HELD_OUT,
     TRAIN,
@@ -22,6 +21,7 @@ from data_pipeline.packages import (
     split,
     write_tables,
 )
+from data_pipeline.sources.clips import read_clips
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 

@@ -198,3 +198,16 @@ def test_what_cannot_be_a_tagger(checkpoint):
     for seconds in (0.1, float("nan"), float("inf")):
         with pytest.raises(SatError, match="chunk"):
             Tagger(checkpoint, chunk_seconds=seconds)
+
+
+def test_what_is_no_stream_of_samples_is_refused(taggers):
+    tagger = taggers["chunk"]
+    state = tagger.init()
+    with pytest.raises(SatError, match=r"samples are int16: .* divided by 32768"):
+        tagger.step(np.zeros(100, np.int16), state)
+    with pytest.raises(SatError, match="batch_size=0"):
+        tagger.init(0)
+    with pytest.raises(SatError, match="warmup='loud' is none of silence, none"):
+        tagger.init(1, "loud")
+    with pytest.raises(SatError, match="mode='foo' is none of"):
+        tagger.tag_file("x.wav", mode="foo")

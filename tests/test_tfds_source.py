@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import soxr
 
-from data_pipeline.source import make_table
+from data_pipeline.sources.source import make_table
 from data_pipeline.windows import Plan, Planner, WindowConfig
 from sat_jax.errors import SatError
 
 tf = pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
 
-from data_pipeline import records, tfds_index  # noqa: E402
 from data_pipeline.batches import fill_window, window_batches  # noqa: E402
-from data_pipeline.tf_reader import read_windows  # noqa: E402
-from data_pipeline.tfds_source import TfdsSource  # noqa: E402
+from data_pipeline.tfds import index as tfds_index  # noqa: E402
+from data_pipeline.tfds import records  # noqa: E402
+from data_pipeline.tfds.reader import read_windows  # noqa: E402
+from data_pipeline.tfds.source import TfdsSource  # noqa: E402
 
 RATE = 16_000
 F = tfds.features

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from data_pipeline.batches import clip_batches, fill_window, window_batches
-from data_pipeline.psl import PslTable
-from data_pipeline.psl_windows import PslWindows
+from data_pipeline.psl.table import PslTable
+from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sampling import ClipOrder, balanced_weights
-from data_pipeline.source import make_table
+from data_pipeline.sources.source import make_table
 from data_pipeline.windows import Planner, WindowConfig
 from sat_jax.errors import SatError
 

@@ -20,7 +20,7 @@ from data_pipeline.audioset.reading import (
     read_in_threads,
     write_skipped,
 )
-from data_pipeline.segments import Segment, find_audio, read_segments
+from data_pipeline.audioset.segments import Segment, find_audio, read_segments
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 
@@ -82,7 +82,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         """Nothing is read yet.
 
         Args:
-          audio: folder of the clips, see `data_pipeline.segments.find_audio`.
+          audio: folder of the clips, see `data_pipeline.audioset.segments.find_audio`.
           tables: segments CSV by split. Without either, both lie in TFDS's folder for manual
             downloads.
           beam: whether Apache Beam reads the clips, for many machines; then all of them need to

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from data_pipeline.segments import Segment
+from data_pipeline.audioset.segments import Segment
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 

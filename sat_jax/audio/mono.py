@@ -10,6 +10,7 @@ from sat_jax.errors import SatError
 
 MIN_RATE = 1_000
 MAX_RATE = 768_000
+_LOUDEST = 1e9  # Far above any file's full scale; its square is still far below float32's limit.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +84,13 @@ def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.nda
 def _finite(blocks: Iterable[np.ndarray], source: Source) -> Iterator[np.ndarray]:
     position = 0
     for block in blocks:
-        finite = np.isfinite(block)
-        if not finite.all():
-            seconds = (position + int(np.argmin(finite))) / source.rate
+        sane = np.abs(block) < _LOUDEST  # False for NaN too.
+        if not sane.all():
+            worst = int(np.argmin(sane))
+            seconds, value = (position + worst) / source.rate, block[worst]
+            what = f"{value:.3g}, which no sound is" if np.isfinite(value) else "NaN or Inf"
             raise SatError(
-                f"{source.name}: the sample at {seconds:.3f} s is NaN or Inf: repair the file or "
+                f"{source.name}: the sample at {seconds:.3f} s is {what}: repair the file or "
                 "leave it out"
             )
         position += len(block)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline.psl import PslTable
+from data_pipeline.psl.table import PslTable
 from sat_jax.errors import SatError
 
 _SAME_TIME = 0.01

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.bounds import SAMPLE_RATE, window_bounds
-from data_pipeline.tf_graph import Columns, clip_reader
-from data_pipeline.tfds_source import TfdsSource
+from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
+from data_pipeline.tfds.graph import Columns, clip_reader
+from data_pipeline.tfds.source import TfdsSource
 from data_pipeline.windows import Fill, Plan
 from sat_jax.errors import SatError
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.psl import PslTable, read_psl
-from data_pipeline.psl_files import PslWriter, read_about, read_names, top_classes
+from data_pipeline.psl.files import PslWriter, read_about, read_names, top_classes
+from data_pipeline.psl.table import PslTable, read_psl
 from sat_jax.errors import SatError
 
 

@@ -1,4 +1,4 @@
-"""Pseudo strong labels of a source's clips: the work behind make_psl (floor 5)."""
+"""Pseudo strong labels of a source's clips: the work of `python -m data_pipeline.psl` (floor 5)."""
 
 import collections
 import contextlib
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline.bounds import SAMPLE_RATE
-from data_pipeline.psl_files import PslWriter, read_about, read_names, top_classes
-from data_pipeline.source import Source
-from data_pipeline.teacher import Teacher
+from data_pipeline.psl.files import PslWriter, read_about, read_names, top_classes
+from data_pipeline.psl.teacher import Teacher
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
 
@@ -88,7 +88,7 @@ def label_clips(
     about: Mapping[str, object],
     report: Callable[[SatError], None],
 ) -> int:
-    """Writes pseudo strong labels; see `data_pipeline.psl_files` for the layout.
+    """Writes pseudo strong labels; see `data_pipeline.psl.files` for the layout.
 
     Args:
       source: the clips.

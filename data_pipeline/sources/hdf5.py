@@ -18,8 +18,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from data_pipeline.bounds import window_bounds
-from data_pipeline.source import ClipTable
+from data_pipeline.sources.bounds import window_bounds
+from data_pipeline.sources.source import ClipTable
 from sat_jax.errors import SatError
 
 COLUMNS = ("filename", "labels", "hdf5path")
@@ -81,7 +81,7 @@ class Hdf5Source:
         place: float = 0.0,
         start: float | None = None,
     ) -> np.ndarray:
-        """Reads a window of a clip, see `data_pipeline.source.Source.read`."""
+        """Reads a window of a clip, see `data_pipeline.sources.source.Source.read`."""
         key, file = self._table.ids[index], int(self._file_of_clip[index])
         name = f"{self._paths[file]}, {key}"
         try:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipeline.records import RECORD_HEADER
-from data_pipeline.tfds_source import TfdsSource
+from data_pipeline.tfds.records import RECORD_HEADER
+from data_pipeline.tfds.source import TfdsSource
 
 _INT16_SCALE = 1 / 32_768
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipeline.bounds import SAMPLE_RATE
+from data_pipeline.sources.bounds import SAMPLE_RATE
 from sat_jax.cache import init_cache
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.errors import SatError

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline.bounds import SAMPLE_RATE, window_bounds
-from data_pipeline.clips import Clip
-from data_pipeline.read_part import read_part
-from data_pipeline.source import ClipTable, make_table
+from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
+from data_pipeline.sources.clips import Clip
+from data_pipeline.sources.read_part import read_part
+from data_pipeline.sources.source import ClipTable, make_table
 from sat_jax.audio import duration_seconds
 
 
@@ -18,7 +18,7 @@ class FolderSource:
         """Makes a source.
 
         Args:
-          clips: from `data_pipeline.clips.read_clips`.
+          clips: from `data_pipeline.sources.clips.read_clips`.
           leave_out_missing: whether clips whose file is missing are left out; else that is found
             out when they are read.
         """
@@ -40,7 +40,7 @@ class FolderSource:
         place: float = 0.0,
         start: float | None = None,
     ) -> np.ndarray:
-        """Reads a window of a clip, see `data_pipeline.source.Source.read`."""
+        """Reads a window of a clip, see `data_pipeline.sources.source.Source.read`."""
         clip = self._clips[index]
 
         def bounds(length: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 r"""Makes pseudo strong labels: what a model hears in each window of each clip.
 
-python -m data_pipeline.make_psl -m audiotransformer_base --output psl.parquet \
+python -m data_pipeline.psl -m audiotransformer_base --output psl.parquet \
     --hdf5_tsv balanced.tsv
-python -m data_pipeline.make_psl -m DIR --output psl/ --shard 0/4 --clips clips.csv --folder clips
+python -m data_pipeline.psl -m DIR --output psl/ --shard 0/4 --clips clips.csv --folder clips
 
 With a folder as output, a run that was stopped goes on by the same command, and the shards, say 0/4
 to 3/4, may run at the same time on as many machines.
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str]) -> bool:
     from pathlib import Path
 
     try:
-        from data_pipeline.label_windows import LabelingOptions, label_clips
+        from data_pipeline.psl.label_windows import LabelingOptions, label_clips
     except ModuleNotFoundError as error:
         raise SatError(f"{error}: pip install 'sat-jax[train]'") from error
-    from data_pipeline.teacher import Teacher
+    from data_pipeline.psl.teacher import Teacher
     from sat_jax.cache_dir import keep_compiled_programs
     from sat_jax.tagger import Tagger
 
@@ -97,7 +97,9 @@ def _check(arguments: Sequence[str]) -> None:
     _parse_shard(_SHARD.value)
 
 
-PROGRAM = Program(name="make_psl", main=main, check=_check, call="python -m data_pipeline.make_psl")
+PROGRAM = Program(
+    name="data_pipeline.psl", main=main, check=_check, call="python -m data_pipeline.psl"
+)
 
 if __name__ == "__main__":
     define_source_flags()

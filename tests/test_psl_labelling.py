@@ -17,14 +17,14 @@ import pytest
 import soundfile
 from absl import flags
 
-from data_pipeline.clips import read_clips
-from data_pipeline.folder import FolderSource
-from data_pipeline.hdf5 import Hdf5Source
-from data_pipeline.label_windows import LabelingOptions, cut_windows, label_clips
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
-from data_pipeline.psl import read_psl
-from data_pipeline.source import make_table
-from data_pipeline.teacher import Teacher, _score_windows
+from data_pipeline.psl.label_windows import LabelingOptions, cut_windows, label_clips
+from data_pipeline.psl.table import read_psl
+from data_pipeline.psl.teacher import Teacher, _score_windows
+from data_pipeline.sources.clips import read_clips
+from data_pipeline.sources.folder import FolderSource
+from data_pipeline.sources.hdf5 import Hdf5Source
+from data_pipeline.sources.source import make_table
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
@@ -336,7 +336,7 @@ def test_names_of_tensorflow_data_sets(monkeypatch, text, name, split):
             self.clips = make_table(["a", "b"], [(1,), (0, 7)])
 
     module = types.SimpleNamespace(TfdsSource=Source)
-    monkeypatch.setitem(sys.modules, "data_pipeline.tfds_source", module)
+    monkeypatch.setitem(sys.modules, "data_pipeline.tfds.source", module)
     opened = open_source(LABELS, tfds=text, data_dir="dir")
     assert opened.arguments == (name, split, "dir")
     with pytest.raises(SatError, match=r"has a class 7, the model only 0 to 6"):
@@ -381,7 +381,7 @@ def test_flags_of_two_sources(monkeypatch):
 
 def test_a_library_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    monkeypatch.delitem(sys.modules, "data_pipeline.hdf5")
+    monkeypatch.delitem(sys.modules, "data_pipeline.sources.hdf5")
     with pytest.raises(SatError, match=r"needs h5py .*pip install 'sat-jax\[train\]'"):
         open_source(LABELS, hdf5_tsv="clips.tsv")
 
@@ -391,7 +391,7 @@ def test_a_library_that_is_missing(monkeypatch):
 
 def program(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "data_pipeline.make_psl", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-m", "data_pipeline.psl", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -409,8 +409,8 @@ def test_program(checkpoint, teacher, source, folder, tmp_path):
     done = program(*flags, *where, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines() == [
-        f"make_psl: {folder / 'lost.wav'}: cannot be opened: No such file or directory",
-        "make_psl: 1 clips could not be read and have no labels",
+        f"data_pipeline.psl: {folder / 'lost.wav'}: cannot be opened: No such file or directory",
+        "data_pipeline.psl: 1 clips could not be read and have no labels",
     ]
     options = LabelingOptions(window_seconds=1.0, hop_seconds=0.5, top_k=3, shard=(0, 2))
     label(source, teacher, tmp_path / "own.parquet", options)
@@ -442,7 +442,7 @@ def test_program(checkpoint, teacher, source, folder, tmp_path):
 def test_program_refuses_with_one_line(tmp_path, arguments, code, message):
     done = program(*arguments, cwd=tmp_path)
     [line] = done.stderr.splitlines()
-    assert line.startswith("make_psl: ")
+    assert line.startswith("data_pipeline.psl: ")
     assert message in line
     assert (done.returncode, done.stdout) == (code, "")
     assert not list(tmp_path.iterdir())

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_pipeline.bounds import SAMPLE_RATE, window_bounds
-from data_pipeline.source import ClipTable
-from data_pipeline.tfds_index import Decoder, Part, Places, find_clips
+from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
+from data_pipeline.sources.source import ClipTable
+from data_pipeline.tfds.index import Decoder, Part, Places, find_clips
 from data_pipeline.windows import Fill, Plan
 from sat_jax.audio.mono import Source as SoundSource
 from sat_jax.audio.mono import mono_blocks
@@ -101,7 +101,7 @@ class TfdsSource:
         place: float = 0.0,
         start: float | None = None,
     ) -> np.ndarray:
-        """Reads a window of a clip, see `data_pipeline.source.Source.read`."""
+        """Reads a window of a clip, see `data_pipeline.sources.source.Source.read`."""
         name = f"{self.name}, {self.clips.ids[index]}"
         if self.records.audio[index] < 0 or self.sample_rate != SAMPLE_RATE:
             sound = self._read_all(index, name)
@@ -127,12 +127,12 @@ class TfdsSource:
         fill: Fill,
         workers: int = 4,
     ) -> Iterator[tuple[Plan, np.ndarray]]:
-        """Reads windows by tf.data, see `data_pipeline.tf_reader.read_windows`.
+        """Reads windows by tf.data, see `data_pipeline.tfds.reader.read_windows`.
 
         Samples of another rate than the model's are resampled, for which threads read them.
         """
         if self.sample_rate == SAMPLE_RATE:
-            from data_pipeline.tf_reader import read_windows as read
+            from data_pipeline.tfds.reader import read_windows as read
         else:
             from data_pipeline.batches import read_by_threads as read  # type: ignore[assignment]
         return read(self, plans, start_step, num_samples=num_samples, fill=fill, workers=workers)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.psl_files import SCHEMA, explaining_errors, read_batches, split_numbers
+from data_pipeline.psl.files import SCHEMA, explaining_errors, read_batches, split_numbers
 from sat_jax.errors import SatError
 
 _EXTENSION = r"(?i)\.(wav|flac|ogg|opus|mp3|m4a|mp4|webm|mkv|aac|aiff?|au|wma)$"

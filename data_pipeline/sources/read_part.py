@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data_pipeline.bounds import SAMPLE_RATE
+from data_pipeline.sources.bounds import SAMPLE_RATE
 from sat_jax.audio import read_blocks
 from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
 from sat_jax.audio.mono import Source, mono_blocks

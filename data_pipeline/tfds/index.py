@@ -15,9 +15,9 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from data_pipeline.records import BadRecord, Span, bytes_span, example_of, feature_spans
-from data_pipeline.records import record_spans as spans_of_file
-from data_pipeline.source import ClipTable
+from data_pipeline.sources.source import ClipTable
+from data_pipeline.tfds.records import BadRecord, Span, bytes_span, example_of, feature_spans
+from data_pipeline.tfds.records import record_spans as spans_of_file
 from sat_jax.cache_dir import cache_dir
 from sat_jax.errors import SatError
 
