@@ -147,6 +147,8 @@ def last_spectrogram(
       float32 dB [b, f, t]; the first 1 + (filled - margin) // hop_length frames are real.
     """
     starts_here = (chunks == 0) | (framing.kind == "chunk")
+    # What ends just short of the next whole frame has one frame more, by its mirror image.
+    window = jnp.pad(window, ((0, 0), (0, frontend.hop_length)))
     mirrored = reflect_edges(window, jnp.where(starts_here, framing.margin, 0), filled)
     power_db = framed_power_db(mirrored, frontend)
     peak = peak_of(power_db, frontend.num_frames(filled - framing.margin))

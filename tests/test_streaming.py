@@ -309,6 +309,8 @@ def push(
         ("seamless", False, 15_200),
         ("seamless", True, 15_500),
         ("seamless", True, 4_000),
+        ("seamless", True, 5_120),  # one frame more than a whole piece
+        ("seamless", True, 5_200),
         ("seamless, token", False, 15_500),
     ],
 )
