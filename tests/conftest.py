@@ -5,8 +5,13 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import pathlib
+import signal
 
 import pytest
+
+# A shell's background jobs ignore Ctrl-C, and so would every program that a test starts and stops.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
