@@ -6,6 +6,7 @@ streams in a batch may be at different points, be reset one by one, and never se
 `scan_chunks` is the same step under `jax.lax.scan`.
 """
 
+import dataclasses
 import functools
 from typing import Literal, NamedTuple, TypeVar
 
@@ -18,7 +19,14 @@ from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing, chunk_spectrogram, last_spectrogram
 from sat_jax.frontend import log_mel
-from sat_jax.models.clip import Variables, aggregate, normalize, run_pieces
+from sat_jax.models.clip import (
+    PiecePlan,
+    Variables,
+    aggregate,
+    normalize,
+    plan_pieces,
+    run_pieces,
+)
 from sat_jax.models.transformer import AudioTransformer
 
 Warmup = Literal["silence", "none"]
@@ -207,32 +215,38 @@ def scan_chunks(
     return scores, ready, state
 
 
-def num_last_frames(config: ModelConfig, framing: Framing, *, filled: int, chunks: int) -> int:
-    """Frames that `score_rest` should use at the end of a stream; 0 when nothing is left.
+def plan_rest(config: ModelConfig, framing: Framing, *, filled: int, chunks: int) -> PiecePlan:
+    """What `score_rest` should score at the end of a stream.
 
     Chunk framing scores a shorter last chunk like any other; under one patch it is padded with
-    silence to one. Seamless framing does what clip mode does with the whole recording's last
-    piece: a whole one is scored, a shorter one only where it is the only one or the config says
-    ``pad_last``. (With ``pad_last`` a frame or two behind a whole last piece count with it as
-    one answer, where clip mode counts them as a piece of their own.)
+    silence to one. Seamless framing goes on with the pieces that clip mode cuts the whole
+    recording into: a whole one, perhaps completed by its last frame only now, and with
+    ``pad_last`` a shorter one.
 
     Args:
       config: the model.
       framing: the one the stream was made with.
       filled: samples in the window, the margin included.
       chunks: chunks completed.
+
+    Returns:
+      The pieces; when nothing is left, `num_whole` and `rest` are 0.
     """
     heard = filled - framing.margin
     if heard <= 0:
-        return 0
+        return PiecePlan(0, 0, 0, 0)
     frames = config.frontend.num_frames(heard)
-    if framing.kind == "seamless" and chunks > 0:
-        whole = framing.hop // config.frontend.hop_length
-        return frames if frames >= whole or config.pad_last else 0
-    if frames > config.target_length and config.pad_last:
-        return frames
-    # Frames behind the last whole patch are not heard: fewer distinct numbers, fewer programs.
-    return max(frames // PATCH_SIZE, 1) * PATCH_SIZE
+    if framing.kind == "seamless":
+        hop = framing.hop // config.frontend.hop_length
+        recording = dataclasses.replace(config, target_length=hop)
+        plan = plan_pieces(recording, chunks * hop + frames)
+        plan = plan._replace(num_whole=plan.num_whole - chunks)
+    else:
+        plan = plan_pieces(config, frames)
+    if plan.num_whole == 1 and not plan.rest:
+        # Frames behind the last whole patch are not heard: fewer distinct numbers, fewer programs.
+        plan = plan._replace(length=max(plan.length // PATCH_SIZE, 1) * PATCH_SIZE)
+    return plan
 
 
 def score_rest(
@@ -241,7 +255,7 @@ def score_rest(
     state: StreamState,
     *,
     framing: Framing,
-    frames: int,
+    plan: PiecePlan,
 ) -> jax.Array:
     """Scores what the end of the streams left in their windows.
 
@@ -250,10 +264,10 @@ def score_rest(
       variables: its weights.
       state: after the last step.
       framing: the one the state was made with.
-      frames: from `num_last_frames`, alike for all streams.
+      plan: from `plan_rest`, of at least one piece, alike for all streams.
 
     Returns:
-      float32 [b, y].
+      float32 [k, b, y]: one answer with chunk framing, one for each piece with seamless framing.
     """
     config = model.config
     # A recording, or a chunk of its own, that is under one patch ends with silence.
@@ -267,11 +281,9 @@ def score_rest(
         framing=framing,
         frontend=config.frontend,
     )
-    normalized = normalize(model, variables, spectrogram)[..., :frames]
-    if framing.kind == "seamless" and config.pad_last:
-        normalized = jnp.pad(normalized, ((0, 0), (0, 0), (0, -frames % PATCH_SIZE)))
-    scores, _ = run_pieces(model, variables, normalized, state.cache)
-    return aggregate(scores, "mean")
+    normalized = normalize(model, variables, spectrogram)
+    scores, _ = run_pieces(model, variables, normalized, state.cache, plan=plan)
+    return scores if framing.kind == "seamless" else aggregate(scores, "mean")[None]
 
 
 def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> StreamState:

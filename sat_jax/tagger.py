@@ -37,7 +37,7 @@ from sat_jax.streaming import (
     StreamState,
     Warmup,
     init_stream,
-    num_last_frames,
+    plan_rest,
     score_rest,
     stream_step,
 )
@@ -48,7 +48,7 @@ _init_stream = jax.jit(
     init_stream, static_argnums=0, static_argnames=("batch_size", "framing", "warmup")
 )
 _stream_step = jax.jit(stream_step, static_argnums=0, static_argnames="framing")
-_score_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "frames"))
+_score_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "plan"))
 _init_variables = jax.jit(init_variables, static_argnums=0)
 
 
@@ -192,14 +192,17 @@ class Tagger:
         scores, next_state = self._run(_stream_step, samples, state, framing=self.framing)
         return self._probs(scores, next_state.ready), next_state
 
-    def finish(self, state: StreamState) -> jax.Array | None:
+    def finish(self, state: StreamState) -> jax.Array:
         """Scores what the end of the streams left over.
 
         Args:
           state: after the last step; all streams at the same point.
 
         Returns:
-          Probabilities float32 [b, y], or None when nothing is left to score.
+          Probabilities float32 [k, b, y] of the chunks that were left, in order. k is 0 when
+          there is nothing to score, and at most 1 with chunk framing; seamless framing, which
+          waits for a chunk's last frame, may leave a whole chunk and with ``pad_last`` a shorter
+          one behind it.
 
         Raises:
           SatError: the streams are at different points.
@@ -207,13 +210,10 @@ class Tagger:
         filled, chunks = np.unique(state.filled), np.unique(state.chunks)
         if len(filled) > 1 or len(chunks) > 1:
             raise SatError("these streams end at different points: finish them one at a time")
-        frames = num_last_frames(
-            self.config, self.framing, filled=int(filled[0]), chunks=int(chunks[0])
-        )
-        if not frames:
-            return None
-        scores = self._run(_score_rest, state, framing=self.framing, frames=frames)
-        return self._probs(scores)
+        plan = plan_rest(self.config, self.framing, filled=int(filled[0]), chunks=int(chunks[0]))
+        if not (plan.num_whole or plan.rest):
+            return jnp.zeros((0, len(state.filled), self.config.num_classes))
+        return self._probs(self._run(_score_rest, state, framing=self.framing, plan=plan))
 
     def stream(
         self, blocks: Iterable[np.ndarray], *, warmup: Warmup = "silence"
@@ -240,10 +240,11 @@ class Tagger:
             probs, state = self.step(block, state)
             yield _scored(start, start + framing.hop, probs, rate)
             start += framing.hop
-        rest = self.finish(state)
-        if rest is not None:
-            end = start + int(state.filled[0]) - framing.margin
-            yield _scored(start, end, rest, rate)
+        end = start + int(state.filled[0]) - framing.margin
+        for probs in self.finish(state):
+            # A last frame behind a whole chunk hears what is before and behind the very end.
+            yield _scored(start, min(start + framing.hop, end), probs, rate)
+            start += framing.hop
 
     def clip(
         self, blocks: Iterable[np.ndarray], *, aggregation: Aggregation = "mean"

@@ -19,7 +19,7 @@ from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.streaming import (
     StreamState,
     init_stream,
-    num_last_frames,
+    plan_rest,
     reset_streams,
     scan_chunks,
     score_rest,
@@ -33,7 +33,7 @@ _init = jax.jit(
 )
 _step = jax.jit(stream_step, static_argnums=0, static_argnames="framing")
 _scan = jax.jit(scan_chunks, static_argnums=0, static_argnames="framing")
-_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "frames"))
+_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "plan"))
 _clip = jax.jit(clip_scores, static_argnums=0)
 
 SMALL = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
@@ -72,6 +72,7 @@ VARIANTS = {
     "seamless, token": Variant(changed(pooling="token"), kind="seamless"),
     "seamless, one patch": Variant(kind="seamless", seconds=0.16),
     "clip model": Variant(changed(cache_length=0, pad_last=True)),
+    "seamless, clip model": Variant(changed(cache_length=0), kind="seamless"),
 }
 
 
@@ -311,6 +312,12 @@ def push(
         ("seamless", True, 4_000),
         ("seamless", True, 5_120),  # one frame more than a whole piece
         ("seamless", True, 5_200),
+        ("seamless", True, 15_200),  # behind pieces already scored: a whole one, and one frame
+        ("seamless", True, 15_360),
+        ("seamless, clip model", False, 15_500),
+        ("seamless, clip model", True, 15_500),
+        ("seamless, clip model", True, 15_360),
+        ("seamless, clip model", True, 5_200),
         ("seamless, token", False, 15_500),
     ],
 )
@@ -325,12 +332,11 @@ def test_seamless_streaming_is_clip_mode(name: str, pad_last: bool, num_samples:
     for block in rebuffer([wave[0]], 5120, first=96):
         state, score = push(stream, block[None], state)
         scores += [] if score is None else [score]
-    frames = num_last_frames(
+    plan = plan_rest(
         model.config, stream.framing, filled=int(state.filled[0]), chunks=int(state.chunks[0])
     )
-    if frames:
-        rest = _rest(model, stream.variables, state, framing=stream.framing, frames=frames)
-        scores.append(np.asarray(rest))
+    if plan.num_whole or plan.rest:
+        scores += list(_rest(model, stream.variables, state, framing=stream.framing, plan=plan))
     np.testing.assert_allclose(np.mean(scores, axis=0), want, atol=2e-5)
 
 

@@ -62,8 +62,7 @@ def run_pieces(
     normalized: jax.Array,
     cache: Cache,
     *,
-    train: bool = False,
-    rngs: dict[str, jax.Array] | None = None,
+    plan: PiecePlan | None = None,
 ) -> tuple[jax.Array, Cache]:
     """Scores the pieces of a recording in order, the cache carried from one to the next.
 
@@ -72,32 +71,72 @@ def run_pieces(
       variables: its weights.
       normalized: [b, f, t], normalised log-mel.
       cache: what came before the recording.
-      train: whether dropout and its like act.
-      rngs: keys for them; each piece draws its own.
+      plan: its pieces, of which there is at least one; None is `plan_pieces` of all frames.
 
     Returns:
       Scores [k, b, y] of the pieces, and the cache after the last.
     """
 
-    def step(cache: Cache, item: tuple[jax.Array, jax.Array]) -> tuple[Cache, jax.Array]:
-        index, piece = item
-        keys = {name: jax.random.fold_in(key, index) for name, key in (rngs or {}).items()}
-        scores, cache = apply(model, variables, piece, cache, train=train, rngs=keys)
+    def step(cache: Cache, piece: jax.Array) -> tuple[Cache, jax.Array]:
+        scores, cache = apply(model, variables, piece, cache)
         return cache, scores
 
-    plan = plan_pieces(model.config, normalized.shape[-1])
-    whole, rest = jnp.split(normalized, [plan.num_whole * plan.length], axis=-1)
-    if plan.num_whole == 1:  # A loop of one round only costs compile time and memory.
-        cache, first = step(cache, (jnp.zeros((), jnp.int32), whole))
-        scores = first[None]
-    else:
-        pieces = jnp.stack(jnp.split(whole, plan.num_whole, axis=-1))
-        cache, scores = jax.lax.scan(step, cache, (jnp.arange(plan.num_whole), pieces))
-    if plan.rest:
-        padded = jnp.pad(rest, ((0, 0), (0, 0), (0, plan.padded - plan.rest)))
-        cache, last = step(cache, (jnp.asarray(plan.num_whole), padded))
-        scores = jnp.concatenate([scores, last[None]])
-    return scores, cache
+    pieces, rest = _cut(plan or plan_pieces(model.config, normalized.shape[-1]), normalized)
+    answers = []
+    if len(pieces) == 1:  # A loop of one round only costs compile time and memory.
+        cache, first = step(cache, pieces[0])
+        answers.append(first[None])
+    elif len(pieces):
+        cache, scores = jax.lax.scan(step, cache, pieces)
+        answers.append(scores)
+    if rest is not None:
+        cache, last = step(cache, rest)
+        answers.append(last[None])
+    return jnp.concatenate(answers), cache
+
+
+def run_pieces_together(
+    model: AudioTransformer,
+    variables: Variables,
+    normalized: jax.Array,
+    cache: Cache,
+    *,
+    rngs: dict[str, jax.Array],
+) -> jax.Array:
+    """`run_pieces` in training: the same scores, for all whole pieces in one call of the model.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      normalized: [b, f, t], normalised log-mel.
+      cache: what came before; without a past, that is empty.
+      rngs: keys for dropout and its like.
+
+    Returns:
+      Scores [k, b, y] of the pieces.
+    """
+    pieces, rest = _cut(plan_pieces(model.config, normalized.shape[-1]), normalized)
+    count, batch_size = pieces.shape[:2]
+    # A recording's pieces stay side by side, and so on the device that has the recording.
+    rows = pieces.swapaxes(0, 1).reshape(-1, *pieces.shape[2:])
+    scores, cache = apply(model, variables, rows, cache, train=True, rngs=rngs)
+    scores = scores.reshape(batch_size, count, -1).swapaxes(0, 1)
+    if rest is None:
+        return scores
+    keys = {name: jax.random.fold_in(key, count) for name, key in rngs.items()}
+    last, _ = apply(model, variables, rest, cache, train=True, rngs=keys)
+    return jnp.concatenate([scores, last[None]])
+
+
+def _cut(plan: PiecePlan, normalized: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The whole pieces [k, b, f, t] of [b, f, t], and the padded last one if it is scored too."""
+    end = plan.num_whole * plan.length
+    whole = normalized[..., :end].reshape(*normalized.shape[:2], plan.num_whole, plan.length)
+    pieces = jnp.moveaxis(whole, 2, 0)
+    if not plan.rest:
+        return pieces, None
+    rest = normalized[..., end : end + plan.rest]
+    return pieces, jnp.pad(rest, ((0, 0), (0, 0), (0, plan.padded - plan.rest)))
 
 
 def aggregate(scores: jax.Array, how: Aggregation) -> jax.Array:

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.cache import Cache, Past, TokenPast
+from sat_jax.cache import Cache, Past, TokenPast, append_past, init_cache
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.layers import (
     BLOCK_EPSILON,
@@ -66,17 +66,19 @@ class AudioTransformer(nn.Module):
     def __call__(
         self, log_mel: jax.Array, cache: Cache, *, train: bool = False
     ) -> tuple[jax.Array, Cache]:
-        """Scores one piece.
+        """Scores one piece, or in training several pieces of each recording at once.
 
         Args:
           log_mel: float32 [b, f, t], normalised; t >= 16, leftover frames (t mod 16) and frames
-            behind the last position are not used.
-          cache: what came before, from `init_cache` or an earlier call.
+            behind the last position are not used. In training [b k, f, t]: k pieces in a row of
+            each recording, one recording after the other.
+          cache: what came before, from `init_cache` or an earlier call, for b recordings. In
+            training it may lack the past, which is then empty.
           train: whether dropout, stochastic depth and patchout act.
 
         Returns:
-          float32 [b, y]: probabilities, or logits where the config pools to "logit"; and the
-          new cache.
+          float32 [b, y] or [b k, y]: probabilities, or logits where the config pools to "logit";
+          and the new cache.
         """
         grid = self.drop_patches(self.embed(log_mel), train)
         features, cache = self.features(grid, cache, train=train)
@@ -145,19 +147,44 @@ class AudioTransformer(nn.Module):
         self, tokens: jax.Array, cache: Cache, *, train: bool = False
     ) -> tuple[jax.Array, Cache]:
         """All blocks and the last norm: [b, n, d] -> [b, n, d], and the new cache."""
+        if train and self.config.is_streaming:
+            return self._encode_together(tokens, cache)
         if not cache.past:
             for block in self.blocks:
                 tokens, _ = block(tokens, None, None, train)
             return self.norm(tokens), cache
         past: list[Past] = list(jax.lax.stop_gradient(cache.past))
         past[0] = self.add_past_positions(past[0], cache.num_real)
-        key_is_real = visible_keys(cache, tokens.shape[1])
+        key_is_real = visible_keys(cache.num_real, cache.room, tokens.shape[1])
         for i, block in enumerate(self.blocks):
             tokens, past[i] = block(tokens, past[i], key_is_real, train)  # type: ignore[assignment]
         # Quirk: a cls token is cached like any other. It only stays where a chunk has fewer
         # tokens than the cache, being the first of its piece.
         num_real = jnp.minimum(cache.num_real + tokens.shape[1], self.config.cache_tokens)
         return self.norm(tokens), Cache(tuple(past), num_real)
+
+    def _encode_together(self, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """`encode` on k pieces in a row: [b k, n, d] -> [b k, n, d], and the cache after the last.
+
+        What a piece finds in a layer's cache is what entered that layer in the pieces before, and
+        no gradient goes there: so layers have to wait for each other, but pieces don't.
+        """
+        batch_size, (num_new, width) = len(cache.num_real), tokens.shape[1:]
+        room, num_pieces = self.config.cache_tokens, len(tokens) // batch_size
+        num_real = [jnp.minimum(cache.num_real + i * num_new, room) for i in range(num_pieces + 1)]
+        key_is_real = visible_keys(jnp.stack(num_real[:-1], axis=1).ravel(), room, num_new)
+        # Where a window starts there is nothing to find, and no work to be done on it.
+        found_by = slice(0 if cache.past else 1, None)
+        past = list(cache.past or init_cache(self.config, batch_size, "tokens").past)
+        for i, block in enumerate(self.blocks):
+            pieces, found = tokens.reshape(batch_size, num_pieces, num_new, width), []
+            for j in range(num_pieces):
+                kept = jax.lax.stop_gradient(past[i])
+                found.append(self.add_past_positions(kept, num_real[j]) if i == 0 else kept)
+                past[i] = TokenPast(append_past(found[j][0], pieces[:, j]))
+            pasts = jnp.stack([tokens for (tokens,) in found], axis=1)[:, found_by]
+            tokens, _ = block(tokens, TokenPast(pasts.reshape(-1, room, width)), key_is_real, True)
+        return self.norm(tokens), Cache(tuple(past), num_real[-1])
 
     def add_past_positions(self, past: Past, num_real: jax.Array) -> TokenPast:
         """Quirk: layer 0's cached tokens get positions anew at every call, and keep them."""
@@ -187,10 +214,9 @@ def flatten_grid(grid: jax.Array) -> jax.Array:
     return grid.reshape(grid.shape[0], -1, grid.shape[-1])
 
 
-def visible_keys(cache: Cache, num_new: int) -> jax.Array:
-    """Mask bool [b, m + num_new]: the cache's real tokens (its newest slots) and all new ones."""
-    room = cache.room
-    real = jnp.arange(room)[None, :] >= room - cache.num_real[:, None]
+def visible_keys(num_real: jax.Array, room: int, num_new: int) -> jax.Array:
+    """Mask bool [b, room + num_new]: the cache's real tokens (its newest slots) and all new."""
+    real = jnp.arange(room)[None, :] >= room - num_real[:, None]
     new = jnp.ones((real.shape[0], num_new), bool)
     return jnp.concatenate([real, new], axis=1)
 

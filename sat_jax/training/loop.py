@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
@@ -16,17 +15,14 @@ from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Variables
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
+from sat_jax.training.compile import compiled_step, make_state, state_shape
 from sat_jax.training.config import TrainConfig
-from sat_jax.training.objectives import make_objective
-from sat_jax.training.optimizer import make_optimizer
 from sat_jax.training.progress import Progress
-from sat_jax.training.sharding import make_mesh, replicated, spread_state, to_devices
-from sat_jax.training.state import TrainState, init_state
-from sat_jax.training.step import StepMetrics, train_step
+from sat_jax.training.sharding import make_mesh, to_devices
+from sat_jax.training.state import TrainState
 from sat_jax.training.stopping import CheckpointClock, stop_at_sigterm
 from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
 from sat_jax.training.workdir import open_workdir
-from sat_jax.warm_start import fresh_variables
 
 
 class Batch(TypedDict):
@@ -45,8 +41,6 @@ class Batch(TypedDict):
 
 BatchSource = Callable[[int], Iterator[Batch]]
 """From the number of steps made so far to the batches of the steps that follow."""
-
-_Step = Callable[..., tuple[TrainState, StepMetrics]]
 
 
 class TrainResult(NamedTuple):
@@ -99,7 +93,7 @@ def train(
     open_workdir(folder, config)
     mesh = make_mesh()
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    shape = _state_shape(config, mesh)
+    shape = state_shape(config, mesh)
     with (
         RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints,
         BestModels(folder / "best", keep=config.keep_best) as best,
@@ -182,49 +176,12 @@ class _Run:
 _ARRAYS = ("waveform", "target")
 
 
-@functools.cache  # A run that is taken up again in the same process is not compiled again.
-def compiled_step(config: TrainConfig, mesh: Mesh) -> _Step:
-    """`train_step` of a run on a mesh; the memory of the state before is given to the one after.
-
-    Args:
-      config: the run.
-      mesh: its devices.
-    """
-    placed = jax.tree.map(lambda x: x.sharding, _state_shape(config, mesh))
-    return jax.jit(
-        functools.partial(
-            train_step,
-            objective=make_objective(config),
-            tx=make_optimizer(config.optimizer, config.num_steps),
-            ema_decay=config.ema_decay,
-        ),
-        donate_argnums=0,
-        out_shardings=(placed, replicated(mesh)),
-    )
-
-
-def _state_shape(config: TrainConfig, mesh: Mesh) -> TrainState:
-    """Shapes, types and places of a run's state."""
-    shape = jax.eval_shape(
-        lambda key: _make_state(config, fresh_variables(config.model, key)), jax.random.key(0)
-    )
-    places = spread_state(mesh, shape, fsdp=config.fsdp)
-    return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shape, places
-    )
-
-
-def _make_state(config: TrainConfig, variables: Variables) -> TrainState:
-    tx: optax.GradientTransformation = make_optimizer(config.optimizer, config.num_steps)
-    return init_state(variables, tx, with_ema=config.ema_decay > 0.0)
-
-
 def _first_state(config: TrainConfig, shape: TrainState, variables: Variables) -> TrainState:
     """A new run's state, each part made where it is to lie."""
     # NumPy arrays may go to all devices of all processes; arrays on one device may not.
     host = jax.tree.map(np.asarray, variables)
     places = jax.tree.map(lambda x: x.sharding, shape)
-    state: TrainState = jax.jit(functools.partial(_make_state, config), out_shardings=places)(host)
+    state: TrainState = jax.jit(functools.partial(make_state, config), out_shardings=places)(host)
     return state
 
 

@@ -11,7 +11,7 @@ from sat_jax.cache import Cache, init_cache
 from sat_jax.config import PATCH_SIZE, MaeConfig, ModelConfig
 from sat_jax.frontend import log_mel
 from sat_jax.losses import binary_cross_entropy, mae_loss
-from sat_jax.models.clip import Variables, run_pieces
+from sat_jax.models.clip import Variables, run_pieces_together
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
 from sat_jax.streaming import hear_silence
@@ -77,7 +77,7 @@ def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objectiv
         spectrogram = spec_augment(next(keys), spectrogram, augment)
         cache = _first_cache(model, variables, len(waveform), config.silence_share, next(keys))
         rngs = {"dropout": next(keys), "patchout": next(keys)}
-        scores, _ = run_pieces(model, variables, spectrogram, cache, train=True, rngs=rngs)
+        scores = run_pieces_together(model, variables, spectrogram, cache, rngs=rngs)
         probs = jax.nn.sigmoid(scores) if model.config.pooling == "logit" else scores
         loss = tagging_loss(probs, target, per_chunk=config.loss_per_chunk)
         return loss, Answer(probs.mean(0), batch_stats)
@@ -108,10 +108,10 @@ def _first_cache(
     key: jax.Array,
 ) -> Cache:
     """Empty caches, but for a random share of the examples, which have heard silence."""
+    if not silence_share:
+        return Cache((), jnp.zeros((batch_size,), jnp.int32))
     # Keys and values already projected would cut the gradients of the past's projections.
     cache = init_cache(model.config, batch_size, "tokens")
-    if not silence_share:
-        return cache
     silent = hear_silence(model, jax.lax.stop_gradient(variables), cache)
     chosen = jax.random.bernoulli(key, silence_share, (batch_size,))
     return silent._replace(num_real=jnp.where(chosen, silent.num_real, 0))
