@@ -124,19 +124,15 @@ def largest_batch(
     *,
     unit: int,
     start: int,
-    capacity: int,
-    precision: float = 1 / 16,
+    precision: float = 1 / 8,
 ) -> tuple[Footprint, int]:
     """Finds the largest batch that fits; whatever it gives has been compiled.
-
-    Memory grows evenly with the batch, so two small batches tell about where the limit is; from
-    there it is bracketed.
 
     Args:
       try_batch: from a batch size to its footprint, or None where it does not fit.
       unit: what batch sizes are multiples of.
-      start: the first batch to try, in units.
-      capacity: bytes of memory, about.
+      start: the first batch to try, in units; from there it goes up or down by ever larger steps,
+        then between what fits and what does not.
       precision: how close the largest that fits and the smallest that does not may stay, as a
         share of the former; never closer than one unit.
 
@@ -145,27 +141,34 @@ def largest_batch(
       not to.
 
     Raises:
-      SatError: not even `start` fits.
+      SatError: not even one unit fits.
     """
-    first, second = try_batch(start * unit), try_batch(2 * start * unit)
-    if first is None:
-        raise SatError(f"not even a batch of {start * unit} fits: take a smaller model, or fsdp")
-    if second is None:
-        fits, fails = first, 2 * start
-    else:
-        fits, fails = second, 0
-        slope = max(1, second.peak_bytes - first.peak_bytes) / start
-        guess = int(2 * start + (capacity - second.peak_bytes) / slope)
-    low = fits.batch_size // unit
-    while not fails or fails - low > max(1, int(precision * low)):
-        if fails:
-            guess = guess if low < guess < fails else (low + fails) // 2
-        else:
-            guess = max(guess, low + max(1, int(precision * low)))
+    fits: Footprint | None = None
+    low, high, guess = 0, 0, start  # In units: the largest that fits, the smallest that does not.
+    stride = max(1, int(precision * start))
+    while not high or high - low > max(1, int(precision * low)):
         footprint = try_batch(guess * unit)
         if footprint is None:
-            fails, guess = guess, guess - max(1, int(precision * guess))
+            high = guess
         else:
             fits, low = footprint, guess
-            guess = low + max(1, int(precision * low))
-    return fits, fails * unit
+        if low and high:
+            guess = (low + high) // 2
+        else:
+            guess = low + stride if low else max(1, high - stride)
+            stride *= 2
+    if fits is None:
+        raise SatError(f"not even a batch of {unit} fits: take a smaller model, or fsdp")
+    return fits, high * unit
+
+
+def expected_limit(smaller: Footprint, larger: Footprint, capacity: int) -> int:
+    """The batch at which memory is full if it goes on to grow as between two footprints.
+
+    Args:
+      smaller: of one batch.
+      larger: of a larger one.
+      capacity: bytes of memory.
+    """
+    growth = (larger.peak_bytes - smaller.peak_bytes) / (larger.batch_size - smaller.batch_size)
+    return int(larger.batch_size + (capacity - larger.peak_bytes) / growth)

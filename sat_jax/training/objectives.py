@@ -171,7 +171,8 @@ def _running_statistics(before: Any, changed: Any, spectrogram: jax.Array) -> An
     """
     if not before:
         return {}
-    count = spectrogram.shape[0] * spectrogram.shape[2]
+    # A float, since a pod's batch may have more values than a 32-bit integer can count.
+    count = float(spectrogram.shape[0] * spectrogram.shape[2])
 
     def mend(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
         if path[-1].key != "var":

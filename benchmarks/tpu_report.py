@@ -1,0 +1,240 @@
+r"""Tells what a training step takes of a TPU, without one: compiles it for chips it only knows of.
+
+python -m benchmarks.tpu_report --topologies v5e:16x16,v6e:16x16 \
+    --config configs/sat.py:SAT_T_2s --config configs/sat.py:SAT_B_2s --largest
+
+Prints a Markdown table; --json writes all numbers. See docs/tpu.md.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.measuring import markdown_table
+from sat_jax.command_line import Program, refuse_arguments
+from sat_jax.errors import SatError
+
+DTYPES = ("float32", "bfloat16")
+FSDP = {"off": False, "on": True}
+CHIPS = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
+"""Gigabytes of a chip's memory, near which the search for the largest batch starts."""
+
+_CONFIGS = flags.DEFINE_multi_string(
+    "config",
+    [f"configs/sat.py:{name}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s")],
+    "A file in configs/, what it is asked for behind a colon; may be repeated.",
+)
+_TOPOLOGIES = flags.DEFINE_list("topologies", ["v5e:16x16"], "Kinds of TPU and their layout.")
+_BATCH = flags.DEFINE_integer(
+    "batch", None, "Examples in a step, on all chips together; 8 a chip by default.", lower_bound=1
+)
+_DTYPES = flags.DEFINE_list("dtypes", list(DTYPES), f"What to compute in: {' or '.join(DTYPES)}.")
+_FSDP = flags.DEFINE_list("fsdp", list(FSDP), "Whether the state is spread over chips: off or on.")
+_LARGEST = flags.DEFINE_bool("largest", False, "Look for the largest batch that fits, too.")
+_JSON = flags.DEFINE_string("json", None, "File for all numbers.")
+
+
+def main(arguments: Sequence[str]) -> bool:
+    """Compiles all that the flags ask for; returns whether something failed, which nothing does."""
+    del arguments
+    prepare()
+    results = []
+    for result in _results():
+        results.append(result)
+        if _JSON.value:
+            Path(_JSON.value).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(as_markdown(results))
+    return False
+
+
+def prepare() -> None:
+    """Readies this process for a TPU that is not there; call it before JAX is imported.
+
+    Raises:
+      SatError: the compiler is not installed.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise SatError("compiling for TPUs needs libtpu: pip install 'sat-jax[tpu-report]'")
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # The compiler asks a real TPU's machine for these, and complains where there is none.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-8"
+    os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def open_topology(name: str) -> Any:
+    """The mesh of a TPU's chips.
+
+    Args:
+      name: such as "v5e:16x16".
+
+    Raises:
+      SatError: there is no such TPU.
+    """
+    import jax
+    from jax.experimental import topologies
+
+    from sat_jax.training.sharding import make_mesh
+
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SatError(
+            f"no TPU is laid out as {name!r}: name one such as v5e:16x16 or v4:4x4x4 ({reason})"
+        ) from error
+    return make_mesh(list(described.devices))
+
+
+def open_config(asked: str) -> tuple[Any, int]:
+    """The run that a config asks for, and the samples of a window.
+
+    Args:
+      asked: a file, and behind a colon what it is asked for.
+
+    Raises:
+      SatError: the file can't be used, or its model is known at the start of a run only.
+    """
+    from configs.common import to_model, to_train_config, window_seconds
+    from sat_jax.config import MaeConfig
+
+    file, _, argument = asked.partition(":")
+    spec = importlib.util.spec_from_file_location("asked_config", file)
+    if not Path(file).is_file() or spec is None or spec.loader is None:
+        raise SatError(f"there is no config {file}: name a Python file, such as configs/sat.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(argument)
+    model = to_model(config, None, num_classes=None)
+    run = to_train_config(config, model, epoch_size=1_000_000, data={})
+    frontend = (model.encoder if isinstance(model, MaeConfig) else model).frontend
+    seconds = config.data.window_seconds or window_seconds(model)
+    return run, round(seconds * frontend.sample_rate)
+
+
+def _results() -> Iterator[dict[str, Any]]:
+    # All are opened first: a misspelt name should not be found after an hour.
+    meshes = {topology: open_topology(topology) for topology in _TOPOLOGIES.value}
+    runs = {asked: open_config(asked) for asked in _CONFIGS.value}
+    for topology, mesh in meshes.items():
+        for asked, (run, num_samples) in runs.items():
+            for dtype in _DTYPES.value:
+                for fsdp in _FSDP.value:
+                    chosen = choose(run, dtype=dtype, fsdp=FSDP[fsdp])
+                    labels = {"config": asked, "topology": topology, "dtype": dtype, "fsdp": fsdp}
+                    print(", ".join(labels.values()), flush=True)
+                    yield labels | report_on(chosen, mesh, num_samples=num_samples)
+
+
+def choose(run: Any, *, dtype: str, fsdp: bool) -> Any:
+    """A run that computes in `dtype`, its state spread over chips or not."""
+    from sat_jax.config import MaeConfig
+
+    model = run.model
+    if isinstance(model, MaeConfig):
+        encoder = dataclasses.replace(model.encoder, dtype=dtype)
+        model = dataclasses.replace(model, encoder=encoder)
+    else:
+        model = dataclasses.replace(model, dtype=dtype)
+    return dataclasses.replace(run, model=model, fsdp=fsdp)
+
+
+def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
+    """What a run takes of each chip, as JSON-ready data."""
+    from sat_jax.training.footprint import largest_batch, measure
+
+    @functools.cache
+    def compile_for(batch_size: int) -> Any:
+        started = time.perf_counter()
+        footprint = measure(run, mesh, batch_size=batch_size, num_samples=num_samples)
+        result = f"{footprint.peak_bytes / 1e6:.0f} MB" if footprint else "does not fit"
+        seconds = time.perf_counter() - started
+        print(f"batch {batch_size}: {result}, compiled in {seconds:.0f} s", flush=True)
+        return footprint
+
+    footprint = compile_for(_BATCH.value or 8 * mesh.size)
+    if footprint is None:
+        raise SatError(f"a batch of {_BATCH.value or 8 * mesh.size} does not fit: give a smaller")
+    report = {"chips": mesh.size, **dataclasses.asdict(footprint)}
+    if _LARGEST.value:
+        fits, fails = largest_batch(
+            compile_for, unit=mesh.size, start=_first_guess(mesh, compile_for)
+        )
+        report |= {"largest_batch": fits.batch_size, "too_large_batch": fails}
+        report["largest_peak_bytes"] = fits.peak_bytes
+    return report
+
+
+def _first_guess(mesh: Any, compile_for: Callable[[int], Any]) -> int:
+    """Examples a chip that should just fit."""
+    from sat_jax.training.footprint import expected_limit
+
+    smaller, larger = (compile_for(count * mesh.size) for count in (16, 32))
+    if smaller is None or larger is None:
+        return 16
+    gigabytes = CHIPS.get(mesh.devices.flat[0].device_kind, 16)
+    return expected_limit(smaller, larger, int(0.95 * gigabytes * (1 << 30))) // mesh.size
+
+
+def as_markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The table of the report."""
+    columns = [
+        "config",
+        "TPU",
+        "compute",
+        "fsdp",
+        "batch",
+        "arguments MB",
+        "temporary MB",
+        "peak MB",
+        "GFLOP",
+        "collectives: count, MB",
+        "largest batch",
+    ]
+    return markdown_table(columns, [_row(result) for result in results])
+
+
+def _row(result: dict[str, Any]) -> list[str]:
+    sizes = (result[f"{what}_bytes"] / 1e6 for what in ("argument", "temporary", "peak"))
+    traffic = (
+        f"{kind} {one['count']}, {one['num_bytes'] / 1e6:.1f}"
+        for kind, one in sorted(result["collectives"].items())
+    )
+    return [
+        result["config"].rpartition(":")[2] or result["config"],
+        result["topology"],
+        result["dtype"],
+        result["fsdp"],
+        str(result["batch_size"]),
+        *(f"{size:.0f}" for size in sizes),
+        f"{result['flops'] / 1e9:.1f}",
+        "; ".join(traffic) or "none",
+        str(result.get("largest_batch", "")),
+    ]
+
+
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("name configs with --config")(arguments)
+    for flag, choices in ((_DTYPES, DTYPES), (_FSDP, tuple(FSDP))):
+        for value in flag.value:
+            if value not in choices:
+                raise flags.Error(f"--{flag.name}: {value!r} is none of {', '.join(choices)}")
+
+
+PROGRAM = Program(
+    name="tpu_report", main=main, check=_check, call="python -m benchmarks.tpu_report"
+)
+
+if __name__ == "__main__":
+    PROGRAM.run()
