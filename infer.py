@@ -9,7 +9,7 @@ import gc
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -73,7 +73,11 @@ _CHANNEL = flags.DEFINE_integer(
     lower_bound=0,
 )
 _STDIN_RATE = flags.DEFINE_integer(
-    "stdin_rate", 16_000, "Samples per second of 16-bit PCM on standard input (-)."
+    "stdin_rate",
+    16_000,
+    "Samples per second of 16-bit PCM on standard input (-).",
+    lower_bound=1_000,
+    upper_bound=768_000,
 )
 _STDIN_CHANNELS = flags.DEFINE_integer(
     "stdin_channels", 1, "Interleaved channels of standard input (-).", lower_bound=1
@@ -87,7 +91,6 @@ def main(recordings: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
     with _no_search_for_garbage():
         # Imported late: a wrong flag or --help should be answered at once.
-        from sat_jax.report.files import open_output
         from sat_jax.tag_recordings import check_options, tag_recordings
 
         options = _options()
@@ -95,11 +98,11 @@ def main(recordings: Sequence[str]) -> bool:
             check_options(options, recordings)
         except SatError as error:
             raise flags.Error(str(error)) from error
+        tagger = _load_tagger()
         if _RANDOM_WEIGHTS.value:
             # Other formats are read by programs, which such a line would disturb.
-            with open_output(None) if _FORMAT.value == "text" else nullcontext(sys.stderr) as out:
-                print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
-        tagger = _load_tagger()
+            out = sys.stdout if _FORMAT.value == "text" else sys.stderr
+            print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
     return bool(tag_recordings(tagger, recordings, options, report=PROGRAM.report))
 
 

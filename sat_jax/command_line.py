@@ -1,14 +1,17 @@
 """How all programs take flags, tell of errors and end (floor 0).
 
-Exit codes: 0 all was done, 1 something failed, 2 wrong flags, 130 stopped by Ctrl-C. An error is
-one line on standard error that begins with the program's name.
+Exit codes: 0 all was done, 1 something failed, 2 wrong flags, 130 stopped by Ctrl-C, 141 nobody
+reads the output any more. An error is one line on standard error that begins with the program's
+name; a reader that went away (``| head``) is none.
 """
 
 import contextlib
 import dataclasses
+import io
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -16,6 +19,8 @@ from absl import app, flags, logging
 from sat_jax.errors import SatError
 
 FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
+PIPE_CLOSED = 141
+"""That of a Unix tool ended by SIGPIPE."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class Program:
       call: how a person starts it; its name by default.
       flag_errors: what else reading the flags may raise, where values are more than text.
       on_interrupt: what it says when it is stopped by Ctrl-C; nothing by default.
+      flag_values: where its flags are defined; those of the process by default.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Program:
     call: str = ""
     flag_errors: tuple[type[Exception], ...] = ()
     on_interrupt: str = ""
+    flag_values: flags.FlagValues = flags.FLAGS
 
     def report(self, problem: object) -> None:
         """Tells of an error in one line."""
@@ -56,10 +63,16 @@ class Program:
     def parse(self, argv: Sequence[str]) -> list[str]:
         """Reads and checks the flags; ends the process where they are wrong."""
         if {"-h", "-help", "--help"} & set(argv[1:]):
-            app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+            # By way of a string: absl passes over readers that went away.
+            with contextlib.redirect_stdout(io.StringIO()) as text:
+                app.usage(shorthelp=True, writeto_stdout=True)
+            with self._printing():
+                print(text.getvalue(), end="")
+            sys.exit()
         wrong: tuple[type[Exception], ...] = (flags.Error, SatError, *self.flag_errors)
         try:
-            rest = flags.FLAGS(argv)
+            rest = self.flag_values(argv)
+            _check_values(self.flag_values)
             self.check(rest[1:])
             return rest
         except wrong as error:
@@ -69,22 +82,63 @@ class Program:
         """Runs `main` with parsed flags, and ends the process."""
         # JAX tells at this level which accelerators it did not find, orbax all it does.
         logging.set_verbosity(logging.WARNING)
+        code = self._run_main(argv[1:])
         try:
-            failed = self.main(argv[1:])
+            sys.stdout.flush()
+        except OSError:  # After an error that was told of.
+            _discard_standard_output()
+        sys.exit(code)
+
+    def _run_main(self, arguments: Sequence[str]) -> int:
+        try:
+            with self._printing():
+                failed = self.main(arguments)
+            return FAILED if failed else 0
         except SatError as error:
             self.report(error)
-            failed = True
+            return FAILED
         except flags.Error as error:
             self._refuse(error)
         except KeyboardInterrupt:
             if self.on_interrupt:
                 self.report(self.on_interrupt)
-            sys.exit(INTERRUPTED)
-        sys.exit(FAILED if failed else 0)
+            return INTERRUPTED
+
+    @contextlib.contextmanager
+    def _printing(self) -> Iterator[None]:
+        """Ends the program without a traceback where what it prints can't be written."""
+        try:
+            yield
+            sys.stdout.flush()
+        except OSError as error:
+            if error.filename is not None:  # It was another file.
+                raise
+            _discard_standard_output()
+            if isinstance(error, BrokenPipeError):
+                sys.exit(PIPE_CLOSED)
+            self.report(f"cannot write standard output: {error.strerror or error}")
+            sys.exit(FAILED)
 
     def _refuse(self, error: Exception) -> NoReturn:
         self.report(f"{' '.join(str(error).split())}; see {self.call or self.name} --help")
         sys.exit(WRONG_FLAGS)
+
+
+def _check_values(flag_values: flags.FlagValues) -> None:
+    """Refuses what absl lets pass but no flag of ours means."""
+    for name in flag_values:
+        flag = flag_values[name]
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise flags.IllegalFlagValueError(f"--{flag.name}={flag.value} is no finite number")
+        # Where nothing is the default, giving nothing is giving the default.
+        if flag.present and flag.value == "" and flag.default != "":
+            raise flags.IllegalFlagValueError(f"--{flag.name} is empty: leave it out, or fill it")
+
+
+def _discard_standard_output() -> None:
+    """Lets the interpreter print and flush what is left at its exit without another error."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def refuse_arguments(hint: str) -> Callable[[Sequence[str]], None]:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from absl import logging
+
 from sat_jax.errors import SatError
 
 
@@ -28,6 +30,9 @@ def restoring(complaint: str) -> Iterator[None]:
             before(unraisable)
 
     sys.unraisablehook = drop_late_arrays
+    # What orbax logs is either raised as well, or about a file that nothing depends on.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
     try:
         yield
     except Exception as error:
@@ -35,3 +40,5 @@ def restoring(complaint: str) -> Iterator[None]:
         raise SatError(f"{complaint}: {reason}") from error
     else:
         sys.unraisablehook = before
+    finally:
+        logging.set_verbosity(verbosity)

@@ -293,7 +293,17 @@ def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> St
       state: the running streams.
       fresh: from `init_stream`, of the same batch size.
       mask: bool [b].
+
+    Raises:
+      SatError: the mask is not one bool a stream, or there are not as many fresh streams.
     """
+    streams = state.chunks.shape
+    if jnp.shape(mask) != streams or jnp.result_type(mask) != jnp.bool_:
+        raise SatError(f"a mask must be bool{list(streams)}, one for each stream")
+    if fresh.chunks.shape != streams:
+        raise SatError(
+            f"there are {len(fresh.chunks)} fresh streams for {len(state.chunks)}: init as many"
+        )
     return _where(mask, fresh, state)
 
 

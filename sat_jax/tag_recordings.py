@@ -122,7 +122,8 @@ def tag_recordings(
       tagger: the model.
       recordings: paths, or "-" for standard input.
       options: what to do.
-      report: told of each recording that failed; the others still get tagged.
+      report: told of each recording that failed; the others still get tagged, and so does what
+        comes before the damage in one.
 
     Returns:
       How many failed.
@@ -136,38 +137,47 @@ def tag_recordings(
     selection = TagSelection(labels=tagger.labels, k=options.k, threshold=options.threshold)
     scores = distinct_paths(options.scores_out or ".", recordings, suffix=".npz")
     plots = _plot_paths(options.plot, recordings)
-    failed, stopped = 0, False
-    with contextlib.suppress(_AllFailed), open_output(options.output) as stream:
+    failed, stopped, heard = 0, False, False
+    with contextlib.suppress(_NothingHeard), open_output(options.output) as stream:
         writer = TagWriter(stream, format_name=options.format_name, selection=selection)
         for name, scores_path, plot_path in zip(recordings, scores, plots, strict=True):
             job = _Job(tagger, name, options)
             try:
                 stopped = job.tag(writer)
+                heard = True
                 if options.scores_out and job.chunks:
                     save_scores(scores_path, chunks=job.chunks, labels=tagger.labels)
                 if plot_path and job.chunks:
                     job.plot(plot_path)
+                if job.damage:
+                    raise job.damage
             except SatError as error:
                 failed += 1
                 report(error)
             if stopped:
                 break
-        if failed == len(recordings):
-            raise _AllFailed
+        if not heard:
+            raise _NothingHeard
     if stopped:
         raise KeyboardInterrupt
     return failed
 
 
-class _AllFailed(Exception):
+class _NothingHeard(Exception):
     """There is nothing to write: an older output file stays as it is."""
 
 
 class _Job:
-    """One recording on its way through the tagger, and what is kept of it."""
+    """One recording on its way through the tagger, and what is kept of it.
+
+    Attributes:
+      chunks: its answers, where they are saved or drawn.
+      damage: what made it end early, after all before that was tagged; None if nothing did.
+    """
 
     def __init__(self, tagger: Tagger, name: str, options: TaggingOptions) -> None:
         self.chunks: list[ScoredChunk] = []
+        self.damage: SatError | None = None
         self._tagger = tagger
         self._name = name
         self._options = options
@@ -176,7 +186,11 @@ class _Job:
         self._picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
 
     def tag(self, writer: TagWriter) -> bool:
-        """Scores the recording, writes each chunk's tags at once; True if the user stopped it."""
+        """Scores the recording, writes each chunk's tags at once; True if the user stopped it.
+
+        Raises:
+          SatError: there is nothing in it to tag.
+        """
         try:
             self._tag(writer)
         except KeyboardInterrupt:
@@ -188,7 +202,9 @@ class _Job:
         chunks = self._score()
         first = next(chunks, None)  # Its name is printed only when it proved to be audio.
         if first is None:
-            raise SatError(f"{self._name}: too short for one answer, and the rest is not padded")
+            raise self.damage or SatError(
+                f"{self._name}: too short for one answer, and the rest is not padded"
+            )
         with writer.recording(self._name) as write:
             for chunk in itertools.chain([first], chunks):
                 write(chunk)
@@ -210,12 +226,19 @@ class _Job:
         )
 
     def _score(self) -> Iterator[ScoredChunk]:
-        options, blocks = self._options, self._blocks()
+        options, blocks = self._options, self._up_to_damage(self._blocks())
         if options.plot:
             blocks = self._drawn(blocks)
         if options.mode == "clip":
             return self._tagger.clip(blocks, aggregation=options.aggregation)
         return self._tagger.stream(blocks, warmup=options.warmup)
+
+    def _up_to_damage(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """A damaged recording is tagged like a whole one that ends where the damage begins."""
+        try:
+            yield from blocks
+        except SatError as error:
+            self.damage = error
 
     def _blocks(self) -> Iterator[np.ndarray]:
         options, rate = self._options, self._tagger.config.frontend.sample_rate

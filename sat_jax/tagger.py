@@ -11,7 +11,9 @@ or, for a stream that never ends::
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -107,6 +109,8 @@ class Tagger:
         self._model = AudioTransformer(config)
         self.programs = programs
         self._step_warms_up = _step_warms_up(config, self.framing)
+        init = partial(init_stream, self._model, framing=self.framing, warmup="none")
+        self._state_layout = _layout(jax.eval_shape(partial(init, batch_size=1), self.variables))
 
     @classmethod
     def load(
@@ -173,8 +177,10 @@ class Tagger:
           ``state.ready`` is False: no chunk is complete yet), and the next state.
 
         Raises:
-          SatError: wrong shape or type, or more than one hop of samples.
+          SatError: wrong shape or type, more than one hop of samples, or the state of a tagger
+            with another model, framing or chunk length.
         """
+        self._check_state(state)
         if not isinstance(samples, jax.Array):
             samples = np.asarray(samples)  # Kept off the device, where each change is a program.
         if not jnp.issubdtype(samples.dtype, jnp.floating):
@@ -205,8 +211,9 @@ class Tagger:
           one behind it.
 
         Raises:
-          SatError: the streams are at different points.
+          SatError: the streams are at different points, or of another tagger.
         """
+        self._check_state(state)
         filled, chunks = np.unique(state.filled), np.unique(state.chunks)
         if len(filled) > 1 or len(chunks) > 1:
             raise SatError("these streams end at different points: finish them one at a time")
@@ -226,13 +233,16 @@ class Tagger:
 
         Yields:
           The chunks in order; the last may be shorter.
+
+        Raises:
+          SatError: a block has more than one axis.
         """
         framing, rate = self.framing, self.config.frontend.sample_rate
         state = self.init(1, warmup)
         # Seamless chunks need a few samples beyond their hop: held back, not stepped on.
         lead = framing.required - framing.margin - framing.hop
         start = 0
-        for block in rebuffer(blocks, framing.hop, first=lead):
+        for block in rebuffer(_mono(blocks), framing.hop, first=lead):
             whole = len(block) == framing.hop
             if not whole:
                 state = _hold(state, block)
@@ -259,11 +269,14 @@ class Tagger:
 
         Yields:
           One chunk, or none when the recording has no samples.
+
+        Raises:
+          SatError: a block has more than one axis.
         """
         check_choice("aggregation", aggregation, get_args(Aggregation))
         spectrogram = SpectrogramStream(self.config.frontend, self.programs)
         num_samples, parts = 0, []
-        for block in blocks:
+        for block in _mono(blocks):
             num_samples += len(block)
             parts += spectrogram.push(block)
         missing = PATCH_SIZE * self.config.frontend.hop_length - num_samples
@@ -306,6 +319,13 @@ class Tagger:
             return self.clip(blocks, aggregation=aggregation)
         return self.stream(blocks, warmup=warmup)
 
+    def _check_state(self, state: StreamState) -> None:
+        if _layout(state) != self._state_layout:
+            raise SatError(
+                "this state is of a tagger with another model, framing or chunk length: begin with "
+                "init() of this one"
+            )
+
     def _run(self, function: Any, *args: Any, **options: Any) -> Any:
         """Calls a jitted function of the model, its variables, `args` and static `options`."""
         if self.programs is None:
@@ -339,6 +359,11 @@ class Tagger:
 
 def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
     """Loads a checkpoint by a model's name, a folder or a file; see `Tagger.load`."""
+    if not (isinstance(name_or_path, (str, os.PathLike)) and str(name_or_path)):
+        raise SatError(
+            f"{name_or_path!r} is no model: give a file, a checkpoint folder or one of "
+            f"{', '.join(MODELS)}"
+        )
     path = Path(name_or_path)
     if path.is_dir():
         return load_checkpoint(path)
@@ -416,6 +441,21 @@ def _hold(state: StreamState, samples: np.ndarray) -> StreamState:
     window[0, filled : filled + len(samples)] = samples
     filled_now = np.array([filled + len(samples)], np.int32)
     return state._replace(window=jnp.asarray(window), filled=jnp.asarray(filled_now))
+
+
+def _layout(state: StreamState) -> tuple[Any, ...]:
+    """All about a state's arrays but what is in them and how many streams they are for."""
+    leaves, tree = jax.tree.flatten(state)
+    return tree, *((np.shape(leaf)[1:], getattr(leaf, "dtype", None)) for leaf in leaves)
+
+
+def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if np.ndim(block) != 1:
+            raise SatError(
+                f"a block of samples has shape {list(np.shape(block))}: give [samples], one channel"
+            )
+        yield block
 
 
 def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:

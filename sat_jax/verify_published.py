@@ -1,15 +1,13 @@
 """Checks the published models against the scores that their authors printed.
 
-    python -m sat_jax.verify_published --recordings DIR
+python -m sat_jax.verify_published --recordings DIR
 
 DIR holds the two recordings that the published README tags, jkLRith2wcc.wav and mg4kDY_hy6o.wav.
 The weights are downloaded (0.4 GB), or taken from a folder of the published files (--weights).
 """
 
-import argparse
 import csv
 import functools
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from itertools import groupby, islice
@@ -17,8 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import flags
 
 from sat_jax.checkpoint import Checkpoint
+from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.convert import convert_file, load_published
 from sat_jax.download import PUBLISHED_FILES
 from sat_jax.errors import SatError
@@ -148,63 +148,63 @@ def scores_of_tagger(recordings: Path, weights: Path | None) -> ScoresFor:
     return scores_for
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    *,
-    scores_for: ScoresFor | None = None,
-) -> int:
-    """Runs the command line.
-
-    Args:
-      arguments: what follows the program's name; None takes it from the process.
-      scores_for: another source of scores, for tests.
-
-    Returns:
-      The exit code: 0 if all scores agree, else 1.
+def verify(source: ScoresFor, expected: Sequence[Expected]) -> bool:
+    """Prints what became of each expected score; returns whether one differs.
 
     Raises:
-      SystemExit: wrong usage (code 2) or a question for help (0).
+      SatError: a recording or weights can't be had.
     """
-    options = _parser().parse_args(arguments)
-    expected = [line for line in published_scores() if line.model in options.models]
-    source = scores_for or scores_of_tagger(options.recordings, options.weights)
     passed = 0
-    try:
-        for result in check(source, expected):
-            print(result, flush=True)
-            passed += result.passed
-    except SatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for result in check(source, expected):
+        print(result, flush=True)
+        passed += result.passed
     print(f"{passed} of {len(expected)} published scores are the same here")
-    return 0 if passed == len(expected) else 1
+    return passed < len(expected)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sat_jax.verify_published",
-        description="Checks the published models against the scores that their README prints.",
-        allow_abbrev=False,
+def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
+    """The program, its flags defined where told: importing this file defines none."""
+    recordings = flags.DEFINE_string(
+        "recordings",
+        "",
+        "Folder of jkLRith2wcc.wav and mg4kDY_hy6o.wav, the README's samples. Needed.",
+        flag_values=flag_values,
     )
-    parser.add_argument(
-        "--recordings",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder of jkLRith2wcc.wav and mg4kDY_hy6o.wav, the README's samples",
+    weights = flags.DEFINE_string(
+        "weights",
+        None,
+        "Folder of the published .pt files; without it they are downloaded.",
+        flag_values=flag_values,
     )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="DIR",
-        help="folder of the published .pt files; without it they are downloaded",
+    names = sorted({line.model for line in published_scores()})
+    models = flags.DEFINE_multi_enum(
+        "models", names, names, "Only this model.", flag_values=flag_values
     )
-    models = sorted({line.model for line in published_scores()})
-    parser.add_argument(
-        "--models", nargs="+", choices=models, default=models, metavar="NAME", help="only these"
+
+    def main(arguments: Sequence[str]) -> bool:
+        del arguments
+        expected = [line for line in published_scores() if line.model in models.value]
+        folder = Path(recordings.value)
+        # Looked for first: the weights may take an hour to come.
+        for name in sorted({line.recording for line in expected}):
+            if not (folder / name).is_file():
+                raise SatError(f"{folder} has no {name}: fetch it from the published repository")
+        return verify(
+            scores_of_tagger(folder, Path(weights.value) if weights.value else None), expected
+        )
+
+    def check_flags(arguments: Sequence[str]) -> None:
+        refuse_arguments("name the recordings' folder by --recordings")(arguments)
+        need(recordings)
+
+    return Program(
+        name="sat_jax.verify_published",
+        main=main,
+        check=check_flags,
+        call="python -m sat_jax.verify_published",
+        flag_values=flag_values,
     )
-    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    make_program().run()

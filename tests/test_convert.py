@@ -1,6 +1,7 @@
 """Weights from PyTorch files to checkpoint folders and back, exactly."""
 
 import pickle
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from absl import flags
 from golden_models import SMALL, clip, mae_config, numbers, small_config, small_weights
 from golden_weights import GOLDEN, load_models, state_dict_by_rule
 
@@ -20,7 +22,7 @@ import sat_jax.labels
 from benchmarks.torch_reference import SAT, Config
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.convert import convert_file, export_file
-from sat_jax.convert.__main__ import main
+from sat_jax.convert.__main__ import make_program
 from sat_jax.convert.checkpoints import published_shapes
 from sat_jax.convert.files import read_tensors, write_tensors
 from sat_jax.convert.names import from_torch, fuse_qkv, is_learned
@@ -63,6 +65,15 @@ def assert_same(actual: Any, desired: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, desired)
 
 
+def run(*arguments: object) -> int:
+    """The exit code of the program."""
+    program = make_program(flags.FlagValues())
+    with pytest.raises(SystemExit) as stop:
+        program.run_parsed(program.parse(["convert", *map(str, arguments)]))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
 @pytest.fixture(name="vit_file")
 def _vit_file(tmp_path: Path) -> Path:
     write_tensors(tmp_path / "vit.pt", weights("vit_mean"))
@@ -74,8 +85,8 @@ def _vit_file(tmp_path: Path) -> Path:
 def test_a_round_trip_through_a_checkpoint_is_exact(name: str, suffix: str, tmp_path: Path) -> None:
     original = torch.load(GOLDEN / f"{name}.pt", weights_only=True)["model"]
     folder, file = tmp_path / "model", tmp_path / f"model{suffix}"
-    assert main([str(GOLDEN / f"{name}.pt"), str(folder)]) == 0
-    assert main([str(folder), str(file)]) == 0
+    assert run(GOLDEN / f"{name}.pt", folder) == 0
+    assert run(folder, file) == 0
     again = read_tensors(file)
     assert {n: x.shape for n, x in again.items()} == {
         n: tuple(x.shape) for n, x in original.items()
@@ -312,6 +323,7 @@ def test_a_missing_library_is_named(
     advice = rf"file\{suffix} needs {module}: pip install 'sat-jax\[convert\]'"
     with pytest.raises(SatError, match=advice):
         read_tensors(path)
+    path.unlink()
     with pytest.raises(SatError, match=advice):
         write_tensors(path, {"w": np.ones(2, np.float32)})
 
@@ -377,13 +389,26 @@ def test_two_tensors_of_one_name(tmp_path: Path) -> None:
         convert_file(tmp_path / "twice.pt")
 
 
-def test_a_failed_export_leaves_the_older_file(tmp_path: Path) -> None:
-    path = tmp_path / "out.pt"
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_older_file_is_never_replaced(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out{suffix}"
     path.write_bytes(b"older")
-    with pytest.raises(TypeError):
-        write_tensors(path, {"w": np.array(["not a number"])})
+    with pytest.raises(SatError, match=rf"out\{suffix} exists: choose another name"):
+        write_tensors(path, {"w": np.ones(2, np.float32)})
     assert path.read_bytes() == b"older"
-    assert [p.name for p in tmp_path.iterdir()] == ["out.pt"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_failed_export_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond this, as on a disk that is almost full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        with pytest.raises(SatError, match=rf"cannot write .*out\{suffix}: "):
+            write_tensors(tmp_path / f"out{suffix}", {"w": np.ones(100_000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 # The command line.
@@ -393,8 +418,8 @@ def test_the_command_line_tells_what_it_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "model"
-    arguments = [str(GOLDEN / "sat_mean_2s.pt"), str(folder), "--set", "pooling=dm"]
-    assert main([*arguments, "--set", "target_length = 288"]) == 0
+    arguments = ["--set", "pooling=dm", GOLDEN / "sat_mean_2s.pt", folder]
+    assert run(*arguments, "--set", "target_length = 288") == 0
     first, *notes = capsys.readouterr().out.splitlines()
     assert first == (
         f"{folder}: SAT (streaming model), width 128, depth 2, dm pooling, 11 classes, pieces of "
@@ -403,7 +428,7 @@ def test_the_command_line_tells_what_it_made(
     assert notes == []
     assert load_checkpoint(folder).config.cache_length == 96  # type: ignore[union-attr]
 
-    assert main([str(GOLDEN / "vit_token.pt"), str(tmp_path / "vit")]) == 0
+    assert run(GOLDEN / "vit_token.pt", tmp_path / "vit") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path / 'vit'}: ViT (clip model), width 128, depth 2, token pooling, 11 classes, "
         "pieces of 1012 frames, 0.440 M parameters",
@@ -411,9 +436,9 @@ def test_the_command_line_tells_what_it_made(
     ]
 
     write_tensors(tmp_path / "mae.pt", weights("mae"))
-    assert main([str(tmp_path / "mae.pt"), str(tmp_path / "mae")]) == 0
+    assert run(tmp_path / "mae.pt", tmp_path / "mae") == 0
     assert "masked autoencoder, encoder width 128" in capsys.readouterr().out
-    assert main([str(tmp_path / "vit"), str(tmp_path / "vit.safetensors")]) == 0
+    assert run(tmp_path / "vit", tmp_path / "vit.safetensors") == 0
     assert "ViT (clip model)" in capsys.readouterr().out
 
 
@@ -436,10 +461,10 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"vit": vit_file, "tmp": tmp_path}
-    assert main([argument.format(**places) for argument in arguments]) == 1
+    assert run(*(argument.format(**places) for argument in arguments)) == 1
     output = capsys.readouterr()
     assert output.out == ""
-    assert output.err.startswith("error: ")
+    assert output.err.startswith("sat_jax.convert: ")
     assert reason.format(**places) in output.err
     assert output.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -450,9 +475,11 @@ def test_mistakes_are_told_in_one_line(
     [
         [],
         ["in.pt"],
+        ["in.pt", "out", "more"],
         ["in.pt", "out", "--modle", "SAT_T_2s"],
         ["in.pt", "out", "--set", "pooling"],
         ["in.pt", "out", "--set", "=mean"],
+        ["in.pt", "out", "--model", ""],
         ["{tmp}", "out.pt", "--model", "SAT_T_2s"],
         ["{tmp}", "out.pt", "--labels", "labels.csv"],
     ],
@@ -460,10 +487,12 @@ def test_mistakes_are_told_in_one_line(
 def test_wrong_usage_has_code_2(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main([argument.format(tmp=tmp_path) for argument in arguments])
-    assert raised.value.code == 2
-    assert "usage: python -m sat_jax.convert" in capsys.readouterr().err
+    assert run(*(argument.format(tmp=tmp_path) for argument in arguments)) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("sat_jax.convert: ")
+    assert output.err.endswith("; see python -m sat_jax.convert --help\n")
+    assert output.err.count("\n") == 1
 
 
 def test_an_export_needs_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -473,7 +502,7 @@ def test_an_export_needs_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFi
         labels=tuple("abcdefghijk"),
     )
     save_checkpoint(tmp_path / "model", checkpoint)
-    assert main([str(tmp_path / "model"), str(tmp_path / "model.onnx")]) == 1
+    assert run(tmp_path / "model", tmp_path / "model.onnx") == 1
     assert "model.onnx says not what to write" in capsys.readouterr().err
 
 
@@ -486,7 +515,9 @@ def test_as_a_program(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == f"error: cannot read {tmp_path / 'none.pt'}: No such file or directory\n"
+    assert done.stderr == (
+        f"sat_jax.convert: cannot read {tmp_path / 'none.pt'}: No such file or directory\n"
+    )
 
 
 # Labels.
@@ -501,7 +532,7 @@ def test_labels_of_either_layout(vit_file: Path, tmp_path: Path) -> None:
     )
     for file in ("plain.txt", "table.csv"):
         folder = tmp_path / f"from_{file}"
-        assert main([str(vit_file), str(folder), "--labels", str(tmp_path / file)]) == 0
+        assert run(vit_file, folder, "--labels", tmp_path / file) == 0
         assert load_checkpoint(folder).labels == tuple(names)
 
 

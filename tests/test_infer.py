@@ -15,9 +15,10 @@ import soundfile
 from absl.testing import flagsaver
 
 import infer
+from sat_jax.audio import mono
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
-from sat_jax.convert.__main__ import main as convert
+from sat_jax.convert import convert_file
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
 
@@ -52,7 +53,7 @@ def tiny(tmp_path_factory):
 def converted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     for name in ("sat_mean_2s", "sat_token_2s", "vit_token"):
-        assert convert([str(GOLDEN / f"{name}.pt"), str(folder / name)]) == 0
+        save_checkpoint(folder / name, convert_file(GOLDEN / f"{name}.pt"))
     return folder
 
 
@@ -239,6 +240,7 @@ def make_bad_files(folder):
 def test_bad_files_are_named_and_others_tagged(tiny, sound, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     reasons = make_bad_files(tmp_path)
+    del reasons["cut.wav"]  # Some of it can be tagged, see below.
     bad = [str(tmp_path / name) for name in reasons]
     assert run("-m", tiny, *bad, sound, tmp_path) == 1
     captured = capsys.readouterr()
@@ -248,6 +250,21 @@ def test_bad_files_are_named_and_others_tagged(tiny, sound, tmp_path, capsys, mo
         assert line.startswith(f"infer.py: {name}: ") and reason in line
     assert "directory" in lines[-1]
     assert captured.out.startswith(f"===== {sound} =====") and captured.out.count("=====") == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--mode", "clip"]])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_what_is_left_of_a_cut_file_is_tagged(suffix, flags, tiny, tmp_path, capsys):
+    path, output = tmp_path / f"cut.{suffix}", tmp_path / "tags.jsonl"
+    soundfile.write(path, noise(2.0), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 5])
+    flags = [*flags, "--format", "jsonl", "--output", output, "--scores_out", tmp_path]
+    assert run("-m", tiny, *flags, path) == 1
+    assert capsys.readouterr().err.startswith(f"infer.py: {path}: truncated")
+    ends = [json.loads(line)["end"] for line in output.read_text("utf-8").splitlines()]
+    assert 0.8 < ends[-1] < 1.6
+    np.testing.assert_allclose(np.load(tmp_path / "cut.npz")["end"], ends, atol=1e-3)
 
 
 def damage(model, how):
@@ -283,6 +300,19 @@ def test_a_damaged_checkpoint(how, tiny, sound, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1 and captured.err.startswith(f"infer.py: {model} ")
+
+
+@pytest.mark.parametrize("content", [None, "", '{"item_handlers": {'])
+def test_a_damaged_file_that_nothing_depends_on(content, tiny, sound, cache, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    (model / "_CHECKPOINT_METADATA").unlink()
+    if content is not None:
+        (model / "_CHECKPOINT_METADATA").write_text(content, "utf-8")
+    with start(cache, "-m", model, sound) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert b"Topk-1" in out
 
 
 def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
@@ -334,6 +364,14 @@ def test_an_unknown_model(sound, capsys):
     [
         ["-c", "0.1", "a.wav"],
         ["-c", "soon", "a.wav"],
+        ["-c", "nan", "a.wav"],
+        ["--threshold", "nan", "a.wav"],
+        ["-m", "", "a.wav"],
+        ["--output", "", "a.wav"],
+        ["--scores_out=", "a.wav"],
+        ["--stdin_rate", "0", "-"],
+        ["--stdin_rate", str(mono.MIN_RATE - 1), "-"],
+        ["--stdin_rate", str(mono.MAX_RATE + 1), "-"],
         ["-k", "0", "a.wav"],
         ["--threshold", "1.5", "a.wav"],
         ["--format", "xml", "a.wav"],
@@ -354,14 +392,17 @@ def test_wrong_flags(arguments, capsys):
     assert captured.out == "" and captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("flag", ["--channel=3", "-c=nan"])
-def test_values_that_only_the_file_or_model_refuses(flag, tiny, sound, capsys):
-    assert run("-m", tiny, *flag.split("="), sound) == 1
+def test_a_channel_that_only_the_file_refuses(tiny, sound, capsys):
+    assert run("-m", tiny, "--channel", 3, sound) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_random_weights_say_so(sound, capsys, monkeypatch):
-    monkeypatch.setattr(infer, "_load_tagger", lambda: sys.exit(7))
+    assert run("--random_weights", "-m", "nope", sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    monkeypatch.setattr(infer, "_load_tagger", lambda: None)
+    monkeypatch.setattr("sat_jax.tag_recordings.tag_recordings", lambda *_, **__: sys.exit(7))
     assert run("--random_weights", "-m", "SAT_XS_1s", sound) == 7
     assert capsys.readouterr().out.startswith("SAT_XS_1s with random weights")
     assert run("--random_weights", "-m", "SAT_XS_1s", "--format", "jsonl", sound) == 7

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sat_jax.command_line import PIPE_CLOSED
 from sat_jax.errors import SatError
 from sat_jax.report.files import (
-    EXIT_PIPE_CLOSED,
     distinct_paths,
     open_output,
     replacing_file,
@@ -428,14 +428,17 @@ def test_output_is_standard_output(path, capsys):
 
 PROGRAM = """
 import numpy as np
+from sat_jax.command_line import Program
 from sat_jax.report.files import open_output
 from sat_jax.report.formats import TagWriter
 from sat_jax.report.tags import ScoredChunk, TagSelection
-with open_output(None) as stream:
-    writer = TagWriter(stream, format_name="text", selection=TagSelection(labels=["é"]))
-    with writer.recording("日本") as write:
-        for i in range(COUNT):
-            write(ScoredChunk(start=i, end=i + 1, probs=np.ones(1, np.float32)))
+def main(arguments):
+    with open_output(None) as stream:
+        writer = TagWriter(stream, format_name="text", selection=TagSelection(labels=["é"]))
+        with writer.recording("日本") as write:
+            for i in range(COUNT):
+                write(ScoredChunk(start=i, end=i + 1, probs=np.ones(1, np.float32)))
+Program(name="tags", main=main).run()
 """
 
 PRINT_AT_EXIT = "import atexit; atexit.register(print, 'the end')\n"
@@ -455,7 +458,7 @@ def test_closed_pipe_ends_quietly():
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait() == EXIT_PIPE_CLOSED
+        assert process.wait() == PIPE_CLOSED
 
 
 def test_terminal_that_cannot_show_a_name():
@@ -467,12 +470,16 @@ def test_terminal_that_cannot_show_a_name():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-def test_full_disk_behind_standard_output():
-    with open("/dev/full", "wb") as full, start_program(1, stdout=full) as process:
-        err = process.stderr.read().decode()
-        process.wait()
-    assert "SatError: cannot write" in err.splitlines()[-1]
-    assert "No space left" in err.splitlines()[-1]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_behind_standard_output(unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with (
+        open("/dev/full", "wb") as full,
+        start_program(1, stdout=full, env=environment) as process,
+    ):
+        (line,) = process.stderr.read().decode().splitlines()
+        assert process.wait() == 1
+    assert line.startswith("tags: cannot write the tags: No space left on device; ")
 
 
 def test_report_is_light_to_import():

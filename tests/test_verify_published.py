@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from absl import flags
 from golden_models import GOLDEN, numbers
 from golden_weights import load_models, state_dict_by_rule
 
@@ -15,7 +16,13 @@ from sat_jax.download import PUBLISHED_FILES
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.report.tags import ScoredChunk
-from sat_jax.verify_published import check, main, published_scores, scores_of_tagger
+from sat_jax.verify_published import (
+    check,
+    make_program,
+    published_scores,
+    scores_of_tagger,
+    verify,
+)
 
 INDEX = {label.name: index for index, label in enumerate(audioset_labels())}
 
@@ -71,7 +78,7 @@ def test_the_table_is_the_published_one() -> None:
 
 
 def test_the_published_scores_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--recordings", "unused"], scores_for=as_published) == 0
+    assert not verify(as_published, published_scores())
     *lines, summary = capsys.readouterr().out.splitlines()
     assert summary == "93 of 93 published scores are the same here"
     assert len(lines) == 93
@@ -86,7 +93,7 @@ def test_one_wrong_digit_is_reported(error: float, capsys: pytest.CaptureFixture
         probs[INDEX["Stream"]] = 0.8668 + error
 
     wrong = altered(change, recording="jkLRith2wcc.wav", number=1)
-    assert main(["--recordings", "unused"], scores_for=wrong) == 1
+    assert verify(wrong, published_scores())
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("DIFFERS")] == [
         "DIFFERS SAT_T_2s jkLRith2wcc.wav [2.0s]-[4.0s] Topk-1 Stream 0.8668, here Stream "
@@ -111,7 +118,7 @@ def test_a_recording_that_is_too_short_is_reported(capsys: pytest.CaptureFixture
     def first_chunk(model: str, recording: str, chunk_seconds: float) -> Iterator[ScoredChunk]:
         yield next(as_published(model, recording, chunk_seconds))
 
-    assert main(["--recordings", "unused"], scores_for=first_chunk) == 1
+    assert verify(first_chunk, published_scores())
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "18 of 93 published scores are the same here"
     assert lines[3].endswith("Stream 0.8668, here nothing 0.0000")
@@ -125,23 +132,60 @@ def test_no_more_is_computed_than_compared() -> None:
     assert all(result.passed for result in check(endless, published_scores()))
 
 
-def test_some_models_only(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--recordings", "unused", "--models", "SAT_T_1s", "audiotransformer_base"]
-    assert main(arguments, scores_for=as_published) == 0
-    assert "63 of 63" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as raised:
-        main(["--recordings", "unused", "--models", "SAT_S_2s"])
-    assert raised.value.code == 2
+def run(*arguments: object) -> int:
+    """The exit code of the program."""
+    program = make_program(flags.FlagValues())
+    with pytest.raises(SystemExit) as stop:
+        program.run_parsed(program.parse(["verify", *map(str, arguments)]))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.fixture(name="recordings")
+def _recordings(tmp_path: Path) -> Path:
+    for name in ("jkLRith2wcc.wav", "mg4kDY_hy6o.wav"):
+        shutil.copy(GOLDEN / "clip.wav", tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--recordings", ""],
+        ["--recordings", ".", "more"],
+        ["--recordings", ".", "--models", "SAT_S_2s"],
+        ["--recordings", ".", "--weights", ""],
+    ],
+)
+def test_wrong_flags(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("sat_jax.verify_published: ")
+    assert output.err.count("\n") == 1
 
 
 def test_what_cannot_be_had_is_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--recordings", str(tmp_path), "--weights", str(tmp_path / "none")]) == 1
+    assert run("--recordings", recordings, "--weights", recordings / "none") == 1
     output = capsys.readouterr()
-    assert output.err.startswith("error: ")
-    assert str(tmp_path) in output.err
+    assert output.err.startswith("sat_jax.verify_published: ")
+    assert str(recordings / "none") in output.err
     assert output.err.count("\n") == 1
+
+
+def test_recordings_are_looked_for_before_weights_are_fetched(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(model: str) -> None:
+        raise AssertionError(f"{model} was fetched")
+
+    monkeypatch.setattr("sat_jax.verify_published.load_published", download)
+    (recordings / "mg4kDY_hy6o.wav").unlink()
+    assert run("--recordings", recordings) == 1
+    assert "has no mg4kDY_hy6o.wav" in capsys.readouterr().err
 
 
 @pytest.fixture(name="weights", scope="module")
@@ -156,12 +200,10 @@ def _weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_files_to_scores(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The way a user goes, on made-up weights and a recording whose answers are known."""
-    for name in ("jkLRith2wcc.wav", "mg4kDY_hy6o.wav"):
-        shutil.copy(GOLDEN / "clip.wav", tmp_path / name)
-    scores_for = scores_of_tagger(tmp_path, weights)
+    scores_for = scores_of_tagger(recordings, weights)
     answers = numbers("full_size")["SAT_T_2s"]
     names = [label.name for label in audioset_labels()]
     published = [e for e in published_scores() if e[:2] == ("SAT_T_2s", "jkLRith2wcc.wav")]
@@ -174,8 +216,8 @@ def test_from_files_to_scores(
     assert [str(result) for result in results if not result.passed] == []
     assert len(results) == 15
 
-    arguments = ["--recordings", str(tmp_path), "--weights", str(weights), "--models", "SAT_T_2s"]
-    assert main(arguments) == 1
+    arguments = ["--recordings", recordings, "--weights", weights, "--models", "SAT_T_2s"]
+    assert run(*arguments) == 1
     assert capsys.readouterr().out.endswith(" of 30 published scores are the same here\n")
 
 

@@ -29,8 +29,8 @@ def read_blocks(
     Integer samples are divided by their full scale (16-bit ones by exactly 32768). A file
     already at `sample_rate` passes unfiltered. The samples do not depend on `block_seconds`.
 
-    A cut WAV, AIFF, AU or Ogg file is refused at once, a cut FLAC or MP3 file after the blocks that
-    could be read. A cut MP3 file without a frame count (a Xing header) looks like a whole one.
+    What can be read of a cut file comes before the error. A cut MP3 file without a frame count (a
+    Xing header) looks like a whole one.
 
     Args:
       path: the file.
@@ -82,10 +82,18 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     """Reads float32 [s, channels] to the end and checks that the promised frames came."""
     frames_per_block = min(int(block_seconds * source.rate), _MAX_BLOCK_SAMPLES // source.channels)
-    position = 0
-    while len(block := _read(sound, max(1, frames_per_block), source, position)):
+    position, damage = 0, ""
+    while not damage:
+        block, damage = _read(sound, max(1, frames_per_block))
+        if not len(block):
+            break
         position += len(block)
         yield block
+    if damage:
+        raise SatError(
+            f"{source.name}: truncated or damaged after {position / source.rate:.2f} s "
+            f"({damage}): get the whole file, or save what is left of it as a new WAV file"
+        )
     slack = _MP3_SLACK_SECONDS * source.rate if sound.format == "MP3" else 0
     if promised is not None and position < promised - slack:
         raise SatError(
@@ -95,12 +103,12 @@ def _frames(
         )
 
 
-def _read(sound: soundfile.SoundFile, frames: int, source: Source, position: int) -> np.ndarray:
+def _read(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:
+    """The next float32 [s, channels], and why there are no more if they end in damage."""
+    block = np.full((frames, sound.channels), np.nan, np.float32)
     try:
-        return sound.read(frames, dtype="float32", always_2d=True)
+        return sound.read(out=block), ""
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise SatError(
-            f"{source.name}: truncated or damaged after {position / source.rate:.2f} s "
-            f"({reason}): get the whole file, or save what is left of it as a new WAV file"
-        ) from None
+        # libsndfile has put there what it could decode, but SoundFile does not tell how much.
+        decoded = np.count_nonzero(~np.isnan(block[:, -1]))
+        return block[:decoded], error.error_string.rstrip(".")

@@ -44,7 +44,8 @@ def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int |
       The open file, and how many frames it must give; None where that cannot be known.
 
     Raises:
-      SatError: the file cannot be opened, is empty, or is seen to be cut or damaged.
+      SatError: the file cannot be opened, is empty or damaged; or, when leaving the context, it
+        was seen to be cut.
       soundfile.LibsndfileError: libsndfile does not know the format.
     """
     with _open_bytes(name) as file:
@@ -52,11 +53,16 @@ def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int |
             with _open_pipe(file, name) as sound:
                 yield sound, None
             return
-        _check_bytes(file, name)
+        if os.fstat(file.fileno()).st_size == 0:
+            raise SatError(f"{name}: is empty (0 bytes): give a file with audio in it")
+        cut = _find_cut(file)
         is_counted_mp3 = headers.mp3_counts_frames(file)
         with _open_sound(file, name) as sound:
             is_sure = sound.format == "FLAC" or (sound.format == "MP3" and is_counted_mp3)
-            yield sound, sound.frames if is_sure and has_known_length(sound) else None
+            if sound.frames or not cut:
+                yield sound, sound.frames if is_sure and has_known_length(sound) else None
+        if cut:
+            raise SatError(f"{name}: truncated: {cut}: {_WAY_OUT}")
 
 
 def has_known_length(sound: soundfile.SoundFile) -> bool:
@@ -83,11 +89,14 @@ def _open_pipe(file: BinaryIO, name: str) -> soundfile.SoundFile:
         ) from None
 
 
-def _check_bytes(file: BinaryIO, name: str) -> None:
-    if os.fstat(file.fileno()).st_size == 0:
-        raise SatError(f"{name}: is empty (0 bytes): give a file with audio in it")
+def _find_cut(file: BinaryIO) -> str:
+    """How the bytes show that some are missing; "" where they don't."""
     if headers.ogg_is_cut(file):
-        raise SatError(f"{name}: truncated: it ends in the middle of an Ogg page: {_WAY_OUT}")
+        return "it ends in the middle of an Ogg page"
+    chunk = headers.find_samples(file)
+    if chunk is not None and chunk.is_cut:
+        return f"{chunk.available} of {chunk.declared} bytes of samples are there"
+    return ""
 
 
 def _open_sound(file: BinaryIO, name: str) -> soundfile.SoundFile:
@@ -99,12 +108,6 @@ def _open_sound(file: BinaryIO, name: str) -> soundfile.SoundFile:
         if damage := _DAMAGE.get(error.error_string):
             raise SatError(f"{name}: {damage}: {_WAY_OUT}") from None
         raise
-    if chunk is not None and chunk.is_cut:
-        with sound:
-            raise SatError(
-                f"{name}: truncated: {chunk.available} of {chunk.declared} bytes of samples "
-                f"({sound.frames / sound.samplerate:.2f} s) are there: {_WAY_OUT}"
-            )
     if chunk is not None and chunk.declared is None and sound.frames == 0:
         return _open_unfinished(file, sound, chunk.offset)
     return sound

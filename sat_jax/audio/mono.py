@@ -1,6 +1,7 @@
 """From interleaved blocks at any rate to checked mono blocks at the wanted rate (floor 0)."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -104,10 +105,15 @@ def _resampled(
         yield from blocks
         return
     resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
+    shortest = math.ceil(source_rate / sample_rate)
+    heard = 0
     for block in blocks:
+        heard += len(block)
         resampled = resampler.resample_chunk(block)
         if resampled.size:
             yield resampled
-    rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    # What is shorter than one sample of the result is filled up to one with silence.
+    padding = max(0, shortest - heard) if heard else 0
+    rest = resampler.resample_chunk(np.zeros(padding, np.float32), last=True)
     if rest.size:
         yield rest

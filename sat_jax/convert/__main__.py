@@ -1,111 +1,109 @@
 """Converts weights between PyTorch files and checkpoint folders.
 
-python -m sat_jax.convert SAT_T_stream2s_mAP_43_34.pt SAT_T_2s
-python -m sat_jax.convert SAT_T_2s SAT_T_2s.safetensors
+python -m sat_jax.convert IN OUT [flags]
+python -m sat_jax.convert SAT_T_stream2s_mAP_43_34.pt SAT_T_2s --model SAT_T_2s
+python -m sat_jax.convert mine.pt mine --set pooling=dm --labels my_classes.csv
+python -m sat_jax.convert mine mine.safetensors
+
+IN is a file of weights and OUT the folder to make, or IN is a checkpoint folder and OUT a .pt or
+.safetensors file to write. OUT must not exist.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
-from sat_jax.convert.checkpoints import convert_with_notes, export_file
-from sat_jax.errors import SatError
-from sat_jax.labels_file import read_labels
+from absl import flags
 
-_EXAMPLES = """\
-examples:
-  python -m sat_jax.convert SAT_T_stream2s_mAP_43_34.pt SAT_T_2s --model SAT_T_2s
-  python -m sat_jax.convert mine.pt mine --set pooling=dm --labels my_classes.csv
-  python -m sat_jax.convert mine mine.safetensors
-"""
+from sat_jax.command_line import Program
+
+if TYPE_CHECKING:
+    from sat_jax.checkpoint import Checkpoint
+    from sat_jax.config import AnyConfig, ModelConfig
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
+    """The program, its flags defined where told: importing this file defines none."""
+    model = flags.DEFINE_string(
+        "model",
+        None,
+        "The model, for what weights don't show: pooling, lengths.",
+        flag_values=flag_values,
+    )
+    settings = flags.DEFINE_multi_string(
+        "set",
+        [],
+        "KEY=VALUE: a field of the model's config, for the same.",
+        flag_values=flag_values,
+    )
+    labels = flags.DEFINE_string(
+        "labels",
+        None,
+        "Class names: AudioSet's CSV layout, or one name a line.",
+        flag_values=flag_values,
+    )
 
-    Args:
-      arguments: what follows the program's name; None takes it from the process.
-
-    Returns:
-      The exit code: 0, or 1 after a message on standard error.
-
-    Raises:
-      SystemExit: wrong usage (code 2) or a question for help (0).
-    """
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    is_export = Path(options.source).is_dir()
-    if is_export and (options.model or options.settings or options.labels):
-        parser.error("--model, --set and --labels are for files; a checkpoint folder has them")
-    try:
-        if is_export:
-            _export(options.source, options.target)
+    def main(arguments: Sequence[str]) -> bool:
+        source, target = arguments
+        if Path(source).is_dir():
+            _export(source, target)
         else:
-            _import(options)
-    except SatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+            _import(source, target, model.value, _parse(settings.value), labels.value)
+        return False
 
+    def check(arguments: Sequence[str]) -> None:
+        if len(arguments) != 2:
+            raise flags.Error(f"IN and OUT are needed, not {' '.join(arguments) or 'nothing'}")
+        _parse(settings.value)
+        if Path(arguments[0]).is_dir() and (model.value or settings.value or labels.value):
+            raise flags.Error(
+                "--model, --set and --labels are for files; a checkpoint folder has them"
+            )
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sat_jax.convert",
-        description="Converts a PyTorch or safetensors file to a checkpoint folder, or back.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    return Program(
+        name="sat_jax.convert",
+        main=main,
+        check=check,
+        call="python -m sat_jax.convert",
+        flag_values=flag_values,
     )
-    parser.add_argument("source", metavar="IN", help="a file of weights, or a checkpoint folder")
-    parser.add_argument(
-        "target", metavar="OUT", help="the folder to make, or a .pt or .safetensors file to write"
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", help="the model, for what weights don't show: pooling, lengths"
-    )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        metavar="KEY=VALUE",
-        type=_setting,
-        action="append",
-        default=[],
-        help="a field of the model's config, for the same; may be repeated",
-    )
-    parser.add_argument(
-        "--labels", metavar="FILE", help="class names: AudioSet's CSV layout, or one name a line"
-    )
-    return parser
 
 
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
-    return key.strip(), value.strip()
+def _parse(settings: Sequence[str]) -> dict[str, str]:
+    parsed = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not (key.strip() and equals):
+            raise flags.Error(f"--set={text} is not of the form KEY=VALUE")
+        parsed[key.strip()] = value.strip()
+    return parsed
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(
+    source: str, target: str, model: str | None, settings: dict[str, str], labels: str | None
+) -> None:
+    # Imported late: a wrong flag or --help should be answered at once.
+    from sat_jax.checkpoint import save_checkpoint
+    from sat_jax.convert.checkpoints import convert_with_notes
+    from sat_jax.labels_file import read_labels
+
     checkpoint, notes = convert_with_notes(
-        options.source,
-        model=options.model,
-        settings=dict(options.settings),
-        labels=read_labels(options.labels) if options.labels else None,
+        source, model=model, settings=settings, labels=read_labels(labels) if labels else None
     )
-    save_checkpoint(options.target, checkpoint)
-    _report(options.target, checkpoint, notes)
+    save_checkpoint(target, checkpoint)
+    _report(target, checkpoint, notes)
 
 
 def _export(source: str, target: str) -> None:
+    from sat_jax.checkpoint import load_checkpoint
+    from sat_jax.convert.checkpoints import export_file
+
     checkpoint = load_checkpoint(source)
     export_file(checkpoint, target)
     _report(target, checkpoint, [])
 
 
-def _report(target: str, checkpoint: Checkpoint, notes: Sequence[str]) -> None:
+def _report(target: str, checkpoint: "Checkpoint", notes: Sequence[str]) -> None:
     import jax
 
     count = sum(x.size for x in jax.tree.leaves(checkpoint.variables["params"]))
@@ -114,7 +112,9 @@ def _report(target: str, checkpoint: Checkpoint, notes: Sequence[str]) -> None:
         print(f"note: {note}")
 
 
-def _describe(config: AnyConfig) -> str:
+def _describe(config: "AnyConfig") -> str:
+    from sat_jax.config import MaeConfig
+
     if isinstance(config, MaeConfig):
         decoder = f"decoder width {config.decoder_width}, depth {config.decoder_depth}"
         return f"masked autoencoder, encoder {_describe_size(config.encoder)}, {decoder}"
@@ -124,7 +124,7 @@ def _describe(config: AnyConfig) -> str:
     return f"ViT (clip model), {_describe_size(config)}, pieces of {config.target_length} frames"
 
 
-def _describe_size(config: ModelConfig) -> str:
+def _describe_size(config: "ModelConfig") -> str:
     return (
         f"width {config.width}, depth {config.depth}, {config.pooling} pooling, "
         f"{config.num_classes} classes"
@@ -132,4 +132,4 @@ def _describe_size(config: ModelConfig) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    make_program().run()

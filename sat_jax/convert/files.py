@@ -1,6 +1,7 @@
 """PyTorch and safetensors files as NumPy arrays, and back (floor 5)."""
 
 import importlib
+import io
 import pickle
 import re
 import warnings
@@ -57,29 +58,36 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
-    """Writes weights, whole or not at all; a file of that name is replaced.
+    """Writes weights, whole or not at all.
 
     Args:
       path: ``.safetensors``, or ``.pt``, ``.pth`` or ``.ckpt`` for {"model": state dict}.
       tensors: arrays by PyTorch name.
 
     Raises:
-      SatError: the name has another ending, the file can't be written, or a library is missing.
+      SatError: the file exists or can't be written, its name has another ending, or a library is
+        missing.
     """
     path = Path(path)
-    whole = {name: np.array(array, order="C") for name, array in tensors.items()}
+    if path.exists():
+        raise SatError(f"{path} exists: choose another name, or remove it first")
+    data = _serialize(path, {name: np.array(x, order="C") for name, x in tensors.items()})
+    with replacing_file(path) as temporary, naming_file(path):
+        temporary.write_bytes(data)
+
+
+def _serialize(path: Path, tensors: Tensors) -> bytes | memoryview:
+    """In memory, since the libraries have errors of their own for a full disk."""
     if path.suffix == SAFETENSORS_SUFFIX:
-        save_file = _import("safetensors.numpy", path).save_file
-        with replacing_file(path) as temporary, naming_file(path):
-            save_file(whole, temporary)
-    elif path.suffix in TORCH_SUFFIXES:
+        return _import("safetensors.numpy", path).save(tensors)
+    if path.suffix in TORCH_SUFFIXES:
         torch = _import("torch", path)
-        state_dict = {name: torch.from_numpy(array) for name, array in whole.items()}
-        with replacing_file(path) as temporary, naming_file(path), temporary.open("wb") as file:
-            torch.save({"model": state_dict}, file)
-    else:
-        endings = ", ".join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))
-        raise SatError(f"{path} says not what to write: give it one of the endings {endings}")
+        state_dict = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        buffer = io.BytesIO()
+        torch.save({"model": state_dict}, buffer)
+        return buffer.getbuffer()
+    endings = ", ".join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))
+    raise SatError(f"{path} says not what to write: give it one of the endings {endings}")
 
 
 def _import(module: str, path: Path) -> ModuleType:

@@ -15,9 +15,6 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.report.tags import ScoredChunk
 
-EXIT_PIPE_CLOSED = 141
-"""Exit code when the reader of the output went away: that of a Unix tool ended by SIGPIPE."""
-
 
 @contextlib.contextmanager
 def naming_file(path: str | Path) -> Iterator[None]:
@@ -74,8 +71,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 def open_output(path: str | Path | None) -> Iterator[TextIO]:
     r"""Opens the place where tags are printed.
 
-    When the reader of the output goes away (``| head``), the program ends without a message, as
-    other command-line tools do. What an encoding cannot express is written as ``\udc80``.
+    What an encoding cannot express is written as ``\udc80``.
 
     Args:
       path: a file, which appears (or is replaced) when the body succeeds; None or "-" for
@@ -86,15 +82,12 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
 
     Raises:
       SatError: the file cannot be created or written.
-      SystemExit: the output's reader is gone; the code is `EXIT_PIPE_CLOSED`.
+      OSError: standard output cannot be written; BrokenPipeError where its reader went away
+        (``| head``).
     """
     is_stdout = path is None or str(path) == "-"
-    try:
-        with _standard_output() if is_stdout else _text_file(str(path)) as stream:
-            yield stream
-    except BrokenPipeError:
-        _discard_standard_output()
-        raise SystemExit(EXIT_PIPE_CLOSED) from None
+    with _standard_output() if is_stdout else _text_file(str(path)) as stream:
+        yield stream
 
 
 def save_scores(path: str | Path, *, chunks: Sequence[ScoredChunk], labels: Sequence[str]) -> None:
@@ -173,11 +166,4 @@ def _standard_output() -> Iterator[TextIO]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     yield sys.stdout
-    with naming_file("standard output"):
-        sys.stdout.flush()
-
-
-def _discard_standard_output() -> None:
-    """Lets the interpreter flush what is left at its exit without another error."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stdout.flush()
