@@ -9,6 +9,7 @@ ARGS ?=
 
 BASE := .venv-base
 DEV := .venv
+LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
@@ -79,8 +80,12 @@ $(BASE)/.ready: $(PINS)
 	$(call new_venv,$(BASE))
 	$(call install,$(BASE),.)
 
+# The compiler for TPUs lies beside the other packages, for one test: where JAX finds it, every
+# program looks for TPUs at its start and complains that there are none.
 $(DEV)/.ready: $(PINS)
 	$(call new_venv,$(DEV))
+	@$(DEV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
+	--no-deps --upgrade --target $(DEV)/libtpu "$(LIBTPU)" || echo "libtpu: not for this machine" >&2
 	$(call install,$(DEV),.[dev])
 
 lock: ## resolve this Python's constraints file anew, to the newest versions allowed

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> bool:
         run,
         data.batches,  # type: ignore[arg-type]
         workdir,
-        make_variables=lambda key: _first_variables(init, model, key),
+        make_variables=lambda key: _first_variables(init, model, key, config.head_bias),
         labels=_output_names(model, labels),
         source=f"{config.name} trained by sat-jax",
         validation=data.validation,  # type: ignore[arg-type]
@@ -155,15 +155,15 @@ def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
     )
 
 
-def _first_variables(init: "Checkpoint | None", model: Any, key: Any) -> Any:
+def _first_variables(init: "Checkpoint | None", model: Any, key: Any, head_bias: float) -> Any:
     """Weights to start from: those of --init as far as they fit, else random ones."""
     import jax
 
     from sat_jax.warm_start import fresh_variables, start_from
 
     if init is None:
-        return jax.jit(fresh_variables, static_argnums=0)(model, key)
-    variables, notes = start_from(init, model, key)
+        return jax.jit(fresh_variables, static_argnums=0)(model, key, head_bias)
+    variables, notes = start_from(init, model, key, head_bias)
     _tell(*notes)
     return variables
 
@@ -185,10 +185,19 @@ def _check(arguments: Sequence[str]) -> None:
     source_flags("valid_")
 
 
+def _explain(error: Exception) -> str:
+    """ml_collections names a field that is not there in quotes, and says no more."""
+    if isinstance(error, AttributeError):
+        field = str(error).strip("\"'")
+        return f"the config has no field {field}: see the files in configs/"
+    return str(error)
+
+
 PROGRAM = Program(
     name="train.py",
     main=main,
     check=_check,
+    explain=_explain,
     # What config files raise, and what ml_collections does for fields that they do not have.
     flag_errors=(AttributeError, KeyError, OSError, TypeError, ValueError),
 )

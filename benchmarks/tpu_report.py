@@ -177,12 +177,12 @@ def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
 
 
 def _first_guess(mesh: Any, compile_for: Callable[[int], Any]) -> int:
-    """Examples a chip that should just fit."""
+    """Examples a chip that should just fit; fewer than these tell little of what more will take."""
     from sat_jax.training.footprint import expected_limit
 
-    smaller, larger = (compile_for(count * mesh.size) for count in (16, 32))
+    smaller, larger = (compile_for(count * mesh.size) for count in (64, 128))
     if smaller is None or larger is None:
-        return 16
+        return 32
     gigabytes = CHIPS.get(mesh.devices.flat[0].device_kind, 16)
     return expected_limit(smaller, larger, int(0.95 * gigabytes * (1 << 30))) // mesh.size
 

@@ -91,6 +91,11 @@ def training_config(
             "num_epochs": config_dict.required_placeholder(int),
             # Steps of the whole run, where epochs don't suit.
             "num_steps": config_dict.placeholder(int),
+            # Log odds of every class that a fresh head begins with. At 0, as published, each has
+            # probability 0.5, and long runs soon forget it. In runs of some hundred steps a small
+            # model pushes all classes down by making its features alike, and then hears little:
+            # -6.3 is one class of 527 in a clip.
+            "head_bias": 0.0,
             "ema_decay": 0.0,
             # Improvements on the published recipe, off as there.
             "loss_per_chunk": False,

@@ -114,7 +114,10 @@ class Planner:
                 "processes"
             )
         if config.psl_share and psl is None:
-            raise SatError(f"data.psl_share={config.psl_share} needs pseudo strong labels (--psl)")
+            raise SatError(
+                f"data.psl_share={config.psl_share} needs pseudo strong labels: name them with "
+                "--psl, or learn from the clips' own labels (--config.data.psl_share=0.0)"
+            )
         self._clips, self._config = clips, config
         self._psl = psl if config.psl_share else None
         rows = config.batch_size // process_count

@@ -36,6 +36,7 @@ class Program:
         checked by default.
       call: how a person starts it; its name by default.
       flag_errors: what else reading the flags may raise, where values are more than text.
+      explain: what the user is told of an error in the flags; its own text by default.
       on_interrupt: what it says when it is stopped by Ctrl-C; nothing by default.
       flag_values: where its flags are defined; those of the process by default.
     """
@@ -45,6 +46,7 @@ class Program:
     check: Callable[[Sequence[str]], None] = lambda arguments: None
     call: str = ""
     flag_errors: tuple[type[Exception], ...] = ()
+    explain: Callable[[Exception], str] = str
     on_interrupt: str = ""
     flag_values: flags.FlagValues = flags.FLAGS
 
@@ -120,7 +122,7 @@ class Program:
             sys.exit(FAILED)
 
     def _refuse(self, error: Exception) -> NoReturn:
-        self.report(f"{' '.join(str(error).split())}; see {self.call or self.name} --help")
+        self.report(f"{' '.join(self.explain(error).split())}; see {self.call or self.name} --help")
         sys.exit(WRONG_FLAGS)
 
 

@@ -6,11 +6,12 @@ are resized, the rest starts fresh, and notes tell which is which.
 """
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -25,20 +26,33 @@ _Arrays = dict[str, np.ndarray]
 """Arrays by name, such as "params/head/bias"."""
 
 
-def fresh_variables(config: AnyConfig, key: jax.Array) -> Any:
-    """Random weights of a model of any kind, as a Flax variable tree."""
+def fresh_variables(config: AnyConfig, key: jax.Array, head_bias: float = 0.0) -> Any:
+    """Random weights of a model of any kind, as a Flax variable tree.
+
+    Args:
+      config: the model.
+      key: a `jax.random.key`.
+      head_bias: what a tagger's biases of all classes start at, as log odds; an autoencoder has
+        no classes and takes no notice.
+    """
     if isinstance(config, MaeConfig):
         return init_mae_variables(config, key)
-    return init_variables(config, key)
+    variables = init_variables(config, key)
+    head = variables["params"]["head"]
+    head = {**head, "bias": jnp.full_like(head["bias"], head_bias)}
+    return {**variables, "params": {**variables["params"], "head": head}}
 
 
-def start_from(source: Checkpoint, config: AnyConfig, key: jax.Array) -> tuple[Any, list[str]]:
+def start_from(
+    source: Checkpoint, config: AnyConfig, key: jax.Array, head_bias: float = 0.0
+) -> tuple[Any, list[str]]:
     """Makes the first weights of a training run from a checkpoint.
 
     Args:
       source: the model to start from.
       config: the model to train.
       key: a `jax.random.key` for what starts fresh.
+      head_bias: see `fresh_variables`; of no effect where the source's head fits.
 
     Returns:
       The variables of `config` as NumPy arrays, BatchNorm statistics included; and notes on what
@@ -62,15 +76,16 @@ def start_from(source: Checkpoint, config: AnyConfig, key: jax.Array) -> tuple[A
         *_note("fresh, none in the source", shapes.keys() - offered.keys()),
         *_note("left out", refused | (offered.keys() - shapes.keys())),
     ]
-    arrays = taken | _fresh_arrays(config, key, shapes.keys() - taken.keys())
+    fresh = partial(fresh_variables, config, head_bias=head_bias)
+    arrays = taken | _some_arrays(fresh, key, shapes.keys() - taken.keys())
     return unflatten_dict({name: arrays[name] for name in shapes}, sep="/"), notes
 
 
-def _fresh_arrays(config: AnyConfig, key: jax.Array, names: Set[str]) -> _Arrays:
-    """Some of the arrays of `fresh_variables`, which is quicker than making all."""
+def _some_arrays(fresh: Callable[[jax.Array], Any], key: jax.Array, names: Set[str]) -> _Arrays:
+    """Some of the arrays of fresh variables, which is quicker than making all."""
 
     def some(key: jax.Array) -> dict[str, jax.Array]:
-        flat = flatten_dict(fresh_variables(config, key), sep="/")
+        flat = flatten_dict(fresh(key), sep="/")
         return {name: flat[name] for name in names}
 
     return {name: np.asarray(x) for name, x in jax.jit(some)(key).items()} if names else {}

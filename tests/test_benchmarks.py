@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import measuring, rivals, start_up, stream_step, torch_reference
+from benchmarks import measuring, start_up, stream_step, torch_reference, train_step
 from sat_jax.config import ModelConfig
 from sat_jax.models import registry
 
@@ -49,19 +48,32 @@ def test_stream_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len({row.count("|") for row in rows}) == 1
 
 
+def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "steps.json"
+    train_step.main(["--models", "tiny:2", "--rounds", "2", "--json", str(file)])
+    report = json.loads(file.read_text())
+    (step,) = report["steps"]
+    assert step["gradient_difference"] < 1e-4
+    assert step["loss_difference"] < 1e-4, "both learn alike"
+    assert step["jax"]["examples_per_s"] > 0
+    table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
+    assert json.loads(printed) == report
+    assert len([line for line in table.splitlines() if line.startswith("|")]) == 3
+
+
+def test_steps_with_other_gradients_are_not_compared() -> None:
+    grads = {"loss": np.ones(()), "w": np.array([1.0, -2.0])}
+    assert train_step.compare_gradients(grads, grads | {"w": np.array([1.0, -2.001])}) < 1e-3
+    with pytest.raises(RuntimeError, match=r"differ by 0\.05"):
+        train_step.compare_gradients(grads, grads | {"w": np.array([1.1, -2.0])})
+    with pytest.raises(RuntimeError, match="only one rival has"):
+        train_step.compare_gradients(grads, {"loss": np.ones(())})
+
+
 def test_models_that_differ_are_not_compared() -> None:
     calls = {"a": lambda: np.zeros((1, 3)), "b": lambda: np.full((1, 3), 0.01)}
     with pytest.raises(RuntimeError, match=r"differ by 0\.01"):
         stream_step.largest_difference(calls)
-
-
-def test_flops_of_matrix_products() -> None:
-    def program(x: jax.Array, w: jax.Array) -> jax.Array:
-        product = jax.jit(jnp.matmul)(x, w)
-        return jax.lax.cond(product.sum() > 0, lambda y: y @ w.T, lambda y: y[:, :4], product)
-
-    jaxpr = jax.make_jaxpr(program)(np.ones((2, 3, 4)), np.ones((4, 4)))
-    assert rivals.count_matmul_flops(jaxpr.jaxpr) == 2 * 2 * (2 * 3 * 4 * 4)
 
 
 def test_ratio_is_taken_round_by_round() -> None:

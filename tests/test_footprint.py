@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,19 @@ HloModule step
   %name-of-all-reduce.1 = f32[100]{0} add(%x, %x)
 }
 """
+
+
+# Where `make` puts the compiler for TPUs, or among the other packages.
+LIBTPU = Path(sys.prefix) / "libtpu"
+needs_libtpu = pytest.mark.skipif(
+    not LIBTPU.is_dir() and importlib.util.find_spec("libtpu") is None, reason="needs libtpu"
+)
+
+
+def run_report(*flags):
+    command = [sys.executable, "-m", "benchmarks.tpu_report", *flags]
+    env = os.environ | {"PYTHONPATH": str(LIBTPU)}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
 
 
 def test_collectives_are_counted_with_their_results():
@@ -83,12 +97,11 @@ def test_state_and_batch_are_the_arguments_of_a_step():
     assert not small.collectives, "one device talks to nobody"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@needs_libtpu
 def test_a_small_run_on_a_tpu_that_is_not_there(tmp_path):
     file = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.tpu_report", "--topologies=v5e:2x2", "--batch=8"]
-    command += ["--config=configs/sat.py:SAT_XS_2s,debug", "--dtypes=bfloat16", f"--json={file}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    run = ("--topologies=v5e:2x2", "--batch=8", "--config=configs/sat.py:SAT_XS_2s,debug")
+    done = run_report(*run, "--dtypes=bfloat16", f"--json={file}")
     assert done.returncode == 0, done.stderr
     whole, spread = json.loads(file.read_text())
     assert (whole["chips"], whole["fsdp"], spread["fsdp"]) == (4, "off", "on")
@@ -106,10 +119,9 @@ def test_a_small_run_on_a_tpu_that_is_not_there(tmp_path):
         (["--config=configs/nope.py"], "there is no config configs/nope.py"),
     ],
 )
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+@needs_libtpu
 def test_wrong_flags_of_the_report_are_told_in_one_line(flags, message):
-    command = [sys.executable, "-m", "benchmarks.tpu_report", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = run_report(*flags)
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

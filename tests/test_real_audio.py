@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from recipes.first_models import save_stream_starts
+from recipes.first_models import save_first_models
 from recipes.summary import add_seconds, first_clip_of, write_summary
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
@@ -39,7 +39,7 @@ def test_first_models_are_random_and_the_clip_model_in_parts(tmp_path, monkeypat
         tmp_path / "clip",
         Checkpoint(config=clip, variables=variables, labels=("a", "b", "c"), source="test"),
     )
-    save_stream_starts("small", tmp_path / "clip", tmp_path / "start")
+    save_first_models("small", tmp_path / "clip", tmp_path / "start")
     warm, random = (load_checkpoint(tmp_path / "start" / name) for name in ("warm", "random"))
     assert warm.config == random.config == streaming
     kernel = np.asarray(variables["params"]["head"]["kernel"])

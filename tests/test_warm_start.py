@@ -83,6 +83,25 @@ def test_other_classes_get_a_fresh_head() -> None:
     assert notes == ["fresh, of another size: head"]
 
 
+def test_only_a_fresh_head_begins_with_the_bias_asked_for() -> None:
+    classes = dataclasses.replace(small_config("vit_mean"), num_classes=5)
+    for source, config in (
+        ("vit_mean", classes),  # finetuning's head of another size
+        ("mae", small_config("vit_mean")),  # none in an autoencoder
+    ):
+        fresh = flat(start_from(checkpoint(source), config, KEY, -6.3)[0])
+        plain = flat(start_from(checkpoint(source), config, KEY)[0])
+        assert changed(fresh, plain) == {"params/head/bias"}
+        np.testing.assert_array_equal(fresh["params/head/bias"], np.float32(-6.3))
+    fresh = flat(fresh_variables(classes, KEY, -6.3))
+    assert changed(fresh, flat(fresh_variables(classes, KEY))) == {"params/head/bias"}
+    np.testing.assert_array_equal(fresh["params/head/bias"], np.float32(-6.3))
+    # A head that is taken over keeps its own, in a streaming model too.
+    taken, _ = start_from(checkpoint("vit_mean"), small_config("sat_mean_2s"), KEY, -6.3)
+    before = flat(small_weights("vit_mean"))["params/head/bias"]
+    np.testing.assert_array_equal(flat(taken)["params/head/bias"], before)
+
+
 def test_a_cls_token_that_the_source_lacks_or_has_too_much() -> None:
     after, notes = start("sat_mean_2s", small_config("sat_token_2s"))
     assert changed(after, flat(small_weights("sat_mean_2s"))) == {

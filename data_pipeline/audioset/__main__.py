@@ -5,6 +5,11 @@ python -m data_pipeline.audioset --audio clips --balanced_csv balanced_train_seg
 
 All splits that are wanted have to be given at once. Broken and missing clips are left out, and
 listed in DATA_DIR/audioset/1.0.0/skipped_SPLIT.csv.
+
+TFDS's own program does the same, where the clips lie in MANUAL/audio and Google's tables in MANUAL;
+it needs the package mlcroissant:
+
+tfds build data_pipeline/audioset/builder.py --manual_dir MANUAL --data_dir tfds
 """
 
 import contextlib

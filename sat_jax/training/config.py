@@ -1,6 +1,7 @@
 """What a training run is made of, as plain data (floor 4)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -69,6 +70,7 @@ class TrainConfig:
       augment: random changes of the examples.
       num_steps: steps in the whole run, each with one batch.
       seed: of fresh weights and of all that is random in the model.
+      head_bias: what the biases of a head that starts fresh begin with, as log odds.
       ema_decay: share that the moving average of the weights keeps in a step; the average is what
         is measured and exported. 0 is none.
       loss_per_chunk: whether each chunk's answer is compared with the target, instead of their
@@ -91,6 +93,7 @@ class TrainConfig:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     num_steps: int
     seed: int = 0
+    head_bias: float = 0.0
     ema_decay: float = 0.0
     loss_per_chunk: bool = False
     silence_share: float = 0.0
@@ -117,6 +120,8 @@ class TrainConfig:
                 raise SatError(f"{name}={getattr(self, name)} is under 1")
         if not 0 <= self.seed < 2**32:
             raise SatError(f"seed={self.seed} is not in [0, 2**32)")
+        if not math.isfinite(self.head_bias):
+            raise SatError(f"head_bias={self.head_bias} is not finite")
         if not 0.0 <= self.ema_decay < 1.0:
             raise SatError(f"ema_decay={self.ema_decay} is not a share in [0, 1)")
         if not self.checkpoint_minutes >= 0.0:
