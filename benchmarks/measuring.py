@@ -11,10 +11,23 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sat_jax.profile.tables import markdown_table
+from sat_jax.profile.timing import cpu_model, spread, time_calls
+
+__all__ = [
+    "interleave",
+    "limit_threads",
+    "machine",
+    "markdown_table",
+    "ratio",
+    "spread",
+    "time_calls",
+    "warn_if_busy",
+]
 
 PAUSE = 0.1
 """Seconds between blocks, in which the last rival's threads fall asleep."""
@@ -75,18 +88,6 @@ def warn_if_busy(setting: Mapping[str, Any]) -> None:
         )
 
 
-def cpu_model() -> str:
-    """The processor's name, with its widest vector instructions where Linux tells them."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor() or platform.machine()
-    lines = (line.partition(":") for line in info.read_text().splitlines())
-    fields = {key.strip(): value.strip() for key, _, value in lines}
-    flags = fields.get("flags", "").split()
-    vectors = [name for name in ("avx512f", "avx2", "avx") if name in flags][:1]
-    return " ".join([fields.get("model name", platform.machine()), *vectors])
-
-
 def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int) -> Times:
     """Times calls of several rivals in turns, the order rotating from round to round.
 
@@ -105,25 +106,10 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int) -> Times
     return times
 
 
-def time_calls(call: Callable[[], Any], count: int) -> np.ndarray:
-    """Seconds of each of `count` calls in a row."""
-    moments = [time.perf_counter()]
-    for _ in range(count):
-        call()
-        moments.append(time.perf_counter())
-    return np.diff(moments)
-
-
 def _calls_per_block(call: Callable[[], Any]) -> int:
     call()
     seconds = float(np.min(time_calls(call, 2)))
     return int(np.clip(BLOCK / seconds, 1, MAX_CALLS))
-
-
-def spread(times: list[np.ndarray]) -> dict[str, float]:
-    """Median and 95th percentile of all calls, in milliseconds."""
-    every = 1e3 * np.concatenate(times)
-    return {"median_ms": float(np.median(every)), "p95_ms": float(np.percentile(every, 95))}
 
 
 def ratio(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
@@ -131,9 +117,3 @@ def ratio(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
     ratios = [np.median(a) / np.median(b) for a, b in zip(ours, theirs, strict=True)]
     low, median, high = np.percentile(ratios, [25, 50, 75])
     return {"median": float(median), "quartile_1": float(low), "quartile_3": float(high)}
-
-
-def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others are right-aligned."""
-    rule = [":--", *("--:" for _ in columns[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows])

@@ -120,11 +120,11 @@ def measure(name: str, batch: int, *, rounds: int, peak: float, seed: int = 0) -
     weights = model.state_dict()
     with_kv = build(name, kv_cache=True).eval()
     with_kv.load_state_dict(weights)
-    ours = compile_step(name, {key: w.numpy() for key, w in weights.items()}, batch)
+    ours, variables = compile_step(name, {key: w.numpy() for key, w in weights.items()}, batch)
     rng = np.random.default_rng(seed)
-    chunk = (0.1 * rng.standard_normal((batch, ours.hop))).astype(np.float32)
+    chunk = (0.1 * rng.standard_normal((batch, ours.framing.hop))).astype(np.float32)
     rivals = {
-        "jax": ours.start(chunk),
+        "jax": ours.repeat(variables, chunk, warmup="silence"),
         "torch_kv": torch_step(with_kv, chunk),
         "torch_published": torch_step(model, chunk),
     }

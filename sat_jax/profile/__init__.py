@@ -1,0 +1,1 @@
+"""What a streaming step costs: counted, as compiled, as measured, beside the published figures."""
