@@ -3,13 +3,16 @@
 python evaluate.py -m SAT_T_2s --clips eval.csv --folder eval/ --workdir results/SAT_T_2s
 python evaluate.py -m SAT_T_1s -c 1.0 --mode chunks --clips eval.csv --workdir results/alone
 
-eval.csv has the columns file and labels (class names, AudioSet mids or indices, joined by ;).
+eval.csv has the columns file and labels (class names, AudioSet mids or indices, joined by ;), and
+perhaps start and end in seconds. Clips may also come from HDF5 files or a TensorFlow data set.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from absl import flags
 
+from data_pipeline.open_source import define_source_flags, open_source, source_flags
 from sat_jax.command_line import Program, need, refuse_arguments
 
 _MODEL = flags.DEFINE_string(
@@ -43,22 +46,19 @@ _FRAMING = flags.DEFINE_enum(
     ["chunk", "seamless"],
     "A spectrogram for each chunk, as published, or one that runs on across chunks.",
 )
-_CLIPS = flags.DEFINE_string("clips", "", "CSV table of clips: file,labels. Needed.")
-_FOLDER = flags.DEFINE_string(
-    "folder", None, "Folder that the table's files are in; the table's own by default."
-)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "",
     "Folder for metrics.json, per_class.csv and missing_clips.csv, replaced if there. Needed.",
 )
 
+define_source_flags()
+
 
 def main(arguments: Sequence[str]) -> bool:
-    """Measures the model on the table of clips; returns whether a clip could not be scored."""
+    """Measures the model on labelled clips; returns whether a clip could not be scored."""
     del arguments
     # Imported late: a wrong flag or --help should be answered at once.
-    from data_pipeline.sources.clips import read_clips
     from sat_jax.cache_dir import keep_compiled_programs
     from sat_jax.evaluation import EvaluationOptions, check_options, evaluate
     from sat_jax.report.evaluation import make_folder, markdown_table, save_evaluation
@@ -77,12 +77,13 @@ def main(arguments: Sequence[str]) -> bool:
         chunk_seconds=_CHUNK.value,
         framing=_FRAMING.value,  # type: ignore[arg-type]
     )
-    clips = read_clips(_CLIPS.value, tagger.labels, folder=_FOLDER.value)
+    source = open_source(tagger.labels, **(source_flags() or {}))
     make_folder(_WORKDIR.value)
     result = evaluate(
         tagger,
-        [clip.path for clip in clips],
-        [clip.labels for clip in clips],
+        source.clips.ids,
+        [source.clips.labels(index).tolist() for index in range(len(source.clips.ids))],
+        partial(source.read, num_samples=None, place=0.0, start=None),
         name=_MODEL.value,
         options=options,
         report=PROGRAM.report,
@@ -94,7 +95,9 @@ def main(arguments: Sequence[str]) -> bool:
 
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments("list recordings in the table of --clips")(arguments)
-    need(_CLIPS, _WORKDIR)
+    if source_flags() is None:
+        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+    need(_WORKDIR)
 
 
 PROGRAM = Program(name="evaluate.py", main=main, check=_check)

@@ -3,13 +3,11 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from sat_jax.audio import read_blocks
 from sat_jax.blocks import rebuffer
 from sat_jax.errors import SatError
 from sat_jax.framing import FramingKind
@@ -58,8 +56,9 @@ def check_options(options: EvaluationOptions, framing: FramingKind) -> None:
 
 def evaluate(
     tagger: Tagger,
-    paths: Sequence[Path],
+    ids: Sequence[str],
     labels: Sequence[Sequence[int]],
+    read: Callable[[int], np.ndarray],
     *,
     name: str,
     options: EvaluationOptions,
@@ -69,8 +68,10 @@ def evaluate(
 
     Args:
       tagger: the model.
-      paths: n recordings.
+      ids: names of n clips.
       labels: n times the indices of the classes heard in it.
+      read: from a clip's index to all of its samples, float32 [s] at the model's rate, or
+        `SatError`.
       name: the model's, for people.
       options: how clips get their scores.
       report: told of each clip that can't be scored; the measures leave it out.
@@ -81,9 +82,9 @@ def evaluate(
     """
     check_options(options, tagger.framing.kind)
     targets = _targets(labels, len(tagger.labels))
-    scores, is_scored, missing = _score_clips(tagger, paths, name, options, report)
+    scores, is_scored, missing = _score_clips(tagger, ids, read, name, options, report)
     if not is_scored.any():
-        raise SatError(f"none of the {len(paths)} clips could be scored: check the files")
+        raise SatError(f"none of the {len(ids)} clips could be scored: check the files")
     streams = options.mode != "clip"
     return Evaluation(
         model=name,
@@ -99,50 +100,49 @@ def evaluate(
     )
 
 
-def score_clip(tagger: Tagger, path: Path, options: EvaluationOptions) -> np.ndarray:
-    """One answer for a whole recording: probabilities float32 [y].
+def score_clip(tagger: Tagger, samples: np.ndarray, options: EvaluationOptions) -> np.ndarray:
+    """One answer for a whole clip: samples float32 [s] -> probabilities float32 [y].
 
     Raises:
-      SatError: the file can't be read to its end, or is too short for an answer.
+      SatError: the clip is too short for an answer.
     """
-    blocks = read_blocks(path, sample_rate=tagger.config.frontend.sample_rate)
     if options.mode == "clip":
-        chunks = tagger.clip(blocks, aggregation=options.aggregation)
+        chunks = tagger.clip([samples], aggregation=options.aggregation)
     elif options.mode == "stream":
-        chunks = tagger.stream(blocks, warmup=options.warmup)
+        chunks = tagger.stream([samples], warmup=options.warmup)
     else:
-        chunks = _score_alone(tagger, blocks)
+        chunks = _score_alone(tagger, samples)
     probs = _aggregate((chunk.probs for chunk in chunks), options.aggregation)
     if probs is None:
-        raise SatError(f"{path}: too short for one answer, and the rest is not padded")
+        raise SatError("too short for one answer, and the rest is not padded")
     return probs
 
 
 def _score_clips(
     tagger: Tagger,
-    paths: Sequence[Path],
+    ids: Sequence[str],
+    read: Callable[[int], np.ndarray],
     name: str,
     options: EvaluationOptions,
     report: Callable[[SatError], None],
 ) -> tuple[np.ndarray, np.ndarray, list[MissingClip]]:
     """Scores float32 [n, y], bool [n] of the clips that have some, and the others."""
-    scores = np.zeros((len(paths), len(tagger.labels)), np.float32)
-    is_scored = np.zeros(len(paths), bool)
+    scores = np.zeros((len(ids), len(tagger.labels)), np.float32)
+    is_scored = np.zeros(len(ids), bool)
     missing = []
-    with tqdm(paths, desc=name, unit="clip", disable=None) as bar:
-        for index, path in enumerate(bar):
+    with tqdm(ids, desc=name, unit="clip", disable=None) as bar:
+        for index, clip in enumerate(bar):
             try:
-                scores[index] = score_clip(tagger, path, options)
+                scores[index] = score_clip(tagger, read(index), options)
             except SatError as error:
-                reason = str(error).removeprefix(f"{path}: ")
-                missing.append(MissingClip(str(path), reason))
+                missing.append(MissingClip(clip, str(error)))
                 with bar.external_write_mode(sys.stderr):
                     report(error)
                 continue
             is_scored[index] = True
             if not np.isfinite(scores[index]).all():
                 raise SatError(
-                    f"{path} gets scores that are not finite: the model's weights are damaged, "
+                    f"{clip} gets scores that are not finite: the model's weights are damaged, "
                     "choose others"
                 )
     return scores, is_scored, missing
@@ -162,9 +162,9 @@ def _targets(labels: Sequence[Sequence[int]], num_classes: int) -> np.ndarray:
     return targets
 
 
-def _score_alone(tagger: Tagger, blocks: Iterable[np.ndarray]) -> Iterator[ScoredChunk]:
+def _score_alone(tagger: Tagger, samples: np.ndarray) -> Iterator[ScoredChunk]:
     """Scores each chunk as a stream of its own; times count from the chunk's start."""
-    for chunk in rebuffer(blocks, tagger.framing.hop):
+    for chunk in rebuffer([samples], tagger.framing.hop):
         yield from tagger.stream([chunk], warmup="none")
 
 

@@ -12,6 +12,7 @@ import pytest
 import sklearn.metrics
 import soundfile
 
+from sat_jax.audio import read_blocks
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
@@ -79,13 +80,18 @@ def run(tagger, paths, labels, **options):
     problems = []
     result = evaluate(
         tagger,
-        paths,
+        [str(path) for path in paths],
         labels,
+        lambda index: sound_of(paths[index]),
         name="tiny",
         options=EvaluationOptions(**options),
         report=lambda error: problems.append(str(error)),
     )
     return result, problems
+
+
+def sound_of(path):
+    return np.concatenate(list(read_blocks(path, sample_rate=RATE)))
 
 
 def cut(path, samples):
@@ -134,7 +140,7 @@ def test_a_clips_score_comes_from_those_of_its_chunks(tagger, clips, mode, warmu
         each = chunk_scores(tagger, path, mode, warmup)
         assert len(each) > 2
         np.testing.assert_allclose(
-            score_clip(tagger, path, options), REDUCE[aggregation](each), rtol=2e-5
+            score_clip(tagger, sound_of(path), options), REDUCE[aggregation](each), rtol=2e-5
         )
 
 
@@ -142,15 +148,15 @@ def test_a_clips_score_comes_from_those_of_its_chunks(tagger, clips, mode, warmu
 def test_clip_mode_is_the_taggers(tagger, clips, aggregation):
     options = EvaluationOptions(mode="clip", aggregation=aggregation)
     [answer] = tagger.tag_file(clips[1][0], mode="clip", aggregation=aggregation)
-    np.testing.assert_array_equal(score_clip(tagger, clips[1][0], options), answer.probs)
+    np.testing.assert_array_equal(score_clip(tagger, sound_of(clips[1][0]), options), answer.probs)
 
 
 def test_modes_differ(tagger, clips):
     scores = [
-        score_clip(tagger, clips[1][0], EvaluationOptions(mode=mode, warmup=warmup))
+        score_clip(tagger, sound_of(clips[1][0]), EvaluationOptions(mode=mode, warmup=warmup))
         for mode, warmup in [("stream", "silence"), ("stream", "none"), ("chunks", "silence")]
     ]
-    scores.append(score_clip(tagger, clips[1][0], EvaluationOptions(mode="clip")))
+    scores.append(score_clip(tagger, sound_of(clips[1][0]), EvaluationOptions(mode="clip")))
     for i in range(4):
         for j in range(i):
             assert np.abs(scores[i] - scores[j]).max() > 1e-4
@@ -204,10 +210,10 @@ def test_clips_that_cannot_be_read_are_left_out_and_told(tagger, clips, tmp_path
     whole, _ = run(tagger, paths, labels, mode="clip")
     missing = {"clips_missing": 3}
     assert result.to_dict() == whole.to_dict() | missing
-    assert [clip.file for clip in result.missing] == [str(empty), str(cut_short), str(lost)]
-    assert [f"{clip.file}: {clip.reason}" for clip in result.missing] == problems
+    assert [clip.clip for clip in result.missing] == [str(empty), str(cut_short), str(lost)]
+    assert [clip.reason for clip in result.missing] == problems
     save_evaluation(tmp_path, result)
-    assert [row["file"] for row in read_csv(tmp_path / "missing_clips.csv")] == [
+    assert [row["clip"] for row in read_csv(tmp_path / "missing_clips.csv")] == [
         str(empty),
         str(cut_short),
         str(lost),
@@ -299,10 +305,25 @@ def test_program(checkpoint, tagger, clips, tmp_path):
     assert len(read_csv(tmp_path / "out/1/missing_clips.csv")) == 1
 
 
+def test_parts_of_a_recording_are_clips_of_their_own(checkpoint, tagger, tmp_path):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    rng = np.random.default_rng(1)
+    parts = [0.1 * rng.standard_normal(RATE).astype(np.float32) * k for k in (1, 2, 3)]
+    soundfile.write(tmp_path / "all.wav", np.concatenate(parts), RATE, subtype="FLOAT")
+    rows = ["all.wav,Dog,,1", "all.wav,Rain,1,2", "all.wav,Cat,2,"]
+    (tmp_path / "parts.csv").write_text("\n".join(["file,labels,start,end", *rows]) + "\n")
+    done = program("-m", "model", "-c", "0.5", "--clips=parts.csv", "--workdir=out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = json.loads((tmp_path / "out/metrics.json").read_text())
+    scores = np.stack([score_clip(tagger, part, EvaluationOptions()) for part in parts])
+    for name, number in expected_metrics(one_hot([(0,), (2,), (3,)]), scores).items():
+        assert written[name] == pytest.approx(number, rel=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "--clips is needed"),
+        ([], 2, "give one of --clips, --hdf5_tsv and --tfds"),
         (["--clips", "a.csv"], 2, "--workdir is needed"),
         (["--clips", "a.csv", "--workdir", "out", "--mode", "slide"], 2, "slide"),
         (["--clips", "a.csv", "--workdir", "out", "a.wav"], 2, "a.wav is no flag"),

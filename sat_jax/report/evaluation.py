@@ -18,7 +18,7 @@ METRICS, PER_CLASS, MISSING = "metrics.json", "per_class.csv", "missing_clips.cs
 class MissingClip(NamedTuple):
     """A clip without scores, and why."""
 
-    file: str
+    clip: str
     reason: str
 
 
