@@ -24,6 +24,7 @@ from sat_jax.models.clip import (
     Variables,
     aggregate,
     normalize,
+    only_heard,
     plan_pieces,
     run_pieces,
 )
@@ -243,10 +244,7 @@ def plan_rest(config: ModelConfig, framing: Framing, *, filled: int, chunks: int
         plan = plan._replace(num_whole=plan.num_whole - chunks)
     else:
         plan = plan_pieces(config, frames)
-    if plan.num_whole == 1 and not plan.rest:
-        # Frames behind the last whole patch are not heard: fewer distinct numbers, fewer programs.
-        plan = plan._replace(length=max(plan.length // PATCH_SIZE, 1) * PATCH_SIZE)
-    return plan
+    return only_heard(plan)
 
 
 def score_rest(

@@ -30,7 +30,15 @@ from sat_jax.errors import SatError
 from sat_jax.framing import Framing, FramingKind, make_framing
 from sat_jax.frontend import floor_top_db
 from sat_jax.labels import default_label_names
-from sat_jax.models.clip import Aggregation, Variables, aggregate, apply, normalize, plan_pieces
+from sat_jax.models.clip import (
+    Aggregation,
+    Variables,
+    aggregate,
+    apply,
+    normalize,
+    only_heard,
+    plan_pieces,
+)
 from sat_jax.models.registry import MODELS, model_config
 from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.programs import ProgramStore
@@ -341,7 +349,7 @@ class Tagger:
 
     def _score_pieces(self, parts: Sequence[np.ndarray]) -> jax.Array:
         """Clip mode's pieces one by one: a spectrogram in parts, dB [f, t] -> scores [k, 1, y]."""
-        plan = plan_pieces(self.config, sum(part.shape[1] for part in parts))
+        plan = only_heard(plan_pieces(self.config, sum(part.shape[1] for part in parts)))
         peak = np.array([max(part.max() for part in parts)])
         cache = init_cache(self.config, 1, "kv")
         scores: list[np.ndarray] = []

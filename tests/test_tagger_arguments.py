@@ -11,6 +11,7 @@ from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
+from sat_jax.programs import ProgramStore
 from sat_jax.streaming import reset_streams
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
@@ -81,3 +82,12 @@ def test_a_mask_is_one_bool_a_stream(mask, tagger):
 def test_resetting_takes_as_many_fresh_streams(tagger):
     with pytest.raises(SatError, match=r"^there are 1 fresh streams for 2"):
         reset_streams(tagger.init(2, "none"), tagger.init(1, "none"), np.ones(2, bool))
+
+
+def test_recordings_of_any_length_need_few_programs(tmp_path):
+    programs = ProgramStore(tmp_path)
+    keeping = make_tagger(cache_length=0, target_length=96)
+    keeping.programs = programs
+    for num_samples in range(8_000, 9_500, 300):  # 51 to 60 frames: 3 patches, and a rest
+        list(keeping.clip([np.full(num_samples, 0.01, np.float32)]))
+    assert len(list(tmp_path.iterdir())) == 2, "spectrogram and network"

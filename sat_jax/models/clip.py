@@ -56,6 +56,16 @@ def plan_pieces(config: ModelConfig, frames: int) -> PiecePlan:
     return PiecePlan(count, target, rest, rest + -rest % unit)
 
 
+def only_heard(plan: PiecePlan) -> PiecePlan:
+    """Cuts a single piece to whole patches: what is behind them is not heard.
+
+    Recordings of any lengths then need few programs. The piece has at least one patch.
+    """
+    if plan.num_whole != 1 or plan.rest:
+        return plan
+    return plan._replace(length=max(plan.length // PATCH_SIZE, 1) * PATCH_SIZE)
+
+
 def run_pieces(
     model: AudioTransformer,
     variables: Variables,
