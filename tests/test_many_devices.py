@@ -59,7 +59,9 @@ def assert_same_run(workdir, reference):
     for ours, theirs in zip(curve(workdir), curve(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     models = [load_checkpoint(folder / "model").variables for folder in (workdir, reference)]
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), *models)
+    # Adam divides a gradient by its own size, so that rounding shows in full where it is next to
+    # nothing: within a sixtieth of the way that six steps of 1e-3 can go.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), *models)
 
 
 @pytest.fixture(scope="module")
