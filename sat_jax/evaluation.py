@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sat_jax.blocks import rebuffer
 from sat_jax.errors import SatError
 from sat_jax.framing import FramingKind
-from sat_jax.metrics import check_sklearn, compute_metrics
+from sat_jax.metrics.ranking import check_sklearn, compute_metrics
 from sat_jax.models.clip import Aggregation
 from sat_jax.report.evaluation import Evaluation, MissingClip
 from sat_jax.report.tags import ScoredChunk

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sat_jax.metrics import Metrics
+from sat_jax.metrics.ranking import Metrics
 from sat_jax.report.files import naming_file, replacing_file
 
 METRICS, PER_CLASS, MISSING = "metrics.json", "per_class.csv", "missing_clips.csv"

@@ -13,7 +13,7 @@ from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.frontend import log_mel
 from sat_jax.losses import mae_loss
-from sat_jax.metrics import compute_metrics
+from sat_jax.metrics.ranking import compute_metrics
 from sat_jax.models.clip import apply, ragged_clip_probs
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer

@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 
 from sat_jax.errors import SatError
-from sat_jax.metrics import check_sklearn, compute_metrics
+from sat_jax.metrics.ranking import check_sklearn, compute_metrics
 
 
 def random_case(seed, *, ties, clips=40, classes=9):
