@@ -1,41 +1,55 @@
-"""Measures how good a model is at tagging labelled clips, whole or chunk by chunk.
+"""Measures how good models are at tagging labelled clips: whole, streamed, or in pieces.
 
 python evaluate.py -m SAT_T_2s --clips eval.csv --folder eval/ --workdir results/SAT_T_2s
-python evaluate.py -m SAT_T_1s -c 1.0 --mode chunks --clips eval.csv --workdir results/alone
+python evaluate.py -m SAT_T_2s -m runs/mine -c 2,1,0.5 --mode stream,chunks,sliding,clip \
+    --tfds audioset:eval --workdir results/all
 
 eval.csv has the columns file and labels (class names, AudioSet mids or indices, joined by ;), and
-perhaps start and end in seconds. Clips may also come from HDF5 files or a TensorFlow data set.
+perhaps start and end in seconds. Clips may also come from HDF5 files or a TensorFlow data set. A
+run that was stopped goes on by the same command.
 """
 
+import hashlib
+import re
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
 from sat_jax.command_line import Program, need, refuse_arguments
 
-_MODEL = flags.DEFINE_string(
+if TYPE_CHECKING:
+    from sat_jax.evaluation.clips import LabeledClips
+    from sat_jax.events import Event
+    from sat_jax.tagger import Tagger
+
+_MODES = ("stream", "chunks", "sliding", "clip")
+
+_MODELS = flags.DEFINE_multi_string(
     "model",
-    "SAT_T_2s",
-    "A model's name, a checkpoint folder, or a .pt or .safetensors file.",
+    ["SAT_T_2s"],
+    "A model's name, a checkpoint folder, or a .pt or .safetensors file; may be repeated.",
     short_name="m",
 )
-_CHUNK = flags.DEFINE_float(
+_DELAYS = flags.DEFINE_list(
     "chunk",
-    None,
-    "Seconds the model hears at a time, at least 0.16; its own length by default.",
+    [],
+    "Seconds from one answer to the next, at least 0.16, several joined by commas; the model's own "
+    "chunk by default.",
     short_name="c",
-    lower_bound=0.16,
 )
-_MODE = flags.DEFINE_enum(
+_MODES_FLAG = flags.DEFINE_list(
     "mode",
-    "stream",
-    ["stream", "chunks", "clip"],
-    "Hear a clip chunk by chunk, each chunk as if it were alone, or all at once.",
+    ["stream"],
+    "Hear a clip chunk by chunk with a memory of what came before (stream), each chunk as if it "
+    "were alone (chunks), the last --buffer seconds each time (sliding), or all at once (clip); "
+    "several joined by commas.",
 )
 _AGGREGATE = flags.DEFINE_enum(
-    "aggregate", "mean", ["mean", "max", "last"], "How the scores of chunks become a clip's."
+    "aggregate", "mean", ["mean", "max", "last"], "How a clip's answers become one."
 )
 _WARMUP = flags.DEFINE_enum(
     "warmup", "silence", ["silence", "none"], "Stream mode: what the model remembers at the start."
@@ -44,63 +58,195 @@ _FRAMING = flags.DEFINE_enum(
     "framing",
     "chunk",
     ["chunk", "seamless"],
-    "A spectrogram for each chunk, as published, or one that runs on across chunks.",
+    "Stream mode: a spectrogram for each chunk, as published, or one that runs on across chunks.",
+)
+_BUFFER = flags.DEFINE_float(
+    "buffer", 10.0, "Sliding mode: seconds heard for an answer.", lower_bound=0.16
+)
+_STRONG = flags.DEFINE_string(
+    "strong",
+    None,
+    "A TSV table of what is heard when, as AudioSet-strong's: measures segments and onsets too.",
+)
+_THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    0.5,
+    "From which probability on a class counts as heard, for stability and onset delay.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+_SAVE_THRESHOLDS = flags.DEFINE_string(
+    "save_thresholds",
+    None,
+    "f1 or precision=P: find each class's threshold on these clips and save them beside the "
+    "checkpoint, for infer.py --threshold auto.",
+)
+_BATCH = flags.DEFINE_integer("batch_size", 32, "Clips or windows heard at a time.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", 4, "Threads that read clips.", lower_bound=1)
+_COST = flags.DEFINE_bool("cost", True, "Count tokens, memory and operations of an answer.")
+_PLOTS = flags.DEFINE_bool("plots", True, "Draw the results, into plots/.")
+_PLOT_CLIP = flags.DEFINE_string(
+    "plot_clip", None, "Whose scores over time are drawn; the first labelled clip by default."
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     "",
-    "Folder for metrics.json, per_class.csv and missing_clips.csv, replaced if there. Needed.",
+    "Folder for metrics.json, table.md, per_class/, missing_clips.csv and plots/, replaced if "
+    "there, and for scores/, gone on with. Needed.",
 )
 
 define_source_flags()
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Measures the model on labelled clips; returns whether a clip could not be scored."""
+    """Measures the models on labelled clips; returns whether a clip could not be scored."""
     del arguments
     # Imported late: a wrong flag or --help should be answered at once.
     from sat_jax.cache_dir import keep_compiled_programs
-    from sat_jax.evaluation import EvaluationOptions, check_options, evaluate
-    from sat_jax.report.evaluation import make_folder, markdown_table, save_evaluation
-    from sat_jax.tagger import Tagger
+    from sat_jax.evaluation.class_thresholds import save_class_thresholds
+    from sat_jax.evaluation.cost import measure_cost
+    from sat_jax.evaluation.hearing import make_hearings
+    from sat_jax.evaluation.measures import evaluate
+    from sat_jax.evaluation.run import score_model
+    from sat_jax.metrics.ranking import check_sklearn
+    from sat_jax.report.evaluation import as_markdown, make_folder, save_evaluations
+    from sat_jax.report.plot import check_plot
 
-    # To the type checker absl's enums are any strings.
-    options = EvaluationOptions(
-        mode=_MODE.value,  # type: ignore[arg-type]
-        aggregation=_AGGREGATE.value,  # type: ignore[arg-type]
-        warmup=_WARMUP.value,  # type: ignore[arg-type]
+    hearings = make_hearings(
+        _MODES_FLAG.value,
+        [float(delay) for delay in _DELAYS.value] or [None],
+        framing=_FRAMING.value,
+        warmup=_WARMUP.value,
+        buffer=_BUFFER.value,
+        aggregation=_AGGREGATE.value,
     )
-    check_options(options, _FRAMING.value)  # type: ignore[arg-type]
+    check_sklearn()
+    if _PLOTS.value:
+        check_plot("plot.png")
+    if _STRONG.value:
+        _tell_of_psds()
     keep_compiled_programs()
-    tagger = Tagger.load(
-        _MODEL.value,
-        chunk_seconds=_CHUNK.value,
-        framing=_FRAMING.value,  # type: ignore[arg-type]
-    )
-    source = open_source(tagger.labels, **(source_flags() or {}))
-    make_folder(_WORKDIR.value)
-    result = evaluate(
-        tagger,
-        source.clips.ids,
-        [source.clips.labels(index).tolist() for index in range(len(source.clips.ids))],
-        partial(source.read, num_samples=None, place=0.0, start=None),
-        name=_MODEL.value,
-        options=options,
-        report=PROGRAM.report,
-    )
-    save_evaluation(_WORKDIR.value, result)
-    print(markdown_table(result), flush=True)
-    return bool(result.missing)
+    workdir = Path(_WORKDIR.value)
+    make_folder(workdir)
+    runs = []
+    for name in dict.fromkeys(_MODELS.value):
+        runs += score_model(
+            name,
+            hearings,
+            _open_clips,
+            folder=workdir / "scores",
+            batch_size=_BATCH.value,
+            report=PROGRAM.report,
+        )
+    costs = [measure_cost(run) if _COST.value else None for run in runs]
+    evaluations = [
+        evaluate(run, threshold=_THRESHOLD.value, cost=cost)
+        for run, cost in zip(runs, costs, strict=True)
+    ]
+    save_evaluations(workdir, evaluations)
+    if _SAVE_THRESHOLDS.value:
+        for run in runs:
+            path = save_class_thresholds(run, _precision())
+            PROGRAM.report(f"thresholds of {run.model}: {path}")
+    if _PLOTS.value:
+        from sat_jax.evaluation.pictures import draw_evaluations
+
+        draw_evaluations(workdir / "plots", runs, evaluations, clip=_PLOT_CLIP.value)
+    print(as_markdown(evaluations), flush=True)
+    return any(evaluation.missing for evaluation in evaluations)
 
 
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments("list recordings in the table of --clips")(arguments)
-    if source_flags() is None:
+    values = source_flags()
+    if values is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     need(_WORKDIR)
+    for mode in _MODES_FLAG.value:
+        if mode not in _MODES:
+            raise flags.Error(f"--mode={mode} is none of {', '.join(_MODES)}")
+    if not _MODES_FLAG.value:
+        raise flags.Error(f"--mode is empty: give some of {', '.join(_MODES)}")
+    for delay in _DELAYS.value:
+        if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", delay) or float(delay) < 0.16:
+            raise flags.Error(f"--chunk={delay} is not a number of seconds of at least 0.16")
+    _check_thresholds()
+    if _PLOT_CLIP.value and not _PLOTS.value:
+        raise flags.Error("--plot_clip is drawn only with --plots")
 
 
-PROGRAM = Program(name="evaluate.py", main=main, check=_check)
+def _check_thresholds() -> None:
+    if _SAVE_THRESHOLDS.value is None:
+        return
+    precision = _precision()
+    if _SAVE_THRESHOLDS.value != "f1" and not 0.0 < (precision or 0.0) <= 1.0:
+        raise flags.Error(
+            f"--save_thresholds={_SAVE_THRESHOLDS.value} is neither f1 nor precision=P with P "
+            "above 0 and at most 1"
+        )
+    ways = len(set(_MODES_FLAG.value)) * max(1, len(set(_DELAYS.value)))
+    if ways > 1:
+        raise flags.Error("--save_thresholds needs one --mode and one --chunk, else which?")
+
+
+def _precision() -> float | None:
+    """What --save_thresholds asks for; None is the best F1."""
+    match = re.fullmatch(r"precision=(\d*\.?\d+)", _SAVE_THRESHOLDS.value or "")
+    return float(match[1]) if match else None
+
+
+def _open_clips(tagger: "Tagger") -> "LabeledClips":
+    """The clips of the flags, their labels as classes of a model."""
+    from data_pipeline.batches import read_whole_clips
+    from data_pipeline.sources.bounds import check_rate
+    from sat_jax.evaluation.clips import LabeledClips
+
+    check_rate(tagger.config.frontend.sample_rate)
+    values = source_flags() or {}
+    source = open_source(tagger.labels, **values)
+    ids = source.clips.ids
+    names = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    return LabeledClips(
+        ids=ids,
+        labels=[source.clips.labels(index).tolist() for index in range(len(ids))],
+        read=partial(read_whole_clips, source, workers=_WORKERS.value),
+        description=values | {"names": names},
+        events=_events(ids, tagger.labels),
+    )
+
+
+def _tell_of_psds() -> None:
+    from sat_jax.errors import SatError
+    from sat_jax.metrics.psds import check_psds
+
+    try:
+        check_psds()
+    except SatError as error:  # The other measures need no more than what is there.
+        PROGRAM.report(f"{error}; it is left out")
+
+
+def _events(ids: Sequence[str], labels: Sequence[str]) -> "dict[int, tuple[Event, ...]]":
+    """What --strong says of the clips, by their place."""
+    if not _STRONG.value:
+        return {}
+    from data_pipeline.strong_labels import match_clips, read_strong_labels
+
+    strong = read_strong_labels(_STRONG.value, labels)
+    if strong.unknown:
+        PROGRAM.report(
+            f"{_STRONG.value}: {sum(strong.unknown.values())} events are of {len(strong.unknown)} "
+            f"classes that the model lacks, such as {next(iter(strong.unknown))}: left out"
+        )
+    names = match_clips(ids, strong.events)
+    return {place: strong.events[name] for place, name in enumerate(names) if name is not None}
+
+
+PROGRAM = Program(
+    name="evaluate.py",
+    main=main,
+    check=_check,
+    on_interrupt="stopped; the same command goes on from here",
+)
 
 if __name__ == "__main__":
     PROGRAM.run()

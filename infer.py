@@ -5,7 +5,9 @@ python infer.py -m SAT_T_1s -c 1.0 -k 5 *.flac
 ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | python infer.py -
 """
 
+import dataclasses
 import gc
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ from sat_jax.command_line import Program
 from sat_jax.errors import SatError
 
 if TYPE_CHECKING:
+    from sat_jax.checkpoint import Checkpoint
     from sat_jax.tag_recordings import TaggingOptions
     from sat_jax.tagger import Tagger
 
@@ -57,8 +60,11 @@ _FRAMING = flags.DEFINE_enum(
 _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Precision of the computation; the model's by default."
 )
-_THRESHOLD = flags.DEFINE_float(
-    "threshold", None, "Show only tags at least this probable.", lower_bound=0.0, upper_bound=1.0
+_THRESHOLD = flags.DEFINE_string(
+    "threshold",
+    None,
+    "Show only tags at least this probable: a number from 0 to 1, or auto for each class's own, "
+    "which evaluate.py --save_thresholds has found.",
 )
 _FORMAT = flags.DEFINE_enum(
     "format", "text", ["text", "jsonl", "csv", "srt", "audacity"], "Layout of the tags."
@@ -98,7 +104,12 @@ def main(recordings: Sequence[str]) -> bool:
             check_options(options, recordings)
         except SatError as error:
             raise flags.Error(str(error)) from error
-        tagger = _load_tagger()
+        checkpoint, tagger = _load_tagger()
+        if _THRESHOLD.value == "auto":
+            from sat_jax.thresholds import load_thresholds
+
+            thresholds = load_thresholds(_MODEL.value, checkpoint)
+            options = dataclasses.replace(options, threshold=thresholds)
         if _RANDOM_WEIGHTS.value:
             # Other formats are read by programs, which such a line would disturb.
             out = sys.stdout if _FORMAT.value == "text" else sys.stderr
@@ -115,7 +126,7 @@ def _options() -> "TaggingOptions":
         aggregation=_AGGREGATE.value,  # type: ignore[arg-type]
         warmup=_WARMUP.value,  # type: ignore[arg-type]
         k=_K.value,
-        threshold=_THRESHOLD.value,
+        threshold=_threshold(),
         format_name=_FORMAT.value,
         output=_OUTPUT.value,
         scores_out=_SCORES_OUT.value,
@@ -126,7 +137,20 @@ def _options() -> "TaggingOptions":
     )
 
 
-def _load_tagger() -> "Tagger":
+def _threshold() -> float | None:
+    """What --threshold says, if it is a number."""
+    if _THRESHOLD.value in (None, "auto"):
+        return None
+    try:
+        threshold = float(_THRESHOLD.value)
+    except ValueError:
+        threshold = math.nan
+    if not 0.0 <= threshold <= 1.0:
+        raise flags.Error(f"--threshold={_THRESHOLD.value} is neither auto nor from 0 to 1")
+    return threshold
+
+
+def _load_tagger() -> "tuple[Checkpoint, Tagger]":
     from sat_jax.cache_dir import cache_dir
     from sat_jax.programs import ProgramStore
     from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
@@ -136,7 +160,7 @@ def _load_tagger() -> "Tagger":
         checkpoint = random_checkpoint(_MODEL.value, programs=programs)
     else:
         checkpoint = find_checkpoint(_MODEL.value)
-    return Tagger(
+    return checkpoint, Tagger(
         checkpoint,
         chunk_seconds=_CHUNK.value,
         framing=_FRAMING.value,  # type: ignore[arg-type]
@@ -157,7 +181,14 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
-PROGRAM = Program(name="infer.py", main=main)
+def _check(recordings: Sequence[str]) -> None:
+    del recordings
+    _threshold()
+    if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
+        raise flags.Error("--threshold=auto has no meaning with --random_weights: give a number")
+
+
+PROGRAM = Program(name="infer.py", main=main, check=_check)
 
 if __name__ == "__main__":
     # Stopping a live stream from outside keeps its output as Ctrl-C does.

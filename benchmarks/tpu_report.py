@@ -85,7 +85,7 @@ def open_topology(name: str) -> Any:
     import jax
     from jax.experimental import topologies
 
-    from sat_jax.training.sharding import make_mesh
+    from sat_jax.sharding import make_mesh
 
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)

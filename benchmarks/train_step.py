@@ -217,8 +217,8 @@ def compile_step(name: str, weights: Arrays, batch: Arrays) -> CompiledStep:
     """
     import jax
 
+    from sat_jax.sharding import make_mesh, to_devices
     from sat_jax.training.compile import compiled_step, make_state
-    from sat_jax.training.sharding import make_mesh, to_devices
 
     config, mesh, key = _run_config(name), make_mesh(), jax.random.key(0)
     state = jax.jit(functools.partial(make_state, config))(_variables(weights))

@@ -1,4 +1,4 @@
-"""Batches of windows, read ahead by threads, and padded clips for validation (floor 0)."""
+"""Batches of windows, read ahead by threads, padded clips and whole ones (floor 0)."""
 
 import collections
 import itertools
@@ -11,6 +11,10 @@ import numpy as np
 
 from data_pipeline.sources.source import Source
 from data_pipeline.windows import Fill, Plan, Planner, WindowConfig
+from sat_jax.errors import SatError
+
+Sound = np.ndarray | SatError
+"""A clip's samples, or why there are none."""
 
 
 class WindowBatch(TypedDict):
@@ -110,6 +114,39 @@ def fill_window(window: np.ndarray, num_samples: int, fill: Fill) -> np.ndarray:
     if fill == "wrap":
         return np.resize(window, num_samples)
     return np.pad(window, (0, num_samples - len(window)))
+
+
+def read_whole_clips(
+    source: Source, clips: Sequence[int], *, workers: int = 4
+) -> Iterator[tuple[int, Sound]]:
+    """Reads clips in order and ahead.
+
+    Args:
+      source: of the clips.
+      clips: their places in it.
+      workers: clips that are read at a time.
+
+    Yields:
+      Each place with all samples float32 [s], or the error where the clip can't be read.
+    """
+
+    def read(index: int) -> Sound:
+        try:
+            return source.read(index, num_samples=None, place=0.0, start=None)
+        except SatError as error:
+            return error
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read-clips")
+    try:
+        ahead: collections.deque[tuple[int, Future[Sound]]] = collections.deque()
+        for index in clips:
+            ahead.append((index, pool.submit(read, index)))
+            if len(ahead) > 2 * workers:
+                yield ahead[0][0], ahead.popleft()[1].result()
+        while ahead:
+            yield ahead[0][0], ahead.popleft()[1].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class ClipBatch(TypedDict):

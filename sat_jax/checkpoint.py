@@ -9,11 +9,13 @@ It describes itself: nothing else is needed to load it.
 """
 
 import dataclasses
+import hashlib
 import json
 import zlib
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -73,6 +75,14 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
             checkpointer.save(path, args=items)
     except OSError as error:
         raise SatError(f"{folder} can't be written: {error}") from error
+
+
+def fingerprint(config: AnyConfig, variables: Any) -> str:
+    """A short text that changes when the model or its weights do."""
+    digest = hashlib.sha256(repr(config).encode())
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def is_checkpoint(folder: str | Path) -> bool:
@@ -166,7 +176,6 @@ def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
 
 
 def _read_weights(path: Path, folder: str | Path) -> Any:
-    import jax
     import orbax.checkpoint as ocp
 
     # NumPy arrays load wherever the program runs, whatever devices wrote them.

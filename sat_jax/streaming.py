@@ -216,6 +216,21 @@ def scan_chunks(
     return scores, ready, state
 
 
+def hold_samples(
+    state: StreamState, samples: jax.Array, counts: jax.Array, *, framing: Framing
+) -> StreamState:
+    """Puts samples into the windows without a step: the end of streams, or what waits for more.
+
+    Args:
+      state: of the streams.
+      samples: float32 [b, s], s at most framing.hop; zeros behind `counts`.
+      counts: int32 [b], samples that count. They and those in the window are too few for a chunk.
+      framing: the one the state was made with.
+    """
+    window = _append(state.window, samples, state.filled, framing)
+    return state._replace(window=window[:, : framing.window], filled=state.filled + counts)
+
+
 def plan_rest(config: ModelConfig, framing: Framing, *, filled: int, chunks: int) -> PiecePlan:
     """What `score_rest` should score at the end of a stream.
 

@@ -36,7 +36,8 @@ class TaggingOptions:
       aggregation: clip mode, how the answers of its pieces become one.
       warmup: stream mode, what the cache holds at the start.
       k: tags shown for a chunk at most.
-      threshold: least probability of a tag shown; None shows k whatever they are.
+      threshold: least probability of a tag shown, one for all or [y] per class; None shows k
+        whatever they are.
       format_name: a key of `sat_jax.report.formats.FORMATS`.
       output: the file that the tags go to; None is standard output.
       scores_out: folder for all scores, a ``.npz`` file a recording; None saves none.
@@ -50,7 +51,7 @@ class TaggingOptions:
     aggregation: Aggregation = "mean"
     warmup: Warmup = "silence"
     k: int = 3
-    threshold: float | None = None
+    threshold: float | np.ndarray | None = None
     format_name: str = "text"
     output: str | None = None
     scores_out: str | None = None

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sat_jax.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.models.registry import model_config
@@ -132,3 +132,17 @@ def test_complaints_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):
     thread.start()
     thread.join()
     assert late == ["mine"]
+
+
+def test_the_fingerprint_follows_config_and_weights(checkpoint):
+    changed = jax.tree.map(np.array, checkpoint.variables)
+    next(iter(jax.tree.leaves(changed))).flat[0] += 1e-3
+    other = dataclasses.replace(checkpoint.config, pad_last=not checkpoint.config.pad_last)
+    same = fingerprint(checkpoint.config, jax.tree.map(np.array, checkpoint.variables))
+    prints = {
+        same,
+        fingerprint(checkpoint.config, checkpoint.variables),
+        fingerprint(checkpoint.config, changed),
+        fingerprint(other, checkpoint.variables),
+    }
+    assert len(prints) == 3

@@ -17,10 +17,10 @@ from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
 from sat_jax.models.clip import plan_pieces
 from sat_jax.models.registry import MAES, MODELS
+from sat_jax.sharding import make_mesh
 from sat_jax.tagger import Checkpoint
 from sat_jax.training.loop import compiled_step
 from sat_jax.training.optimizer import make_optimizer
-from sat_jax.training.sharding import make_mesh
 from sat_jax.training.state import init_state
 from sat_jax.warm_start import fresh_variables
 

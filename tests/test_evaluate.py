@@ -1,7 +1,9 @@
-"""evaluate.py end to end on a tiny model, its numbers recomputed from the tagger's own scores."""
+"""evaluate.py end to end on a tiny model: what it writes, says and refuses."""
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,62 +15,51 @@ import sklearn.metrics
 import soundfile
 
 from sat_jax.audio import read_blocks
-from sat_jax.checkpoint import Checkpoint, save_checkpoint
+from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.evaluation import EvaluationOptions, check_options, evaluate, score_clip
 from sat_jax.models.transformer import init_variables
-from sat_jax.report.evaluation import markdown_table, save_evaluation
 from sat_jax.tagger import Tagger
+from sat_jax.thresholds import load_thresholds
 
 ROOT = Path(__file__).parent.parent
 RATE = 16_000
 LABELS = ("Dog", "Bark, woof", "Rain", "Cat", "nobody", "everybody")
-NUM_CLIPS = 14
+NUM_CLIPS = 12
+pytestmark = pytest.mark.xdist_group("evaluate")
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
+def folder(tmp_path_factory):
+    """A model, clips and their tables: table.csv, strong.tsv."""
+    folder, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
     config = ModelConfig(
         width=64, depth=1, target_length=32, cache_length=32, num_classes=len(LABELS)
     )
     variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(3))
     # Fresh weights hardly tell clips apart; larger ones do.
     variables["params"] = jax.tree.map(lambda leaf: 3.0 * leaf, variables["params"])
-    return Checkpoint(config=config, variables=variables, labels=LABELS, source="a test")
-
-
-@pytest.fixture(scope="module")
-def tagger(checkpoint):
-    return Tagger(checkpoint, chunk_seconds=0.5)
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A folder of noises and tones, their paths and their labels."""
-    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
-    paths, labels = [], []
+    checkpoint = Checkpoint(config=config, variables=variables, labels=LABELS, source="a test")
+    save_checkpoint(folder / "model", checkpoint)
+    rows, events = [], [("filename", "onset", "offset", "event_label")]
     for index in range(NUM_CLIPS):
         time = np.arange(RATE * (12 + index % 3) // 8) / RATE  # Some end within a chunk.
         sound = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 6000) * time * (1 + time))
         sound += rng.uniform(0, 0.3) * rng.standard_normal(len(time))
-        paths.append(folder / f"{index}.wav")
-        soundfile.write(paths[-1], sound.clip(-1, 1).astype(np.float32), RATE, subtype="PCM_16")
-        some = [label for label in range(4) if rng.random() < 0.4]
-        labels.append((*some, LABELS.index("everybody")))
-    labels[0], labels[1] = (0, 2, 5), (1, 3, 5)
-    return folder, paths, labels
+        name = f"{index}.wav"
+        soundfile.write(folder / name, sound.clip(-1, 1).astype(np.float32), RATE)
+        labels = [LABELS[label] for label in range(4) if index < 2 or rng.random() < 0.4]
+        rows.append((name, ";".join([*labels, "everybody"])))
+        events += [(name, "0.2", "0.9", label) for label in labels]
+    write_table(folder / "table.csv", rows)
+    events.append(("0.wav", "0", "1", "Unicorn"))
+    (folder / "strong.tsv").write_text("\n".join("\t".join(row) for row in events) + "\n")
+    return folder
 
 
-def write_table(path, names, labels):
+def write_table(path, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "labels"])
-        writer.writerows(
-            [name, ";".join(LABELS[label] for label in each)]
-            for name, each in zip(names, labels, strict=True)
-        )
-    return path
+        csv.writer(file).writerows([("file", "labels"), *rows])
 
 
 def read_csv(path):
@@ -76,205 +67,9 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def run(tagger, paths, labels, **options):
-    problems = []
-    result = evaluate(
-        tagger,
-        [str(path) for path in paths],
-        labels,
-        lambda index: sound_of(paths[index]),
-        name="tiny",
-        options=EvaluationOptions(**options),
-        report=lambda error: problems.append(str(error)),
-    )
-    return result, problems
-
-
-def sound_of(path):
-    return np.concatenate(list(read_blocks(path, sample_rate=RATE)))
-
-
-def cut(path, samples):
-    sound = soundfile.read(path, dtype="float32")[0]
-    return [sound[start : start + samples] for start in range(0, len(sound), samples)]
-
-
-def chunk_scores(tagger, path, mode, warmup):
-    """float32 [k, y] of a clip's chunks, without `sat_jax.evaluation`."""
-    if mode == "chunks":  # Clip mode on a chunk knows nothing of what came before either.
-        chunks = [c for part in cut(path, tagger.framing.hop) for c in tagger.clip([part])]
-    else:
-        chunks = list(tagger.tag_file(path, mode=mode, warmup=warmup))
-    return np.stack([chunk.probs for chunk in chunks])
-
-
-REDUCE = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "last": lambda x: x[-1]}
-
-
-def expected_metrics(targets, scores):
-    """The measures by scikit-learn, on the classes that have them."""
-    some, both = targets.any(0), targets.any(0) & ~targets.all(0)
-    return {
-        "mAP": sklearn.metrics.average_precision_score(targets[:, some], scores[:, some]),
-        "mAUC": sklearn.metrics.roc_auc_score(targets[:, both], scores[:, both]),
-        "lwlrap": sklearn.metrics.label_ranking_average_precision_score(
-            targets, scores, sample_weight=targets.sum(1)
-        ),
-    }
-
-
-def one_hot(labels):
-    return np.array([[index in each for index in range(len(LABELS))] for each in labels])
-
-
-# --- scores
-
-
-@pytest.mark.parametrize("aggregation", ["mean", "max", "last"])
-@pytest.mark.parametrize(
-    ("mode", "warmup"), [("stream", "silence"), ("stream", "none"), ("chunks", "none")]
-)
-def test_a_clips_score_comes_from_those_of_its_chunks(tagger, clips, mode, warmup, aggregation):
-    options = EvaluationOptions(mode=mode, aggregation=aggregation, warmup=warmup)
-    for path in clips[1][:3]:
-        each = chunk_scores(tagger, path, mode, warmup)
-        assert len(each) > 2
-        np.testing.assert_allclose(
-            score_clip(tagger, sound_of(path), options), REDUCE[aggregation](each), rtol=2e-5
-        )
-
-
-@pytest.mark.parametrize("aggregation", ["mean", "max", "last"])
-def test_clip_mode_is_the_taggers(tagger, clips, aggregation):
-    options = EvaluationOptions(mode="clip", aggregation=aggregation)
-    [answer] = tagger.tag_file(clips[1][0], mode="clip", aggregation=aggregation)
-    np.testing.assert_array_equal(score_clip(tagger, sound_of(clips[1][0]), options), answer.probs)
-
-
-def test_modes_differ(tagger, clips):
-    scores = [
-        score_clip(tagger, sound_of(clips[1][0]), EvaluationOptions(mode=mode, warmup=warmup))
-        for mode, warmup in [("stream", "silence"), ("stream", "none"), ("chunks", "silence")]
-    ]
-    scores.append(score_clip(tagger, sound_of(clips[1][0]), EvaluationOptions(mode="clip")))
-    for i in range(4):
-        for j in range(i):
-            assert np.abs(scores[i] - scores[j]).max() > 1e-4
-
-
-# --- what is written
-
-
-@pytest.mark.parametrize("mode", ["stream", "chunks", "clip"])
-def test_numbers_equal_scikit_learns(tagger, clips, tmp_path, mode):
-    _, paths, labels = clips
-    result, problems = run(tagger, paths, labels, mode=mode)
-    save_evaluation(tmp_path, result)
-    written = json.loads((tmp_path / "metrics.json").read_text())
-    scores = np.stack([chunk_scores(tagger, path, mode, "silence").mean(0) for path in paths])
-    targets = one_hot(labels)
-    for name, number in expected_metrics(targets, scores).items():
-        assert written[name] == pytest.approx(number, rel=1e-9), name
-    assert 0.0 < written["mAP"] < 1.0
-    assert (written["clips_scored"], written["clips_missing"]) == (NUM_CLIPS, 0)
-    assert (written["classes_without_positives"], written["classes_without_negatives"]) == (1, 1)
-    assert (written["model"], written["weights"], written["mode"]) == ("tiny", "a test", mode)
-    assert written["delay"] == (None if mode == "clip" else tagger.framing.hop / RATE)
-    assert written["warmup"] == ("silence" if mode == "stream" else None)
-    assert not problems
-
-    rows = read_csv(tmp_path / "per_class.csv")
-    assert [row["label"] for row in rows] == list(LABELS)
-    assert [int(row["positives"]) for row in rows] == targets.sum(0).tolist()
-    for index, row in enumerate(rows):
-        if LABELS[index] == "nobody":
-            assert (row["average_precision"], row["roc_auc"]) == ("", "")
-            continue
-        assert float(row["average_precision"]) == pytest.approx(
-            sklearn.metrics.average_precision_score(targets[:, index], scores[:, index])
-        )
-        assert (row["roc_auc"] == "") == (LABELS[index] == "everybody")
-    assert read_csv(tmp_path / "missing_clips.csv") == []
-    assert not list(tmp_path.glob(".sat-jax-*"))
-
-
-def test_clips_that_cannot_be_read_are_left_out_and_told(tagger, clips, tmp_path):
-    _, paths, labels = clips
-    empty, cut_short, lost = (tmp_path / name for name in ("empty.wav", "cut.wav", "lost.wav"))
-    empty.touch()
-    cut_short.write_bytes(paths[0].read_bytes()[:9000])
-    damaged = [empty, *paths[:5], cut_short, *paths[5:], lost]
-    result, problems = run(
-        tagger, damaged, [(4,), *labels[:5], (4,), *labels[5:], (4,)], mode="clip"
-    )
-    whole, _ = run(tagger, paths, labels, mode="clip")
-    missing = {"clips_missing": 3}
-    assert result.to_dict() == whole.to_dict() | missing
-    assert [clip.clip for clip in result.missing] == [str(empty), str(cut_short), str(lost)]
-    assert [clip.reason for clip in result.missing] == problems
-    save_evaluation(tmp_path, result)
-    assert [row["clip"] for row in read_csv(tmp_path / "missing_clips.csv")] == [
-        str(empty),
-        str(cut_short),
-        str(lost),
-    ]
-    assert f"| {NUM_CLIPS} of {NUM_CLIPS + 3} " in markdown_table(result)
-
-
-def test_the_order_of_clips_does_not_matter(tagger, clips):
-    _, paths, labels = clips
-    one, _ = run(tagger, paths, labels, mode="clip")
-    other, _ = run(tagger, paths[::-1], labels[::-1], mode="clip")
-    for name in ("mAP", "mAUC", "dprime", "lwlrap"):
-        assert other.to_dict()[name] == pytest.approx(one.to_dict()[name], rel=1e-12)
-
-
-def test_markdown_table_has_one_width(tagger, clips):
-    _, paths, labels = clips
-    result, _ = run(tagger, paths[:3], labels[:3], mode="clip")
-    head, line, row = markdown_table(result).splitlines()
-    assert len(head) == len(line) == len(row)
-    assert set(line) == set("|- ")
-    cells = dict(zip(*([c.strip() for c in r.split("|")] for r in (head, row)), strict=True))
-    assert cells["mAP"] == f"{100 * result.metrics.mean_average_precision:.2f} %"
-    assert (cells["model"], cells["delay"]) == ("tiny", "")
-
-
-# --- what is refused
-
-
-def test_nothing_can_be_scored(tagger, tmp_path):
-    with pytest.raises(SatError, match="none of the 1 clips could be scored"):
-        run(tagger, [tmp_path / "lost.wav"], [(0,)])
-
-
-@pytest.mark.parametrize("label", [-1, len(LABELS)])
-def test_labels_of_another_model(tagger, clips, label):
-    with pytest.raises(SatError, match=f"label {label} is none of the model's classes 0 to 5"):
-        run(tagger, clips[1][:1], [(label,)])
-
-
-def test_seamless_framing_of_single_chunks():
-    with pytest.raises(SatError, match="framing=chunk"):
-        check_options(EvaluationOptions(mode="chunks"), "seamless")
-
-
-def test_damaged_weights_end_the_run(checkpoint, clips):
-    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), checkpoint.variables)
-    tagger = Tagger(
-        Checkpoint(config=checkpoint.config, variables=broken, labels=LABELS),
-        chunk_seconds=0.5,
-    )
-    with pytest.raises(SatError, match=r"0\.wav gets scores that are not finite"):
-        run(tagger, clips[1], clips[2])
-
-
-# --- the program
-
-
-def program(*arguments, cwd):
+def program(*arguments, cwd, name="evaluate.py"):
     return subprocess.run(
-        [sys.executable, "-W", "error", ROOT / "evaluate.py", *map(str, arguments)],
+        [sys.executable, "-W", "error", ROOT / name, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -282,42 +77,202 @@ def program(*arguments, cwd):
     )
 
 
-def test_program(checkpoint, tagger, clips, tmp_path):
-    folder, paths, labels = clips
-    save_checkpoint(tmp_path / "model", checkpoint)
-    names = [*(path.name for path in paths), "lost.wav"]
-    write_table(tmp_path / "table.csv", names, [*labels, (4,)])
-    flags = ["--mode", "stream", "--aggregate", "max", "--warmup", "none", "-c", "0.5"]
-    where = ["--clips", "table.csv", "--folder", folder, "--workdir", "out/1"]
-    done = program("-m", "model", *flags, *where, cwd=tmp_path)
+def targets(folder):
+    rows = [row["labels"].split(";") for row in read_csv(folder / "table.csv")]
+    return np.array([[label in row for label in LABELS] for row in rows])
 
-    # A clip is missing: the numbers are there, and the exit code says so.
+
+def stream_scores(folder, *, warmup, seconds=0.5):
+    """float32 [n, y], the mean of each clip's chunks; ends under a patch are left out."""
+    tagger = Tagger(load_checkpoint(folder / "model"), chunk_seconds=seconds)
+    scores = []
+    for index in range(NUM_CLIPS):
+        sound = np.concatenate(list(read_blocks(folder / f"{index}.wav", sample_rate=RATE)))
+        scrap = len(sound) % tagger.framing.hop
+        sound = sound[: len(sound) - scrap] if scrap < 2560 else sound
+        chunks = tagger.stream([sound], warmup=warmup)
+        scores.append(np.mean([chunk.probs for chunk in chunks], axis=0, dtype=np.float64))
+    return np.stack(scores).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    """A run with all there is, and what it printed."""
+    return program(
+        *("-m", "model", "-c", "0.5,0.2", "--mode=stream,chunks,sliding,clip", "--buffer=1"),
+        *("--clips=table.csv", "--strong=strong.tsv", "--workdir=out", "--warmup=none"),
+        cwd=folder,
+    )
+
+
+def test_each_mode_at_each_delay(folder, done):
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "out/metrics.json").read_text())
+    ways = [(each["mode"], each["delay"]) for each in results]
+    expected = [(mode, delay) for mode in ("stream", "chunks", "sliding") for delay in (0.5, 0.2)]
+    assert ways == [*expected, ("clip", None)]
+    assert [each["buffer"] for each in results] == [None] * 4 + [1.0] * 2 + [None]
+    assert [each["warmup"] for each in results] == ["none"] * 2 + [None] * 5
+    # Each way of hearing gives numbers of its own.
+    assert len({each["mAP"] + each["lwlrap"] for each in results}) == len(results)
+    [line] = done.stderr.splitlines()
+    assert "1 events are of 1 classes that the model lacks, such as Unicorn: left out" in line
+
+
+def test_numbers_are_scikit_learns(folder, done):
+    result = json.loads((folder / "out/metrics.json").read_text())[0]
+    truth, scores = targets(folder), stream_scores(folder, warmup="none")
+    some, both = truth.any(0), truth.any(0) & ~truth.all(0)
+    expected = {
+        "mAP": sklearn.metrics.average_precision_score(truth[:, some], scores[:, some]),
+        "mAUC": sklearn.metrics.roc_auc_score(truth[:, both], scores[:, both]),
+    }
+    for name, number in expected.items():
+        assert result[name] == pytest.approx(number, rel=1e-9), name
+    assert result["clips_scored"] == NUM_CLIPS
+    rows = read_csv(folder / "out/per_class/model_0.5_s_stream_no_warm-up.csv")
+    assert [row["label"] for row in rows] == list(LABELS)
+    assert [int(row["positives"]) for row in rows] == truth.sum(0).tolist()
+    for index, row in enumerate(rows):
+        if LABELS[index] == "nobody":
+            assert (row["average_precision"], row["roc_auc"]) == ("", "")
+        else:
+            assert float(row["average_precision"]) == pytest.approx(
+                sklearn.metrics.average_precision_score(truth[:, index], scores[:, index])
+            )
+            assert (row["roc_auc"] == "") == (LABELS[index] == "everybody")
+    assert read_csv(folder / "out/missing_clips.csv") == []
+
+
+def test_tables_are_printed_and_kept(folder, done):
+    assert done.stdout == (folder / "out/table.md").read_text()
+    measures, published = done.stdout.split("\n\n")
+    for table in (measures, published):
+        assert len({len(line) for line in table.splitlines()}) == 1
+    head, _, first, *rest = ([c.strip() for c in r.split("|")] for r in measures.splitlines())
+    result = json.loads((folder / "out/metrics.json").read_text())[0]
+    cells = dict(zip(head, first, strict=True))
+    assert cells["mAP"] == f"{100 * result['mAP']:.2f} %"
+    assert (cells["mode"], cells["delay"]) == ("stream, no warm-up", "0.5 s")
+    assert len(rest) == 6
+    lines = [[c.strip() for c in r.split("|")] for r in published.splitlines()]
+    assert lines[0][2:-1] == ["Model", "Streamable?", "#Token", "PeakMem", "GFlops", "mAP"]
+    # 32 frames are two patches of time, each four of frequency; so is the cache.
+    streamed, alone, slid = lines[2:5]
+    assert (streamed[1], streamed[2]) == ("0.5 s delay", "model (stream)")
+    assert (streamed[3:5], alone[3:5], slid[3:5]) == (["Y", "8/8"], ["", "8"], ["", "8"])
+
+
+def test_pictures_are_drawn(folder, done):
+    pictures = {path.name for path in (folder / "out/plots").iterdir()}
+    assert {"map_by_delay.png", "clip_scores.png", "class_ap_model_clip.png"} <= pictures
+    assert len(pictures) == 2 + 7
+    for name in pictures:
+        assert (folder / "out/plots" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_scores_nothing_again(folder, done):
+    shutil.copytree(folder / "out/scores", folder / "again/scores")
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "again").rglob("*.f32")}
+    again = program(
+        *("-m", "model", "-c", "0.5,0.2", "--mode=stream,chunks,sliding,clip", "--buffer=1"),
+        *("--clips=table.csv", "--strong=strong.tsv", "--workdir=again", "--warmup=none"),
+        *("--noplots", "--nocost", "--aggregate=max"),
+        cwd=folder,
+    )
+    assert again.returncode == 0, again.stderr
+    # Another aggregation needs no other answers, but for clip mode, whose pieces it joins.
+    kept = {path: path.stat().st_mtime_ns for path in stamps}
+    assert kept == stamps
+    assert len(list((folder / "again/scores").iterdir())) == len(stamps) + 1
+    results = json.loads((folder / "again/metrics.json").read_text())
+    assert [each["clips_per_second"] is None for each in results] == [True] * 6 + [False]
+    assert not (folder / "again/plots").exists()
+    assert "GFlops" not in again.stdout
+
+
+def test_thresholds_reach_infer(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    where = ["--clips", folder / "table.csv", "--workdir", "out", "--noplots", "--nocost"]
+    flags = ["-c", "0.5", "--warmup=none", "--save_thresholds=f1"]
+    done = program("-m", "model", *flags, *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = load_checkpoint(tmp_path / "model")
+    values = load_thresholds(tmp_path / "model", checkpoint)
+    truth, scores = targets(folder), stream_scores(folder, warmup="none")
+    for index in np.flatnonzero(truth.any(0)):
+        every = [0.0, *np.unique(scores[:, index])]
+        best = max(
+            sklearn.metrics.f1_score(truth[:, index], scores[:, index] >= each) for each in every
+        )
+        chosen = scores[:, index] >= values[index]
+        assert sklearn.metrics.f1_score(truth[:, index], chosen) == pytest.approx(best)
+
+    sound = folder / "0.wav"
+    tags = program(
+        *("-m", "model", "-c", "0.5", "-k", "9", "--threshold=auto", "--format=jsonl", sound),
+        cwd=tmp_path,
+        name="infer.py",
+    )
+    assert tags.returncode == 0, tags.stderr
+    tagger = Tagger(checkpoint, chunk_seconds=0.5)
+    chunks = list(tagger.tag_file(sound))
+    lines = [json.loads(line) for line in tags.stdout.splitlines()]
+    for line, chunk in zip(lines, chunks, strict=True):
+        shown = {tag["label"] for tag in line["tags"]}
+        assert shown == {LABELS[index] for index in np.flatnonzero(chunk.probs >= values)}
+    assert any(len(line["tags"]) < len(LABELS) for line in lines)
+
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, checkpoint.variables)
+    with pytest.raises(SatError, match="was made for other weights"):
+        load_thresholds(
+            tmp_path / "model",
+            Checkpoint(config=checkpoint.config, variables=other, labels=LABELS),
+        )
+    (tmp_path / "model/thresholds.json").write_text("{")
+    tags = program("-m", "model", "--threshold=auto", sound, cwd=tmp_path, name="infer.py")
+    [line] = tags.stderr.splitlines()
+    assert (tags.returncode, "is damaged" in line) == (1, True)
+
+
+def test_missing_clips_are_told_and_counted(folder, tmp_path):
+    rows = [(row["file"], row["labels"]) for row in read_csv(folder / "table.csv")]
+    write_table(tmp_path / "table.csv", [*rows, ("lost.wav", "Dog")])
+    done = program(
+        *("-m", folder / "model", "--mode=clip", "--noplots", "--clips=table.csv"),
+        *("--folder", folder, "--workdir=out"),
+        cwd=tmp_path,
+    )
+    # The numbers are there, and the exit code says that they are not of all clips.
     assert done.returncode == 1, done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith(f"evaluate.py: {folder / 'lost.wav'}")
-    assert "| model" in done.stdout
     assert f"| {NUM_CLIPS} of {NUM_CLIPS + 1} " in done.stdout
-    written = json.loads((tmp_path / "out/1/metrics.json").read_text())
-    scores = [chunk_scores(tagger, path, "stream", "none").max(0) for path in paths]
-    for name, number in expected_metrics(one_hot(labels), np.stack(scores)).items():
-        assert written[name] == pytest.approx(number, rel=1e-9), name
-    assert (written["delay"], written["warmup"]) == (0.5, "none")
-    assert len(read_csv(tmp_path / "out/1/missing_clips.csv")) == 1
+    [row] = read_csv(tmp_path / "out/missing_clips.csv")
+    assert row["clip"] == "lost.wav"
 
 
-def test_parts_of_a_recording_are_clips_of_their_own(checkpoint, tagger, tmp_path):
-    save_checkpoint(tmp_path / "model", checkpoint)
+def test_parts_of_a_recording_are_clips_of_their_own(folder, tmp_path):
     rng = np.random.default_rng(1)
     parts = [0.1 * rng.standard_normal(RATE).astype(np.float32) * k for k in (1, 2, 3)]
     soundfile.write(tmp_path / "all.wav", np.concatenate(parts), RATE, subtype="FLOAT")
     rows = ["all.wav,Dog,,1", "all.wav,Rain,1,2", "all.wav,Cat,2,"]
     (tmp_path / "parts.csv").write_text("\n".join(["file,labels,start,end", *rows]) + "\n")
-    done = program("-m", "model", "-c", "0.5", "--clips=parts.csv", "--workdir=out", cwd=tmp_path)
+    where = ["--clips=parts.csv", "--workdir=out", "--noplots", "--nocost"]
+    done = program("-m", folder / "model", "-c", "0.5", *where, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    written = json.loads((tmp_path / "out/metrics.json").read_text())
-    scores = np.stack([score_clip(tagger, part, EvaluationOptions()) for part in parts])
-    for name, number in expected_metrics(one_hot([(0,), (2,), (3,)]), scores).items():
-        assert written[name] == pytest.approx(number, rel=1e-6), name
+    [written] = json.loads((tmp_path / "out/metrics.json").read_text())
+    tagger = Tagger(load_checkpoint(folder / "model"), chunk_seconds=0.5)
+    scores = np.stack([np.mean([c.probs for c in tagger.stream([p])], axis=0) for p in parts])
+    truth = np.zeros((3, 6), bool)
+    truth[[0, 1, 2], [0, 2, 3]] = True
+    heard = [0, 2, 3]
+    assert written["mAP"] == pytest.approx(
+        sklearn.metrics.average_precision_score(truth[:, heard], scores[:, heard]), rel=1e-9
+    )
+
+
+CLIPS = ("--clips", "a.csv", "--workdir", "out")
 
 
 @pytest.mark.parametrize(
@@ -325,14 +280,18 @@ def test_parts_of_a_recording_are_clips_of_their_own(checkpoint, tagger, tmp_pat
     [
         ([], 2, "give one of --clips, --hdf5_tsv and --tfds"),
         (["--clips", "a.csv"], 2, "--workdir is needed"),
-        (["--clips", "a.csv", "--workdir", "out", "--mode", "slide"], 2, "slide"),
-        (["--clips", "a.csv", "--workdir", "out", "a.wav"], 2, "a.wav is no flag"),
-        (["--clips", "a.csv", "--workdir", "out", "-m", "none"], 1, "none is no file"),
-        (
-            ["--clips", "a.csv", "--workdir", "out", "--mode=chunks", "--framing=seamless"],
-            1,
-            "framing=chunk",
-        ),
+        ([*CLIPS, "--mode", "slide"], 2, "--mode=slide is none of stream, chunks, sliding, clip"),
+        ([*CLIPS, "--mode", "clip,slide"], 2, "--mode=slide"),
+        ([*CLIPS, "-c", "2,0.1"], 2, "--chunk=0.1 is not a number of seconds of at least 0.16"),
+        ([*CLIPS, "-c", "two"], 2, "--chunk=two"),
+        ([*CLIPS, "--save_thresholds=f2"], 2, "neither f1 nor precision=P"),
+        ([*CLIPS, "--save_thresholds=precision=1.5"], 2, "neither f1 nor precision=P"),
+        ([*CLIPS, "--save_thresholds=f1", "-c", "1,2"], 2, "needs one --mode and one --chunk"),
+        ([*CLIPS, "--plot_clip=a", "--noplots"], 2, "drawn only with --plots"),
+        ([*CLIPS, "a.wav"], 2, "a.wav is no flag"),
+        ([*CLIPS, "-m", "none"], 1, "none is no file"),
+        ([*CLIPS, "--mode=chunks", "--framing=seamless"], 1, "framing=chunk"),
+        ([*CLIPS, "--mode=sliding", "-c", "12"], 1, "a longer buffer or a shorter delay"),
     ],
 )
 def test_program_refuses_with_one_line(tmp_path, arguments, code, message):
@@ -341,4 +300,19 @@ def test_program_refuses_with_one_line(tmp_path, arguments, code, message):
     assert line.startswith("evaluate.py: ")
     assert message in line
     assert (done.returncode, done.stdout) == (code, "")
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+
+
+def test_a_clip_to_draw_that_is_none(folder, tmp_path):
+    done = program(
+        *("-m", folder / "model", "--mode=clip", "--clips", folder / "table.csv", "--nocost"),
+        *("--plot_clip=nobody.wav", "--workdir=out"),
+        cwd=tmp_path,
+        name="evaluate.py",
+    )
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "no clip is called nobody.wav, the first one is 0.wav" in line
+    # It was found out at the end, but what was measured is there.
+    assert (tmp_path / "out/metrics.json").exists()
+    assert not os.listdir(tmp_path / "out").count("plots")

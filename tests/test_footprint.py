@@ -12,6 +12,7 @@ import pytest
 
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.sharding import make_mesh
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.footprint import (
     Footprint,
@@ -20,7 +21,6 @@ from sat_jax.training.footprint import (
     largest_batch,
     measure,
 )
-from sat_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """\

@@ -115,7 +115,7 @@ def figure(monkeypatch):
 
     def draw(**arguments):
         saved = []
-        monkeypatch.setattr(plot, "_save", lambda figure, path: saved.append(figure))
+        monkeypatch.setattr(plot, "save_figure", lambda figure, path: saved.append(figure))
         plot_scores("a.png", title="a.wav", **arguments)
         (figure,) = saved
         figure.draw_without_rendering()

@@ -1,7 +1,6 @@
 """Labels of a teacher against a plain loop over windows that are cut by hand."""
 
 import functools
-import itertools
 import os
 import shutil
 import subprocess
@@ -20,7 +19,6 @@ from absl import flags
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
 from data_pipeline.psl.label_windows import LabelingOptions, cut_windows, label_clips
 from data_pipeline.psl.table import read_psl
-from data_pipeline.psl.teacher import Teacher, _score_windows
 from data_pipeline.sources.clips import read_clips
 from data_pipeline.sources.folder import FolderSource
 from data_pipeline.sources.hdf5 import Hdf5Source
@@ -28,8 +26,8 @@ from data_pipeline.sources.source import make_table
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.models.clip import clip_scores
-from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.models.transformer import init_variables
+from sat_jax.score_windows import WindowScorer
 from sat_jax.tagger import Tagger
 
 ROOT = Path(__file__).parent.parent
@@ -55,9 +53,13 @@ def checkpoint():
     return make_checkpoint(pooling="logit", pad_last=True)
 
 
+def make_teacher(checkpoint, batch_size=4):
+    return WindowScorer(checkpoint.config, checkpoint.variables, batch_size=batch_size)
+
+
 @pytest.fixture(scope="module")
 def teacher(checkpoint):
-    return Teacher(Tagger(checkpoint), window_samples=RATE, batch_size=4)
+    return make_teacher(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -142,36 +144,6 @@ def test_labels_are_those_of_a_plain_loop(checkpoint, teacher, source, folder, t
         np.testing.assert_allclose(probs, answer.probs[strongest], atol=2e-6)
     # The labels tell windows apart: else this test could not fail.
     assert len({line["prob"] for line in lines}) == len(lines)
-
-
-def test_streaming_models_are_teachers_too():
-    tagger = Tagger(make_checkpoint(pooling="dm", cache_length=48, target_length=48))
-    windows = 0.1 * np.random.default_rng(0).standard_normal((3, RATE)).astype(np.float32)
-    scored = dict(Teacher(tagger, window_samples=RATE, batch_size=2).score(enumerate(windows)))
-    assert sorted(scored) == [0, 1, 2]
-    for key, samples in enumerate(windows):
-        [answer] = tagger.clip([samples])
-        np.testing.assert_allclose(scored[key], answer.probs, atol=2e-6)
-
-
-def test_whole_windows_get_their_scores_in_clip_mode(checkpoint, teacher):
-    windows = 0.1 * np.random.default_rng(0).standard_normal((3, RATE)).astype(np.float32)
-    scored = dict(teacher.score(enumerate(windows)))
-    model = AudioTransformer(checkpoint.config)
-    logits = jax.jit(clip_scores, static_argnums=0)(model, checkpoint.variables, windows)
-    expected = jax.nn.sigmoid(logits)
-    np.testing.assert_allclose([scored[i] for i in range(3)], expected, atol=2e-6)
-
-
-def test_equal_shapes_share_a_program(teacher):
-    # Lengths within the same patches, and single windows, are no new programs.
-    def score(*lengths):
-        list(teacher.score((n, np.full(n, 0.1, np.float32)) for n in lengths))
-        return _score_windows._cache_size()
-
-    before = score(RATE, 8000)
-    assert score(8001, 8200, RATE, 9000, 8000, *[RATE] * 9) == before
-    assert score(5200) == before + 1
 
 
 def test_a_source_of_hdf5_files_gives_the_same(teacher, source, folder, tmp_path):
@@ -285,21 +257,10 @@ def test_clips_that_cannot_be_read_are_told_and_tried_again(teacher, folder, tmp
 
 def test_damaged_weights_end_the_run(checkpoint, source, tmp_path):
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), checkpoint.variables)
-    tagger = Tagger(Checkpoint(config=checkpoint.config, variables=broken, labels=LABELS))
+    teacher = WindowScorer(checkpoint.config, broken, batch_size=4)
     with pytest.raises(SatError, match="not finite"):
-        label(source, Teacher(tagger, window_samples=RATE, batch_size=4), tmp_path / "p.parquet")
+        label(source, teacher, tmp_path / "p.parquet")
     assert not list(tmp_path.iterdir())
-
-
-def test_the_fingerprint_follows_the_weights(checkpoint, teacher):
-    changed = jax.tree.map(np.array, checkpoint.variables)
-    next(iter(jax.tree.leaves(changed))).flat[0] += 1e-3
-    other = Tagger(Checkpoint(config=checkpoint.config, variables=changed, labels=LABELS))
-    prints = [
-        Teacher(tagger, window_samples=RATE, batch_size=size).fingerprint()
-        for tagger, size in itertools.product((Tagger(checkpoint), other), (1, 2))
-    ]
-    assert prints[0] == prints[1] == teacher.fingerprint() != prints[2] == prints[3]
 
 
 # --- sources by flags

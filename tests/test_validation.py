@@ -15,7 +15,7 @@ from sat_jax.losses import mae_loss
 from sat_jax.models.clip import clip_scores, ragged_clip_probs
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.training.sharding import make_mesh
+from sat_jax.sharding import make_mesh
 from sat_jax.training.validation import make_measure
 from sat_jax.warm_start import fresh_variables
 

@@ -45,8 +45,13 @@ def main(arguments: Sequence[str]) -> bool:
         from data_pipeline.psl.label_windows import LabelingOptions, label_clips
     except ModuleNotFoundError as error:
         raise SatError(f"{error}: pip install 'sat-jax[train]'") from error
-    from data_pipeline.psl.teacher import Teacher
+    import jax
+
+    from data_pipeline.sources.bounds import check_rate
     from sat_jax.cache_dir import keep_compiled_programs
+    from sat_jax.checkpoint import fingerprint
+    from sat_jax.score_windows import WindowScorer
+    from sat_jax.sharding import make_mesh
     from sat_jax.tagger import Tagger
 
     options = LabelingOptions(
@@ -59,9 +64,15 @@ def main(arguments: Sequence[str]) -> bool:
     )
     keep_compiled_programs()
     tagger = Tagger.load(_MODEL.value)
+    check_rate(tagger.config.frontend.sample_rate)
     # Labels don't matter: those of the clips may be of other classes than the teacher's.
     source = open_source((), **(source_flags() or {}))
-    teacher = Teacher(tagger, window_samples=options.window_samples, batch_size=_BATCH_SIZE.value)
+    teacher = WindowScorer(
+        tagger.config,
+        tagger.variables,
+        batch_size=_BATCH_SIZE.value,
+        mesh=make_mesh(jax.local_devices()),
+    )
     failed = label_clips(
         source,
         teacher,
@@ -69,7 +80,7 @@ def main(arguments: Sequence[str]) -> bool:
         options,
         about={
             "teacher": tagger.source,
-            "weights": teacher.fingerprint(),
+            "weights": fingerprint(tagger.config, tagger.variables),
             "window": _WINDOW.value,
             "hop": _HOP.value,
             "top_k": _TOP_K.value,

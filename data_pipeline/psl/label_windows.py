@@ -1,27 +1,23 @@
 """Pseudo strong labels of a source's clips: the work of `python -m data_pipeline.psl` (floor 5)."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from data_pipeline.batches import Sound, read_whole_clips
 from data_pipeline.psl.files import PslWriter, read_about, read_names, top_classes
-from data_pipeline.psl.teacher import Teacher
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
-
-Sound = np.ndarray | SatError
-"""A clip's samples, or why there are none."""
+from sat_jax.score_windows import WindowScorer
 
 
 class Window(NamedTuple):
@@ -81,7 +77,7 @@ def cut_windows(num_samples: int, window: int, hop: int) -> list[tuple[int, int]
 
 def label_clips(
     source: Source,
-    teacher: Teacher,
+    teacher: WindowScorer,
     output: Path,
     options: LabelingOptions,
     *,
@@ -123,7 +119,7 @@ def label_clips(
 
         for first in range(0, len(todo), options.clips_per_part):
             part = todo[first : first + options.clips_per_part]
-            sounds = _read_ahead(source, part, options.workers)
+            sounds = read_whole_clips(source, part, workers=options.workers)
             windows = _cut(sounds, options, on_clip=bar.update, on_error=report_above_bar)
             scored = sorted(teacher.score(windows), key=lambda item: item[0])
             if scored:
@@ -182,28 +178,6 @@ def _writer(path: Path, about: Mapping[str, object]) -> Iterator[PslWriter]:
         PslWriter(temporary, about) as writer,
     ):
         yield writer
-
-
-def _read_ahead(source: Source, clips: Sequence[int], workers: int) -> Iterator[tuple[int, Sound]]:
-    """Whole clips in order, read in threads."""
-
-    def read(index: int) -> Sound:
-        try:
-            return source.read(index, num_samples=None, place=0.0, start=None)
-        except SatError as error:
-            return error
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read-clips")
-    try:
-        ahead: collections.deque[tuple[int, Future[Sound]]] = collections.deque()
-        for index in clips:
-            ahead.append((index, pool.submit(read, index)))
-            if len(ahead) > 2 * workers:
-                yield ahead[0][0], ahead.popleft()[1].result()
-        while ahead:
-            yield ahead[0][0], ahead.popleft()[1].result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _cut(

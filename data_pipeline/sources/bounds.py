@@ -6,6 +6,19 @@ SAMPLE_RATE = 16_000
 """Samples per second of what a source gives, Hz."""
 
 
+def check_rate(rate: int) -> None:
+    """Refuses models that hear another rate than sources give.
+
+    Args:
+      rate: the model's, Hz.
+
+    Raises:
+      SatError: it is not `SAMPLE_RATE`.
+    """
+    if rate != SAMPLE_RATE:
+        raise SatError(f"the model hears {rate} Hz, clips have {SAMPLE_RATE}: choose another")
+
+
 def window_bounds(
     length: int, *, num_samples: int | None, place: float, start: float | None, name: str
 ) -> tuple[int, int]:

@@ -80,7 +80,7 @@ def read_clips(
         class that the model lacks or times that are none, or none of its files is there.
     """
     base = Path(table).parent if folder is None else Path(folder)
-    classes = _ClassFinder(label_names) if label_names else None
+    classes = ClassFinder(label_names) if label_names else None
     seen: dict[tuple[str, float, float | None], int] = {}
     clips = []
     for row in _rows(table, COLUMNS if label_names else COLUMNS[:1]):
@@ -117,10 +117,11 @@ def class_names(table: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-class _ClassFinder:
-    """Finds classes by what a person may call them."""
+class ClassFinder:
+    """Finds classes by what a person may call them: name, AudioSet mid, or index."""
 
     def __init__(self, label_names: Sequence[str]) -> None:
+        """Takes the model's class names in output order."""
         counts = collections.Counter(label_names)
         self._ambiguous = {name for name, count in counts.items() if count > 1}
         self._names = {name: index for index, name in enumerate(label_names) if counts[name] == 1}
@@ -134,18 +135,35 @@ class _ClassFinder:
         self._classes: Mapping[str, int] = indices | mids | self._names
 
     def find_all(self, labels: str, where: str) -> tuple[int, ...]:
-        """The indices of ``;``-joined labels, each once, ascending."""
+        """The indices of ``;``-joined labels, each once, ascending.
+
+        Args:
+          labels: what a table says.
+          where: file and line, for messages.
+
+        Raises:
+          SatError: a label is no class of the model, or the name of several.
+        """
         names = [name for part in labels.split(";") if (name := part.strip())]
         return tuple(sorted({self._find(name, where) for name in names}))
 
-    def _find(self, name: str, where: str) -> int:
+    def get(self, name: str, where: str) -> int | None:
+        """The index of one class, or None where the model lacks it.
+
+        Raises:
+          SatError: several classes have that name; the message begins with `where`.
+        """
         if name in self._ambiguous:
             raise SatError(f"{where}: several classes are called {name!r}: give the index")
-        if name not in self._classes:
+        return self._classes.get(name)
+
+    def _find(self, name: str, where: str) -> int:
+        index = self.get(name, where)
+        if index is None:
             close = difflib.get_close_matches(name, self._names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "give a name, AudioSet mid or index"
             raise SatError(f"{where}: the model has no class {name!r}: {hint}")
-        return self._classes[name]
+        return index
 
 
 def _rows(table: str | os.PathLike[str], needed: Sequence[str]) -> Iterator[_Row]:

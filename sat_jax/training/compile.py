@@ -12,10 +12,10 @@ from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
 from sat_jax.models.clip import Variables
+from sat_jax.sharding import replicated, split_batch, spread_state
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.objectives import make_objective
 from sat_jax.training.optimizer import make_optimizer
-from sat_jax.training.sharding import replicated, split_batch, spread_state
 from sat_jax.training.state import TrainState, init_state
 from sat_jax.training.step import StepMetrics, train_step
 from sat_jax.warm_start import fresh_variables

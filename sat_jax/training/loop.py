@@ -14,11 +14,11 @@ from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Variables
+from sat_jax.sharding import make_mesh, to_devices
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
 from sat_jax.training.compile import compiled_step, make_state, state_shape
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.progress import Progress
-from sat_jax.training.sharding import make_mesh, to_devices
 from sat_jax.training.state import TrainState
 from sat_jax.training.stopping import CheckpointClock, stop_at_sigterm
 from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure

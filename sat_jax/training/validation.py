@@ -17,9 +17,9 @@ from sat_jax.metrics.ranking import compute_metrics
 from sat_jax.models.clip import apply, ragged_clip_probs
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
+from sat_jax.sharding import to_devices
 from sat_jax.training.checkpoints import gather
 from sat_jax.training.objectives import mask_noise
-from sat_jax.training.sharding import to_devices
 
 
 class ValidationBatch(TypedDict):

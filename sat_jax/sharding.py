@@ -1,4 +1,4 @@
-"""How a run is spread over devices and hosts (floor 4).
+"""How batches and states are spread over devices and hosts (floor 1).
 
 One mesh with one axis: every device sees its share of each batch. Weights and the optimiser's
 memory are on every device, or ("fsdp") spread over them too; then XLA gathers weights when they are

@@ -1,0 +1,1 @@
+"""How good taggers are on labelled clips (floor 5)."""

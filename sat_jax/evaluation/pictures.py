@@ -1,0 +1,120 @@
+"""Pictures of evaluations (floor 5)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sat_jax.blocks import SpectrogramStream
+from sat_jax.config import FrontendConfig
+from sat_jax.errors import SatError
+from sat_jax.evaluation.run import Run
+from sat_jax.report.evaluation import Evaluation, file_stems, make_folder
+from sat_jax.report.plot_classes import plot_class_ap
+from sat_jax.report.plot_clip import Track, plot_clip_scores
+from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
+from sat_jax.report.spectrogram import SpectrogramPool
+
+_CLASSES_DRAWN = 6
+_TRACKS_DRAWN = 8
+
+
+def draw_evaluations(
+    folder: Path, runs: Sequence[Run], evaluations: Sequence[Evaluation], *, clip: str | None
+) -> None:
+    """Draws mAP against delay, average precision by class, and one clip's scores over time.
+
+    Args:
+      folder: for the pictures, which are replaced if there.
+      runs: what was said.
+      evaluations: how good each of it is.
+      clip: whose scores are drawn; None is the first that has a label.
+
+    Raises:
+      SatError: there is no such clip with scores, or a picture can't be written.
+    """
+    index = find_clip(runs[0], clip)
+    make_folder(folder)
+    _draw_delays(folder / "map_by_delay.png", evaluations)
+    for stem, evaluation in zip(file_stems(evaluations), evaluations, strict=True):
+        plot_class_ap(
+            folder / f"class_ap_{stem}.png",
+            title=evaluation.title,
+            labels=evaluation.labels,
+            average_precision=evaluation.metrics.average_precision,
+            positives=evaluation.metrics.positives,
+        )
+    # Models of other classes can't share a panel.
+    alike = [run for run in runs if run.tagger.labels == runs[0].tagger.labels]
+    _draw_clip(folder / "clip_scores.png", alike, index)
+
+
+def find_clip(run: Run, clip: str | None) -> int:
+    """The place of the clip to draw.
+
+    Args:
+      run: what was said about the clips.
+      clip: its name; None is the first that has a label and scores.
+
+    Raises:
+      SatError: there is no such clip, or it has no scores.
+    """
+    scored, ids = run.scored.clips.tolist(), run.clips.ids
+    if clip is None:
+        return next(index for index in scored if len(run.clips.labels[index]))
+    place = {name: index for index, name in enumerate(ids)}.get(clip)
+    if place is None:
+        raise SatError(f"no clip is called {clip}, the first one is {ids[0]}: give another name")
+    if place not in scored:
+        raise SatError(f"{clip} has no scores: choose another clip to draw")
+    return place
+
+
+def _draw_delays(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    curves: dict[tuple[str, str], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        curves.setdefault((evaluation.model, evaluation.way), []).append(evaluation)
+    lines, levels = [], []
+    for (model, way), points in curves.items():
+        values = [point.metrics.mean_average_precision for point in points]
+        delays = [point.delay for point in points if point.delay is not None]
+        if delays:
+            lines.append(Curve(model, way, delays, values))
+        else:
+            levels.append(Level(model, way, values[0]))
+    plot_map_by_delay(path, lines, levels)
+
+
+def _draw_clip(path: Path, runs: Sequence[Run], index: int) -> None:
+    clips, tagger = runs[0].clips, runs[0].tagger
+    tracks = []
+    for run in runs[:_TRACKS_DRAWN]:  # More lines could not be told apart.
+        if (place := run.scored.place_of(index)) is not None:
+            start, end = run.times(place)
+            label = f"{run.model}, {run.hearing.title}"
+            tracks.append(Track(label, start, end, run.scored.answers_of(place)))
+    peaks = np.max([track.probs.max(0) for track in tracks], axis=0)
+    # What is there, then what else was heard.
+    order = [*clips.labels[index], *np.argsort(-peaks, kind="stable").tolist()]
+    frontend = tagger.config.frontend
+    plot_clip_scores(
+        path,
+        title=clips.ids[index],
+        spectrogram=_spectrogram(runs[0], index, frontend),
+        tracks=tracks,
+        labels=tagger.labels,
+        classes=list(dict.fromkeys(order))[:_CLASSES_DRAWN],
+        events=clips.events.get(index, ()),
+        mel_range=(frontend.f_min, frontend.f_max),
+    )
+
+
+def _spectrogram(run: Run, index: int, frontend: FrontendConfig) -> SpectrogramPool:
+    [(_, samples)] = run.clips.read([index])
+    if isinstance(samples, SatError):
+        raise samples
+    picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
+    stream = SpectrogramStream(frontend)
+    for block in [*stream.push(samples), *stream.finish()]:
+        picture.add(block)
+    return picture

@@ -1,0 +1,141 @@
+"""Scores of many clips on disk, added to clip by clip, so that a long run may be stopped (floor 5).
+
+A folder holds ``about.json``, what the scores are of; ``scores.f32``, float32 rows of y
+probabilities, one for each answer; and ``clips.i64``, three numbers for each clip: its place in the
+source, its answers, its samples. Rows stand in the order of clips in ``clips.i64``.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+
+from sat_jax.errors import SatError
+from sat_jax.report.files import naming_file, replacing_file
+
+_RECORD = 3
+
+
+class ScoredClips(NamedTuple):
+    """Answers of n clips, in the order of the source.
+
+    Attributes:
+      clips: int64 [n], places in the source, ascending.
+      first: int64 [n], each clip's first row.
+      counts: int64 [n], its rows.
+      num_samples: int64 [n], its length.
+      rows: float32 [t, y], perhaps mapped from disk.
+    """
+
+    clips: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+    num_samples: np.ndarray
+    rows: np.ndarray
+
+    def place_of(self, clip: int) -> int | None:
+        """Where the clip of a place in the source stands here; None if it has no scores."""
+        place = int(np.searchsorted(self.clips, clip))
+        return place if place < len(self.clips) and self.clips[place] == clip else None
+
+    def answers_of(self, place: int) -> np.ndarray:
+        """Probabilities [k, y] of the clip at a place here."""
+        return self.rows[self.first[place] : self.first[place] + self.counts[place]]
+
+    def answers(self) -> Iterator[np.ndarray]:
+        """Probabilities [k, y] of each clip in turn."""
+        return (self.answers_of(place) for place in range(len(self.clips)))
+
+
+class ScoreStore:
+    """A folder of scores, open to be added to; one program at a time."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any], num_classes: int) -> None:
+        """Opens a folder, or makes it; what a stopped program left half written is dropped.
+
+        Args:
+          folder: where scores lie; the caller sees to it that it is of the same model and clips.
+          about: JSON-ready data on what the scores are of, for people.
+          num_classes: y.
+
+        Raises:
+          SatError: the folder can't be written, or another program has it open.
+        """
+        self._folder, self._num_classes = folder, num_classes
+        with naming_file(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = filelock.FileLock(folder / ".lock", timeout=0)
+            try:
+                self._lock.acquire()
+            except filelock.Timeout as error:
+                raise SatError(
+                    f"{folder} is in use by another run: wait for it, or choose another folder"
+                ) from error
+            with replacing_file(folder / "about.json") as temporary:
+                temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            self._rows = (folder / "scores.f32").open("ab")
+            self._clips = (folder / "clips.i64").open("ab")
+            self._records = self._mend()
+
+    def __enter__(self) -> "ScoreStore":
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the files."""
+        self._rows.close()
+        self._clips.close()
+        self._lock.release()
+
+    @property
+    def done(self) -> set[int]:
+        """Places of the clips that have scores."""
+        return set(self._records[:, 0].tolist())
+
+    def add(
+        self, clips: Sequence[int], num_samples: Sequence[int], answers: Sequence[np.ndarray]
+    ) -> None:
+        """Adds clips.
+
+        Args:
+          clips: places in the source.
+          num_samples: their lengths.
+          answers: probabilities float32 [k, y] of each.
+
+        Raises:
+          SatError: the disk is full or the like.
+        """
+        counts = [len(answer) for answer in answers]
+        records = np.stack([clips, counts, num_samples], axis=1).astype(np.int64)
+        with naming_file(self._folder):
+            # A clip's record goes last: what stands in it is complete.
+            for file, data in ((self._rows, np.concatenate(answers)), (self._clips, records)):
+                file.write(np.ascontiguousarray(data).tobytes())
+                file.flush()
+        self._records = np.concatenate([self._records, records])
+
+    def scores(self) -> ScoredClips:
+        """All scores so far, mapped from disk."""
+        clips, counts, num_samples = self._records.T
+        shape = (int(counts.sum()), self._num_classes)
+        path = self._folder / "scores.f32"
+        empty = np.zeros(shape, np.float32)
+        rows = np.memmap(path, np.float32, "r", shape=shape) if len(clips) else empty
+        order = np.argsort(clips)
+        first = np.cumsum(counts) - counts
+        return ScoredClips(clips[order], first[order], counts[order], num_samples[order], rows)
+
+    def _mend(self) -> np.ndarray:
+        """Cuts off what was half written, and gives the records [n, 3] of the rest."""
+        data = (self._folder / "clips.i64").read_bytes()
+        whole = len(data) // (8 * _RECORD) * 8 * _RECORD
+        records = np.frombuffer(data[:whole], np.int64).reshape(-1, _RECORD)
+        row_bytes = 4 * self._num_classes
+        ends = np.cumsum(records[:, 1]) * row_bytes
+        records = records[: int(np.searchsorted(ends, self._rows.tell(), side="right"))]
+        self._clips.truncate(records.nbytes)
+        self._rows.truncate(int(records[:, 1].sum()) * row_bytes)
+        return records

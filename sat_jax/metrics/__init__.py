@@ -1,0 +1,1 @@
+"""How good scores are (floor 1)."""
