@@ -70,10 +70,14 @@ endef
 # file gets the newest versions that pyproject.toml allows.
 define install
 @echo "Setting up $(1), this once; it can take some minutes ..." >&2
-@pins=constraints/py$$($(1)/bin/python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt; \
+@$(call pip_install,$(1),$(2))
+@touch $(1)/.ready
+endef
+
+define pip_install
+pins=constraints/py$$($(1)/bin/python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt; \
 $(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --compile \
 $$(test -f $$pins && echo "--constraint $$pins") --editable '$(2)'
-@touch $(1)/.ready
 endef
 
 $(BASE)/.ready: $(PINS)
@@ -81,11 +85,13 @@ $(BASE)/.ready: $(PINS)
 	$(call install,$(BASE),.)
 
 # The compiler for TPUs lies beside the other packages, for one test: where JAX finds it, every
-# program looks for TPUs at its start and complains that there are none.
+# program looks for TPUs at its start and complains that there are none. What measures PSDS1 has to
+# be compiled, which not every machine can: tests do without it.
 $(DEV)/.ready: $(PINS)
 	$(call new_venv,$(DEV))
 	@$(DEV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-input \
 	--no-deps --upgrade --target $(DEV)/libtpu "$(LIBTPU)" || echo "libtpu: not for this machine" >&2
+	@$(call pip_install,$(DEV),.[strong]) 2>/dev/null || echo "PSDS1: not for this machine" >&2
 	$(call install,$(DEV),.[dev])
 
 lock: ## resolve this Python's constraints file anew, to the newest versions allowed

@@ -1,6 +1,6 @@
 """Writes the constraints file of the Python that runs it: `make lock`.
 
-Resolves the development and training extras together, so that one set of versions fits both, to
+Resolves the extras for development, training and strong labels together, so that one set of versions fits both, to
 the newest releases that pyproject.toml allows. Nothing but metadata is downloaded.
 """
 
@@ -26,7 +26,7 @@ def resolve(*requirements: str) -> dict[str, str]:
 def main() -> None:
     """Writes py<major><minor>.txt beside this file."""
     here = Path(__file__).parent
-    pins = resolve(f"{here.parent}[dev,train]", *HELD_BACK)
+    pins = resolve(f"{here.parent}[dev,strong,train]", *HELD_BACK)
     del pins["sat-jax"]
     # What follows a + names a build that one machine has, not a release that all can get.
     lines = [f"{name}=={version.partition('+')[0]}\n" for name, version in sorted(pins.items())]

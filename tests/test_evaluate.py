@@ -157,10 +157,11 @@ def test_tables_are_printed_and_kept(folder, done):
     assert len(rest) == 6
     lines = [[c.strip() for c in r.split("|")] for r in published.splitlines()]
     assert lines[0][2:-1] == ["Model", "Streamable?", "#Token", "PeakMem", "GFlops", "mAP"]
-    # 32 frames are two patches of time, each four of frequency; so is the cache.
+    # 32 frames are two patches of time, each four of frequency; so is the cache. A buffer of 1 s
+    # is three such pieces.
     streamed, alone, slid = lines[2:5]
     assert (streamed[1], streamed[2]) == ("0.5 s delay", "model (stream)")
-    assert (streamed[3:5], alone[3:5], slid[3:5]) == (["Y", "8/8"], ["", "8"], ["", "8"])
+    assert (streamed[3:5], alone[3:5], slid[3:5]) == (["Y", "8/8"], ["", "8"], ["", "24"])
 
 
 def test_pictures_are_drawn(folder, done):
@@ -208,6 +209,11 @@ def test_thresholds_reach_infer(folder, tmp_path):
         chosen = scores[:, index] >= values[index]
         assert sklearn.metrics.f1_score(truth[:, index], chosen) == pytest.approx(best)
 
+    strict = program(
+        "-m", "model", *flags[:2], "--save_thresholds=precision=1", *where, cwd=tmp_path
+    )
+    assert strict.returncode == 0, strict.stderr
+    values = load_thresholds(tmp_path / "model", checkpoint)
     sound = folder / "0.wav"
     tags = program(
         *("-m", "model", "-c", "0.5", "-k", "9", "--threshold=auto", "--format=jsonl", sound),

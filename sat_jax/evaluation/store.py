@@ -136,6 +136,11 @@ class ScoreStore:
         row_bytes = 4 * self._num_classes
         ends = np.cumsum(records[:, 1]) * row_bytes
         records = records[: int(np.searchsorted(ends, self._rows.tell(), side="right"))]
-        self._clips.truncate(records.nbytes)
-        self._rows.truncate(int(records[:, 1].sum()) * row_bytes)
+        for file, size in ((self._clips, records.nbytes), (self._rows, _end(ends, len(records)))):
+            if file.tell() != size:
+                file.truncate(size)
         return records
+
+
+def _end(ends: np.ndarray, count: int) -> int:
+    return int(ends[count - 1]) if count else 0
