@@ -105,14 +105,15 @@ def _open_init() -> "Checkpoint | None":
 
 def _class_names(config: Any) -> Sequence[str]:
     """The user's own classes; none where the model keeps those it has."""
-    from data_pipeline.sources.clips import class_names
+    from data_pipeline.sources.clips import class_names, parse_columns
     from sat_jax.labels_file import read_labels
 
     if _LABELS.value is not None:
         return read_labels(_LABELS.value)
     # A config that trains the model of --init for other classes takes them from the clips.
     if not config.model and flags.FLAGS["clips"].value:
-        return class_names(flags.FLAGS["clips"].value)
+        columns = parse_columns(flags.FLAGS["columns"].value)
+        return class_names(flags.FLAGS["clips"].value, columns=columns)
     return ()
 
 

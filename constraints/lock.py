@@ -1,7 +1,8 @@
 """Writes the constraints file of the Python that runs it: `make lock`.
 
-Resolves the extras for development, training and strong labels together, so that one set of versions fits both, to
-the newest releases that pyproject.toml allows. Nothing but metadata is downloaded.
+Resolves the extras for development, training and strong labels together, so that one set of
+versions fits all, to the newest releases that pyproject.toml allows. Nothing but metadata is
+downloaded.
 """
 
 import json

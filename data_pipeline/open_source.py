@@ -8,13 +8,14 @@ from typing import Any
 
 from absl import flags, logging
 
+from data_pipeline.sources.clips import parse_columns
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 
 # The name of a data set may end in a version, and a split may be cut: "a/b:1.0.0:train[:10%]".
 _TFDS = re.compile(r"(?P<name>[^:]+(?::[\d.*]+)?):(?P<split>.+)")
 _MAIN_FLAGS = ("clips", "hdf5_tsv", "tfds")
-_SOURCE_FLAGS = (*_MAIN_FLAGS, "folder", "data_dir")
+_SOURCE_FLAGS = (*_MAIN_FLAGS, "folder", "columns", "data_dir")
 
 
 def define_source_flags(prefix: str = "") -> None:
@@ -29,6 +30,10 @@ def define_source_flags(prefix: str = "") -> None:
         ("hdf5_tsv", f"{what}: TSV table of clips in HDF5 files."),
         ("tfds", f"{what}: a prepared TensorFlow data set, NAME:SPLIT."),
         ("folder", f"{what}: what files in its table are relative to; the table's own folder."),
+        (
+            "columns",
+            f"{what}: what its CSV table calls the columns file and labels: FILE,LABELS.",
+        ),
         ("data_dir", f"{what}: where the TensorFlow data set is; the usual place."),
     ):
         flags.DEFINE_string(prefix + name, None, text)
@@ -50,6 +55,10 @@ def source_flags(prefix: str = "") -> dict[str, Any] | None:
     if len(sources) != 1:
         choices = ", ".join(f"--{prefix}{name}" for name in _MAIN_FLAGS)
         raise flags.Error(f"{' and '.join(given)}: give one of {choices}")
+    try:
+        parse_columns(values["columns"])
+    except SatError as error:
+        raise flags.Error(f"--{prefix}{error}") from error
     if values["tfds"] and not _TFDS.fullmatch(values["tfds"]):
         raise flags.Error(f"--{prefix}tfds={values['tfds']} is not NAME:SPLIT")
     return values
@@ -60,6 +69,7 @@ def open_source(
     *,
     clips: str | None = None,
     folder: str | None = None,
+    columns: str | None = None,
     hdf5_tsv: str | None = None,
     tfds: str | None = None,
     data_dir: str | None = None,
@@ -72,6 +82,7 @@ def open_source(
         clips have none.
       clips: a CSV table, see `data_pipeline.sources.clips.read_clips`.
       folder: what the files in `clips` or `hdf5_tsv` are relative to; None is the table's folder.
+      columns: what the table in `clips` calls its columns: FILE,LABELS; None is file,labels.
       hdf5_tsv: a TSV table, see `data_pipeline.sources.hdf5.Hdf5Source`.
       tfds: NAME:SPLIT of a prepared TensorFlow data set.
       data_dir: where that was prepared; None is the usual place.
@@ -85,7 +96,8 @@ def open_source(
         from data_pipeline.sources.clips import read_clips
         from data_pipeline.sources.folder import FolderSource
 
-        listed = read_clips(clips, label_names, folder=folder)
+        names = parse_columns(columns)
+        listed = read_clips(clips, label_names, folder=folder, columns=names)
         return FolderSource(listed, leave_out_missing=leave_out_missing)
     if hdf5_tsv:
         with _needing("h5py"):

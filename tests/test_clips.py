@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from data_pipeline.sources.clips import Clip, read_clips
+from data_pipeline.sources.clips import Clip, class_names, parse_columns, read_clips
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels, default_label_names
 
@@ -147,3 +147,17 @@ def test_light_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_columns_of_other_names(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("fold,filename,category\n1,a.wav,Dog\n2,b.wav,Cat;Dog\n")
+    (tmp_path / "a.wav").touch()
+    columns = parse_columns("filename,category")
+    clips = read_clips(table, ["Cat", "Dog"], columns=columns)
+    assert [(clip.id, clip.labels) for clip in clips] == [("a.wav", (1,)), ("b.wav", (0, 1))]
+    assert class_names(table, columns=columns) == ("Cat", "Dog")
+    with pytest.raises(SatError, match="has no column 'file': its first line must be file,labels"):
+        read_clips(table, ["Cat", "Dog"])
+    with pytest.raises(SatError, match="columns=filename is not FILE,LABELS"):
+        parse_columns("filename")

@@ -21,7 +21,15 @@ from typing import NamedTuple
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 
-COLUMNS = ("file", "labels")
+
+class Columns(NamedTuple):
+    """What a table calls the columns that name files and labels."""
+
+    file: str
+    labels: str
+
+
+COLUMNS = Columns("file", "labels")
 
 
 class Clip(NamedTuple):
@@ -58,6 +66,7 @@ def read_clips(
     label_names: Sequence[str],
     *,
     folder: str | os.PathLike[str] | None = None,
+    columns: Columns = COLUMNS,
 ) -> list[Clip]:
     """Reads a table of labelled clips.
 
@@ -71,6 +80,7 @@ def read_clips(
       label_names: the model's class names in output order; empty where labels don't matter: then
         they are passed over, and the column may be missing.
       folder: what file names are relative to; None is the table's own folder.
+      columns: what the table calls the columns ``file`` and ``labels``.
 
     Returns:
       The clips in the table's order, at least one.
@@ -83,7 +93,7 @@ def read_clips(
     classes = ClassFinder(label_names) if label_names else None
     seen: dict[tuple[str, float, float | None], int] = {}
     clips = []
-    for row in _rows(table, COLUMNS if label_names else COLUMNS[:1]):
+    for row in _rows(table, columns, needs_labels=bool(label_names)):
         path = base / row.file
         name = _name(row)
         key = (os.path.abspath(path), row.start, row.end)
@@ -102,16 +112,32 @@ def read_clips(
     return clips
 
 
-def class_names(table: str | os.PathLike[str]) -> tuple[str, ...]:
+def parse_columns(text: str | None) -> Columns:
+    """Column names given as FILE,LABELS; None is the usual ones.
+
+    Raises:
+      SatError: the text is not two names.
+    """
+    if text is None:
+        return COLUMNS
+    names = text.split(",")
+    if len(names) != 2 or not all(names):
+        raise SatError(f"columns={text} is not FILE,LABELS: give two names of columns")
+    return Columns(*names)
+
+
+def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) -> tuple[str, ...]:
     """The classes that a table's labels name, in alphabetical order: classes of one's own.
 
     Args:
       table: as for `read_clips`.
+      columns: likewise.
 
     Raises:
       SatError: the table can't be read, or names no class.
     """
-    names = {name.strip() for row in _rows(table, COLUMNS) for name in row.labels.split(";")} - {""}
+    rows = _rows(table, columns, needs_labels=True)
+    names = {name.strip() for row in rows for name in row.labels.split(";")} - {""}
     if not names:
         raise SatError(f"no row of {table} has a label: write class names into that column")
     return tuple(sorted(names))
@@ -166,14 +192,14 @@ class ClassFinder:
         return index
 
 
-def _rows(table: str | os.PathLike[str], needed: Sequence[str]) -> Iterator[_Row]:
-    name = os.fspath(table)
+def _rows(table: str | os.PathLike[str], columns: Columns, *, needs_labels: bool) -> Iterator[_Row]:
+    name, needed = os.fspath(table), columns if needs_labels else columns[:1]
     try:
         with open(name, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             _check_header(reader.fieldnames, needed, name)
             for fields in reader:
-                yield _row(fields, needed, name, reader.line_num)
+                yield _row(fields, columns, needed, name, reader.line_num)
     except OSError as error:
         raise SatError(f"cannot read {name}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -192,14 +218,18 @@ def _check_header(columns: Sequence[str] | None, needed: Sequence[str], table: s
 
 
 def _row(
-    fields: Mapping[str | None, str | None], needed: Sequence[str], table: str, line: int
+    fields: Mapping[str | None, str | None],
+    columns: Columns,
+    needed: Sequence[str],
+    table: str,
+    line: int,
 ) -> _Row:
     where = f"{table}, line {line}"
     if None in fields:
         raise SatError(f"{where}: too many fields: put labels that hold commas in quotes")
-    file, labels = fields["file"], fields.get("labels")
+    file, labels = fields[columns.file], fields.get(columns.labels)
     if not file or any(fields[column] is None for column in needed):
-        raise SatError(f"{where}: needs a file and its labels (file,labels)")
+        raise SatError(f"{where}: needs a file and its labels ({','.join(columns)})")
     start = _seconds(fields, "start", where) or 0.0
     end = _seconds(fields, "end", where)
     if end is not None and end <= start:
