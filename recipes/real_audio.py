@@ -133,7 +133,8 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
 
 def _measure(work: Path, clips: Path, name: str, model: Path, *more: str) -> None:
     folder = work / "measured" / name
-    command = ("evaluate.py", "-m", str(model), f"--clips={clips}", f"--workdir={folder}", *more)
+    where = (f"--clips={clips}", f"--workdir={folder}", "--noplots", "--nocost")
+    command = ("evaluate.py", "-m", str(model), *where, *more)
     _stage(work, "measuring", folder / "metrics.json", command)
 
 

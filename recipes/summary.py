@@ -44,7 +44,9 @@ def write_summary(work: Path) -> str:
         "stages": {name: _losses(work / name / "log.jsonl") for name in ("mae", "vit", "sat")},
         "seconds": _read_json(work / "seconds.json") or {},
         "held_out": {
-            path.parent.name: _read_json(path) for path in work.glob("measured/*/metrics.json")
+            path.parent.name: result
+            for path in work.glob("measured/*/metrics.json")
+            for result in _read_json(path)  # One model, heard in one way.
         },
     }
     _write(work / "results.json", json.dumps(results, indent=2) + "\n")

@@ -58,7 +58,7 @@ def test_summary_tells_losses_times_and_measures(tmp_path):
     told = {"clips_scored": 76, "classes": 527, "classes_without_positives": 511}
     told |= {"mAP": 0.25, "mAUC": 0.75, "lwlrap": 0.5}
     (tmp_path / "measured" / "sat").mkdir(parents=True)
-    (tmp_path / "measured" / "sat" / "metrics.json").write_text(json.dumps(told))
+    (tmp_path / "measured" / "sat" / "metrics.json").write_text(json.dumps([told]))
     text = write_summary(tmp_path)
     assert (tmp_path / "results.md").read_text() == text + "\n"
     # Means of 29 to 20 and of 10 to 1.
