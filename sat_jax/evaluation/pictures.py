@@ -28,7 +28,7 @@ def draw_evaluations(
       folder: for the pictures, which are replaced if there.
       runs: what was said.
       evaluations: how good each of it is.
-      clip: whose scores are drawn; None is the first that has a label.
+      clip: whose scores are drawn; None chooses one, see `find_clip`.
 
     Raises:
       SatError: there is no such clip with scores, or a picture can't be written.
@@ -54,14 +54,17 @@ def find_clip(run: Run, clip: str | None) -> int:
 
     Args:
       run: what was said about the clips.
-      clip: its name; None is the first that has a label and scores.
+      clip: its name; None is the longest labelled clip of up to a minute, else the shortest.
 
     Raises:
       SatError: there is no such clip, or it has no scores.
     """
     scored, ids = run.scored.clips.tolist(), run.clips.ids
     if clip is None:
-        return next(index for index in scored if len(run.clips.labels[index]))
+        minute = 60 * run.tagger.config.frontend.sample_rate
+        lengths = run.scored.num_samples.tolist()
+        labeled = [(n, i) for n, i in zip(lengths, scored, strict=True) if run.clips.labels[i]]
+        return max((each for each in labeled if each[0] <= minute), default=min(labeled))[1]
     place = {name: index for index, name in enumerate(ids)}.get(clip)
     if place is None:
         raise SatError(f"no clip is called {clip}, the first one is {ids[0]}: give another name")
@@ -88,7 +91,7 @@ def _draw_delays(path: Path, evaluations: Sequence[Evaluation]) -> None:
 def _draw_clip(path: Path, runs: Sequence[Run], index: int) -> None:
     clips, tagger = runs[0].clips, runs[0].tagger
     tracks = []
-    for run in runs[:_TRACKS_DRAWN]:  # More lines could not be told apart.
+    for run in _some_of(runs):
         if (place := run.scored.place_of(index)) is not None:
             start, end = run.times(place)
             label = f"{run.model}, {run.hearing.title}"
@@ -107,6 +110,14 @@ def _draw_clip(path: Path, runs: Sequence[Run], index: int) -> None:
         events=clips.events.get(index, ()),
         mel_range=(frontend.f_min, frontend.f_max),
     )
+
+
+def _some_of(runs: Sequence[Run]) -> list[Run]:
+    """As many as can be told apart in one panel: if need be, each model and mode but once."""
+    if len(runs) <= _TRACKS_DRAWN:
+        return list(runs)
+    first = {(run.model, run.hearing.mode): run for run in reversed(runs)}
+    return [run for run in runs if run in first.values()][:_TRACKS_DRAWN]
 
 
 def _spectrogram(run: Run, index: int, frontend: FrontendConfig) -> SpectrogramPool:
