@@ -134,6 +134,7 @@ def _options() -> "TaggingOptions":
         channel=_CHANNEL.value,
         stdin_rate=_STDIN_RATE.value,
         stdin_channels=_STDIN_CHANNELS.value,
+        model=_MODEL.value,
     )
 
 
@@ -181,9 +182,18 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
+def _refuse_idle_flags() -> None:
+    """Refuses flags that were given and mean nothing in the mode that was."""
+    idle = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
+    for name in idle:
+        if flags.FLAGS[name].present:
+            raise flags.Error(f"--{name} has no meaning with --mode={_MODE.value}")
+
+
 def _check(recordings: Sequence[str]) -> None:
     del recordings
     _threshold()
+    _refuse_idle_flags()
     if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
         raise flags.Error("--threshold=auto has no meaning with --random_weights: give a number")
 

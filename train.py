@@ -7,6 +7,7 @@ The trained model is WORKDIR/model, for infer.py -m WORKDIR/model. A run that wa
 by the same command.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,10 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _explain(error: Exception) -> str:
-    """ml_collections names a field that is not there in quotes, and says no more."""
+    """What ml_collections has found, without what only its makers know."""
+    if isinstance(error, OSError):  # Its last line is what the system says.
+        reason = re.sub(r"^\[Errno \d+\] ", "", str(error).splitlines()[-1].strip())
+        return f"--config can't be read: {reason}"
     if isinstance(error, AttributeError):
         field = str(error).strip("\"'")
         return f"the config has no field {field}: see the files in configs/"

@@ -217,7 +217,7 @@ def _run_program() -> None:
         need(output)
 
     call = "python -m data_pipeline.packages"
-    Program(name="packages", main=main, check=check, call=call).run()
+    Program(name="data_pipeline.packages", main=main, check=check, call=call).run()
 
 
 if __name__ == "__main__":

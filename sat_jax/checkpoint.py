@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.models.shapes import weight_shapes
 from sat_jax.restoring import restoring
 
 FORMAT = 1
@@ -65,7 +66,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
         "labels": list(checkpoint.labels),
         "source": checkpoint.source,
     }
-    model["crc32"] = _checksum(checkpoint.variables)
+    model |= {"crc32": _checksum(checkpoint.variables), _MODEL_CHECKSUM: _checksum_of_json(model)}
     items = ocp.args.Composite(
         weights=ocp.args.PyTreeSave(checkpoint.variables),  # type: ignore[call-arg]
         model=ocp.args.JsonSave(model),  # type: ignore[call-arg]
@@ -118,6 +119,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     if _checksum(variables) != model["crc32"]:
         raise SatError(f"{folder} is damaged: its weights are not those that were written")
     _check_fit(config, variables, folder)
+    # Last, for the others say more; folders of earlier programs have none.
+    if model[_MODEL_CHECKSUM] not in (None, _checksum_of_json(model)):
+        raise SatError(f"{folder} is damaged: its config or labels are not those that were written")
     return Checkpoint(
         config=config,
         variables=variables,
@@ -130,7 +134,7 @@ def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
     try:
         # Read without orbax, so that a folder can be looked at before orbax is imported.
         model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
-        return {key: model[key] for key in _FIELDS}
+        return {_MODEL_CHECKSUM: None} | model | {key: model[key] for key in _FIELDS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
 
@@ -141,7 +145,9 @@ def _labels(labels: Any) -> tuple[str, ...]:
     return tuple(labels)
 
 
-_FIELDS = ("format", "kind", "config", "labels", "source", "crc32")
+_DESCRIPTION = ("format", "kind", "config", "labels", "source")
+_FIELDS = (*_DESCRIPTION, "crc32")
+_MODEL_CHECKSUM = "model_crc32"
 
 
 def _checksum(variables: Any) -> int:
@@ -154,25 +160,24 @@ def _checksum(variables: Any) -> int:
     return value
 
 
+def _checksum_of_json(model: dict[str, Any]) -> int:
+    """Of all beside the weights."""
+    described = {key: model[key] for key in _DESCRIPTION}
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
+
+
 def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
-    """Compares what tells sizes apart; building the model to compare all would take a second."""
-    transformer = config.encoder if isinstance(config, MaeConfig) else config
-    params = variables["params"]
-    params = params["encoder"] if isinstance(config, MaeConfig) else params
-    width = transformer.width
-    wanted: dict[str, Any] = {
-        "time_pos_embed": (transformer.time_positions, width),
-        "freq_pos_embed": (transformer.freq_patches, width),
-    }
-    if isinstance(config, ModelConfig):
-        wanted["head/bias"] = (config.num_classes,)
-    have = flatten_dict(params, sep="/")
-    blocks = {name.split("/")[0] for name in have if name.startswith("blocks_")}
-    fits = len(blocks) == transformer.depth and all(
-        np.shape(have.get(name)) == shape for name, shape in wanted.items()
-    )
-    if not fits:
-        raise SatError(f"{folder} is damaged: its weights are not of the size that its config says")
+    have = {name: np.shape(array) for name, array in flatten_dict(variables, sep="/").items()}
+    for name, shape in weight_shapes(config):
+        if (found := have.pop(name, None)) != shape:
+            odd = f"{name} is missing" if found is None else f"{name} is {list(found)}"
+            break
+    else:
+        odd = next((f"{name} is too much" for name in have), "")
+    if odd:
+        raise SatError(
+            f"{folder} is damaged: its weights are not of the size that its config says: {odd}"
+        )
 
 
 def _read_weights(path: Path, folder: str | Path) -> Any:

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -73,12 +74,23 @@ class Program:
             sys.exit()
         wrong: tuple[type[Exception], ...] = (flags.Error, SatError, *self.flag_errors)
         try:
-            rest = self.flag_values(argv)
+            rest = self._read_flags(argv)
             _check_values(self.flag_values)
             self.check(rest[1:])
             return rest
         except wrong as error:
             self._refuse(error)
+
+    def _read_flags(self, argv: Sequence[str]) -> list[str]:
+        try:
+            return self.flag_values(argv)
+        except self.flag_errors:
+            raise
+        except ValueError as error:  # absl's own, for --noFLAG with a value.
+            raise flags.Error(str(error)) from error
+        except flags.IllegalFlagValueError as error:
+            # absl shows Python's tuple of a reason and the value, which it has named before.
+            raise flags.Error(re.sub(r"\('(.+)', .*\)$", r"\1", str(error))) from error
 
     def run_parsed(self, argv: Sequence[str]) -> NoReturn:
         """Runs `main` with parsed flags, and ends the process."""

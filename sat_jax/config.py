@@ -1,16 +1,22 @@
 """What a model is made of, as plain data (floor 0)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from sat_jax.errors import SatError
+from sat_jax.field_types import check_types
 
 PATCH_SIZE = 16
 """Side of the square patches, in mel bins and in frames."""
 
 HEAD_WIDTH = 64
 """Features per attention head; the number of heads is width / 64 in every published model."""
+
+MIN_RATE = 1_000
+MAX_RATE = 768_000
+"""Samples per second that a sound may have, Hz."""
 
 Pooling = Literal["mean", "token", "logit", "dm"]
 InputNorm = Literal["batch", "fixed"]
@@ -43,9 +49,24 @@ class FrontendConfig:
     top_db: float = 120.0
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        for name in ("sample_rate", "n_fft", "hop_length", "n_mels"):
-            _check_at_least(f"frontend.{name}", getattr(self, name), 1)
+        """Refuses values of wrong types or out of range."""
+        check_types(self, "frontend.")
+        if self.n_mels not in (64, 128):
+            raise SatError(f"frontend.n_mels={self.n_mels} is neither 64 nor 128")
+        _check_from_to("frontend.sample_rate", self.sample_rate, MIN_RATE, MAX_RATE)
+        # A band needs a bin of the spectrum, and no frame is meant to last longer than a second.
+        _check_from_to("frontend.n_fft", self.n_fft, 2 * self.n_mels, self.sample_rate)
+        # The edges of a patch, the shortest sound, are mirrored by half an FFT; and between two
+        # frames nothing is to be left out.
+        shortest_hop = self.n_fft // (2 * PATCH_SIZE) + 1
+        _check_from_to("frontend.hop_length", self.hop_length, shortest_hop, self.n_fft)
+        if not 0.0 <= self.f_min < self.f_max <= self.sample_rate / 2:
+            raise SatError(
+                f"frontend.f_min={self.f_min} and frontend.f_max={self.f_max} are no band within "
+                f"0 to {self.sample_rate / 2:g} Hz, half the sample rate"
+            )
+        if not 0.0 < self.top_db < math.inf:
+            raise SatError(f"frontend.top_db={self.top_db} is no number above 0")
 
     def num_frames(self, num_samples: Count) -> Count:
         """Frames of a recording of `num_samples` samples (centred, both edges padded)."""
@@ -97,21 +118,23 @@ class ModelConfig:
     frontend: FrontendConfig = dataclasses.field(default_factory=FrontendConfig)
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Refuses values of wrong types or out of range."""
+        check_types(self)
         _check_multiple("width", self.width, HEAD_WIDTH)
-        if self.frontend.n_mels not in (64, 128):
-            raise SatError(f"frontend.n_mels={self.frontend.n_mels} is neither 64 nor 128")
         for name, allowed in (("pooling", Pooling), ("input_norm", InputNorm), ("dtype", Dtype)):
             check_choice(name, getattr(self, name), get_args(allowed))
         for name in ("depth", "num_classes"):
             _check_at_least(name, getattr(self, name), 1)
         _check_at_least("target_length", self.target_length, PATCH_SIZE)
-        if self.cache_length and self.cache_length < PATCH_SIZE:
+        if self.cache_length < 0 or self.cache_length % PATCH_SIZE:
             raise SatError(
-                f"cache_length={self.cache_length} holds no patch: give 0 (a clip model) or at "
-                f"least {PATCH_SIZE} frames"
+                f"cache_length={self.cache_length} is no number of whole patches: give 0 (a clip "
+                f"model) or a multiple of {PATCH_SIZE} frames"
             )
-        _check_at_least("cache_length", self.cache_length, 0)
+        if not 1.0 <= self.width * self.mlp_ratio < math.inf:
+            raise SatError(f"mlp_ratio={self.mlp_ratio} gives an MLP of no width")
+        if self.layer_scale is not None and not math.isfinite(self.layer_scale):
+            raise SatError(f"layer_scale={self.layer_scale} is not finite")
         for name in _RATES:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise SatError(f"{name}={getattr(self, name)} is not a share in [0, 1)")
@@ -184,7 +207,8 @@ class MaeConfig:
     normalize_target: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Refuses values of wrong types or out of range."""
+        check_types(self)
         _check_multiple("decoder_width", self.decoder_width, HEAD_WIDTH)
         _check_at_least("decoder_depth", self.decoder_depth, 1)
         if not 0.0 < self.mask_ratio < 1.0:
@@ -208,7 +232,7 @@ class MaeConfig:
         Raises:
           SatError: a key is unknown or missing, or a value is out of range.
         """
-        fields = {**data, "encoder": ModelConfig.from_dict(data["encoder"])}
+        fields = {**data, "encoder": ModelConfig.from_dict(data.get("encoder", {}))}
         return build_config(cls, fields, "the autoencoder's config")
 
 
@@ -259,6 +283,11 @@ def _check_multiple(name: str, value: int, unit: int) -> None:
 def _check_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise SatError(f"{name}={value} is under {least}")
+
+
+def _check_from_to(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise SatError(f"{name}={value} is not from {least} to {most}")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

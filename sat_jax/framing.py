@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from numbers import Real
 from typing import Literal, get_args
 
 import jax
@@ -58,10 +59,11 @@ def make_framing(
       SatError: the chunk is shorter than a patch, or longer than one seamless piece can be.
     """
     check_choice("framing", kind, get_args(FramingKind))
-    frontend, seconds = config.frontend, chunk_seconds or default_chunk_seconds(config)
+    seconds = default_chunk_seconds(config) if chunk_seconds is None else chunk_seconds
+    frontend = config.frontend
     margin, hop_length = frontend.n_fft // 2, frontend.hop_length
-    if not math.isfinite(seconds):
-        raise SatError(f"a chunk of {seconds} s is no length: give a number of seconds")
+    if not (isinstance(seconds, Real) and math.isfinite(seconds)):
+        raise SatError(f"a chunk of {seconds!r} s is no length: give a number of seconds")
     samples = round(seconds * frontend.sample_rate)
     shortest = PATCH_SIZE * hop_length
     if samples < shortest:

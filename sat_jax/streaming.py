@@ -308,16 +308,23 @@ def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> St
       mask: bool [b].
 
     Raises:
-      SatError: the mask is not one bool a stream, or there are not as many fresh streams.
+      SatError: the mask is not one bool a stream, there are not as many fresh streams, or they
+        are of another model or framing.
     """
     streams = state.chunks.shape
-    if jnp.shape(mask) != streams or jnp.result_type(mask) != jnp.bool_:
+    if getattr(mask, "shape", None) != streams or mask.dtype != jnp.bool_:
         raise SatError(f"a mask must be bool{list(streams)}, one for each stream")
     if fresh.chunks.shape != streams:
         raise SatError(
             f"there are {len(fresh.chunks)} fresh streams for {len(state.chunks)}: init as many"
         )
+    if _shapes(fresh) != _shapes(state):
+        raise SatError("the fresh streams are of another model, framing or chunk length")
     return _where(mask, fresh, state)
+
+
+def _shapes(tree: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
 
 def _where(mask: jax.Array, yes: Tree, no: Tree) -> Tree:

@@ -16,8 +16,14 @@ from sat_jax.audio import duration_seconds, read_blocks, read_pcm_blocks
 from sat_jax.blocks import SpectrogramStream
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Aggregation
-from sat_jax.report.files import distinct_paths, naming_file, open_output, save_scores
-from sat_jax.report.formats import TagWriter, check_format
+from sat_jax.report.files import (
+    distinct_paths,
+    naming_file,
+    open_output,
+    refuse_overwriting,
+    save_scores,
+)
+from sat_jax.report.formats import OutputError, TagWriter, check_format
 from sat_jax.report.plot import check_plot, plot_scores
 from sat_jax.report.spectrogram import SpectrogramPool
 from sat_jax.report.tags import ScoredChunk, TagSelection
@@ -45,6 +51,7 @@ class TaggingOptions:
       channel: the channel to hear, counted from 0; None mixes all.
       stdin_rate: samples per second of standard input, Hz.
       stdin_channels: interleaved channels of standard input.
+      model: the model's file or folder, which nothing may be written over.
     """
 
     mode: Mode = "stream"
@@ -59,6 +66,7 @@ class TaggingOptions:
     channel: int | None = None
     stdin_rate: int = 16_000
     stdin_channels: int = 1
+    model: str | None = None
 
 
 def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
@@ -83,7 +91,7 @@ def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
 
 
 def _check_distinct(options: TaggingOptions, recordings: Sequence[str]) -> None:
-    """Refuses to write over a recording, or to write two things into one file."""
+    """Refuses to write over what is read, or to write two things into one file."""
     taken = {os.path.realpath(name): name for name in recordings if name != STDIN}
     written = [options.output, *(_plot_paths(options.plot, recordings))]
     if options.scores_out:
@@ -91,6 +99,7 @@ def _check_distinct(options: TaggingOptions, recordings: Sequence[str]) -> None:
     for path in written:
         if path is None or str(path) == STDIN:
             continue
+        refuse_overwriting(path, [options.model] if options.model else [])
         real = os.path.realpath(path)
         if real in taken:
             raise SatError(f"{path} would overwrite {taken[real]}: choose another name")
@@ -152,6 +161,8 @@ def tag_recordings(
                     job.plot(plot_path)
                 if job.damage:
                     raise job.damage
+            except OutputError:
+                raise
             except SatError as error:
                 failed += 1
                 report(error)

@@ -14,6 +14,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -161,8 +162,10 @@ class Tagger:
           SatError: there is no such warm-up, or not one stream.
         """
         check_choice("warmup", warmup, get_args(Warmup))
-        if batch_size < 1:
-            raise SatError(f"batch_size={batch_size} streams can't be kept: give at least 1")
+        if not _is_whole(batch_size) or batch_size < 1:
+            raise SatError(
+                f"batch_size={batch_size!r} streams can't be kept: give a whole number, at least 1"
+            )
         if warmup == "silence" and self._step_warms_up:
             fresh = self.init(batch_size, "none")
             silence = np.zeros((batch_size, self.framing.hop), np.float32)
@@ -189,14 +192,7 @@ class Tagger:
             with another model, framing or chunk length.
         """
         self._check_state(state)
-        if not isinstance(samples, jax.Array):
-            samples = np.asarray(samples)  # Kept off the device, where each change is a program.
-        if not jnp.issubdtype(samples.dtype, jnp.floating):
-            raise SatError(
-                f"samples are {samples.dtype}: give floating-point numbers in [-1, 1], 16-bit "
-                "samples divided by 32768"
-            )
-        samples = samples.astype(np.float32)
+        samples = _as_floats(samples).astype(np.float32)
         samples = samples.reshape(1, -1) if samples.ndim == 1 else samples
         if samples.ndim != 2 or samples.shape[0] != state.window.shape[0]:
             raise SatError(
@@ -243,7 +239,8 @@ class Tagger:
           The chunks in order; the last may be shorter.
 
         Raises:
-          SatError: a block has more than one axis.
+          SatError: a block has more than one axis or no floating-point numbers, or the scores are
+            not finite.
         """
         framing, rate = self.framing, self.config.frontend.sample_rate
         state = self.init(1, warmup)
@@ -279,7 +276,8 @@ class Tagger:
           One chunk, or none when the recording has no samples.
 
         Raises:
-          SatError: a block has more than one axis.
+          SatError: a block has more than one axis or no floating-point numbers, or the scores are
+            not finite.
         """
         check_choice("aggregation", aggregation, get_args(Aggregation))
         spectrogram = SpectrogramStream(self.config.frontend, self.programs)
@@ -321,6 +319,8 @@ class Tagger:
           SatError: the file can't be read or is damaged; chunks before that were yielded.
         """
         check_choice("mode", mode, get_args(Mode))
+        if not isinstance(path, (str, os.PathLike)):
+            raise SatError(f"{path!r} is no path: give a file's name")
         rate = self.config.frontend.sample_rate
         blocks = read_blocks(path, sample_rate=rate, channel=channel)
         if mode == "clip":
@@ -458,13 +458,39 @@ def _layout(state: StreamState) -> tuple[Any, ...]:
 
 
 def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for block in blocks:
-        if np.ndim(block) != 1:
+    for given in blocks:
+        block = np.asarray(_as_floats(given))
+        if block.ndim != 1:
             raise SatError(
-                f"a block of samples has shape {list(np.shape(block))}: give [samples], one channel"
+                f"a block of samples has shape {list(block.shape)}: give [samples], one channel"
             )
+        if not np.isfinite(block).all():
+            raise SatError("a block of samples holds NaN or Inf: repair it, or leave it out")
         yield block
 
 
+def _as_floats(samples: Any) -> np.ndarray | jax.Array:
+    """Samples as an array of floating-point numbers."""
+    array = samples
+    if not isinstance(samples, jax.Array):
+        try:
+            array = np.asarray(samples)  # Kept off the device, where each change is a program.
+        except ValueError as error:
+            raise SatError(f"samples are no array of numbers: {error}") from error
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise SatError(
+            f"samples are {array.dtype}: give floating-point numbers in [-1, 1], 16-bit samples "
+            "divided by 32768"
+        )
+    return array
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
 def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:
-    return ScoredChunk(start=start / rate, end=end / rate, probs=np.asarray(probs)[0])
+    answer = np.asarray(probs)[0]
+    if not np.isfinite(answer).all():
+        raise SatError("scores are not finite: the model's weights are damaged, choose others")
+    return ScoredChunk(start=start / rate, end=end / rate, probs=answer)

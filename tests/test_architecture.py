@@ -103,6 +103,8 @@ def test_an_odd_number_of_positions_needs_a_word() -> None:
     assert (config.target_length, config.cache_length) == (192, 48)
     config, _ = read(shapes, cache_length="96")
     assert (config.target_length, config.cache_length) == (144, 96)
+    config, _ = read(shapes, target_length="100")
+    assert config.cache_length == 144, "in whole patches"
     config, _ = read(shapes, target_length="100", cache_length="144")
     assert (config.target_length, config.cache_length) == (100, 144)
 

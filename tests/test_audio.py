@@ -253,6 +253,7 @@ def test_bad_pipe(options, words):
         (wav_bytes(bytes(9), data_size=99).replace(b"data", ODD_CHUNK), "truncated: 9 of 99"),
         (wav_bytes(b"", data_size=32_000), "truncated: 0 of 32000 bytes"),
         (wav_bytes(b"")[:20], "install ffmpeg"),
+        (wav_bytes(b"")[:36], "its header is damaged or cut off"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.raw", "no_ending"])
@@ -305,6 +306,76 @@ def test_flac_cut_between_frames(tmp_path):
     total = int.from_bytes(content[21:26]) + 1
     path.write_bytes(content[:21] + total.to_bytes(5) + content[26:])
     assert "truncated: 5.00 of 5.00 s" in complaint(path)
+
+
+def test_a_cut_header_of_mp3_is_not_called_missing(tmp_path):
+    path = write(tmp_path / "a.mp3", noise(16_000), 16_000, "MP3", "MPEG_LAYER_III")
+    path.write_bytes(path.read_bytes()[:30])
+    assert "it begins like an MP3 file, but is damaged or cut off there" in complaint(path)
+
+
+def ogg_pages(content):
+    """Where the pages of a whole Ogg file begin."""
+    starts = [0]
+    while starts[-1] < len(content):
+        table = content[starts[-1] + 27 :][: content[starts[-1] + 26]]
+        starts.append(starts[-1] + 27 + len(table) + sum(table))
+    return starts[:-1]
+
+
+OGG_DAMAGE = {
+    "one bit": lambda d, a, b: d[: a + 99] + bytes([d[a + 99] ^ 16]) + d[a + 100 :],
+    "zeros": lambda d, a, b: d[: a + 9] + bytes(len(d) // 4) + d[a + 9 + len(d) // 4 :],
+    "zeros to the end": lambda d, a, b: d[:a] + bytes(len(d) - a),
+    "a page is lost": lambda d, a, b: d[:a] + d[b:],
+    "bytes are lost": lambda d, a, b: d[: a + 9] + d[a + 9 + len(d) // 4 :],
+    "bytes are added": lambda d, a, b: d[:a] + b"?" + d[a:],
+    "another stream begins": lambda d, a, b: d[:a] + d,
+}
+
+
+@pytest.mark.parametrize("how", OGG_DAMAGE)
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("block_seconds", [0.1, 4.0])
+def test_sound_up_to_damage_inside_ogg_comes_before_the_error(
+    tmp_path, subtype, how, block_seconds
+):
+    path = write(tmp_path / "whole.ogg", noise(160_000), 16_000, "OGG", subtype)
+    content, whole = path.read_bytes(), read(path)
+    pages = ogg_pages(content)
+    start, end = pages[len(pages) // 2 :][:2]
+    damaged = tmp_path / "a.ogg"
+    damaged.write_bytes(OGG_DAMAGE[how](content, start, end))
+    blocks = []
+    with pytest.raises(SatError, match=r"a\.ogg: (damaged: |truncated: |only read )[^\n]*$"):
+        for block in read_blocks(damaged, block_seconds=block_seconds):
+            blocks.append(block)
+    heard = np.concatenate(blocks)
+    assert 40_000 < len(heard) < 120_000
+    np.testing.assert_array_equal(heard, whole[: len(heard)])
+
+
+def test_the_streams_behind_the_first_are_told_of(tmp_path):
+    path = write(tmp_path / "a.ogg", noise(40_000), 16_000, "OGG", "VORBIS")
+    whole = read(path)
+    path.write_bytes(path.read_bytes() * 2)
+    blocks = []
+    with pytest.raises(SatError, match=r"only read up to byte \d+, where another stream begins"):
+        for block in read_blocks(path):
+            blocks.append(block)
+    np.testing.assert_array_equal(np.concatenate(blocks), whole)
+
+
+def test_what_is_no_damage_of_ogg(tmp_path):
+    path = write(tmp_path / "a.ogg", noise(160_000), 16_000, "OGG", "VORBIS")
+    content, whole = path.read_bytes(), read(path)
+    path.write_bytes(content + b"TAG" + bytes(125))
+    np.testing.assert_array_equal(read(path), whole)
+    # A live stream that was joined later: its headers, and pages from the middle on.
+    pages = ogg_pages(content)
+    sound = next(start for start in pages if any(content[start + 6 : start + 14]))
+    path.write_bytes(content[:sound] + content[pages[len(pages) // 2] :])
+    assert 40_000 < len(read(path)) < 120_000
 
 
 def test_live_recordings_are_whole(tmp_path):

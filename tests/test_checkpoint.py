@@ -1,6 +1,7 @@
 """Checkpoint folders beside what was put into them, whole and damaged."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -10,35 +11,28 @@ import time
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sat_jax.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from sat_jax.config import FrontendConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
-from sat_jax.models.registry import model_config
-from sat_jax.models.transformer import init_variables
+from sat_jax.models.registry import MAES, MODELS, model_config
+from sat_jax.models.shapes import weight_shapes
+from sat_jax.warm_start import fresh_variables
 
-NUM_ARRAYS = 100
+LABELS = tuple(label.name for label in audioset_labels())
+SAT = model_config("SAT_XS_2s")
 
 
 @pytest.fixture
 def checkpoint() -> Checkpoint:
     rng = np.random.default_rng(0)
-    config = model_config("SAT_XS_2s")
-    params = {
-        f"layer{index}": {"kernel": rng.standard_normal((200, 200)).astype(np.float32)}
-        for index in range(NUM_ARRAYS)
+    arrays = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in weight_shapes(SAT)
     }
-    # What a checkpoint is recognised by.
-    params |= {f"blocks_{index}": {"bias": np.zeros(1)} for index in range(config.depth)}
-    params["head"] = {"bias": np.zeros(527)}
-    params["time_pos_embed"] = np.zeros((config.time_positions, config.width))
-    params["freq_pos_embed"] = np.zeros((config.freq_patches, config.width))
-    params = jax.tree.map(lambda x: x.astype(np.float32), params)
     return Checkpoint(
-        config=config,
-        variables={"params": params},
-        labels=tuple(label.name for label in audioset_labels()),
-        source="a test",
+        config=SAT, variables=unflatten_dict(arrays, sep="/"), labels=LABELS, source="a test"
     )
 
 
@@ -76,39 +70,98 @@ def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, mo
 def test_weights_that_changed_are_noticed(checkpoint, tmp_path):
     """A flipped bit that can still be read as a number must not become a wrong answer."""
     save_checkpoint(tmp_path / "model", checkpoint)
-    other = {"layer0": {"kernel": checkpoint.variables["params"]["layer0"]["kernel"].copy()}}
-    other["layer0"]["kernel"][3, 4] *= -1
-    params = {"params": checkpoint.variables["params"] | other}
-    save_checkpoint(tmp_path / "other", dataclasses.replace(checkpoint, variables=params))
+    other = jax.tree.map(np.array, checkpoint.variables)
+    other["params"]["head"]["kernel"][3, 4] *= -1
+    save_checkpoint(tmp_path / "other", dataclasses.replace(checkpoint, variables=other))
     shutil.rmtree(tmp_path / "model" / "weights")
     shutil.copytree(tmp_path / "other" / "weights", tmp_path / "model" / "weights")
     with pytest.raises(SatError, match="its weights are not those that were written"):
         load_checkpoint(tmp_path / "model")
 
 
+def edit(folder, field, value):
+    """Changes what model/metadata says, and removes its checksum as earlier programs had none."""
+    path = folder / "model" / "metadata"
+    data = json.loads(path.read_text("utf-8"))
+    del data["model_crc32"]
+    *parents, name = field.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    path.write_text(json.dumps(data), "utf-8")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("depth", 3, "not of the size that its config says"),
-        ("width", 192, "not of the size that its config says"),
-        ("target_length", 400, "not of the size that its config says"),
+        ("config.depth", 3, "not of the size that its config says: params/blocks_3"),
+        ("config.depth", 10**30, "not of the size that its config says: params/blocks_9"),
+        ("config.width", 192, "not of the size that its config says"),
+        ("config.target_length", 400, "not of the size that its config says"),
+        ("config.mlp_ratio", 3, r"says: params/blocks_0/mlp/fc1/kernel is \[512, 128\]"),
+        ("config.layer_scale", 0.1, "says: params/blocks_0/ls1/gamma is missing"),
+        ("config.pooling", "token", "says: params/cls_token is missing"),
+        ("config.input_norm", "fixed", "says: .*input_norm.* is too much"),
+        ("config.mlp_ratio", None, "mlp_ratio=None is not a number"),
+        ("config.mlp_ratio", float("nan"), "mlp_ratio=nan"),
+        ("config.pad_last", "x", "pad_last='x' is not true or false"),
+        ("config.depth", 9.0, "depth=9.0 is not a whole number"),
+        ("config.num_classes", True, "num_classes=True is not a whole number"),
+        ("config.pooling", None, "pooling=None is not text"),
+        ("config.frontend", None, "its config can't be used"),
+        ("config.frontend.hop_length", 1, "hop_length=1 is not from 17 to 512"),
+        ("config.frontend.sample_rate", 8000, "f_max=8000.0 are no band within 0 to 4000 Hz"),
+        ("config.frontend.f_max", 1e9, "no band within 0 to 8000 Hz"),
+        ("config", {"encoder": {}}, "its config can't be used"),
         ("labels", [1] * 527, "labels are not a list of names"),
         ("labels", "x" * 527, "labels are not a list of names"),
+        ("kind", "mae", "its config can't be used"),
         ("kind", [], r"holds a \[\] in checkpoint format 1"),
     ],
 )
-def test_a_config_that_does_not_fit_the_weights_is_noticed(field, value, message, tmp_path):
-    config = model_config("SAT_XS_2s")
-    variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))
-    labels = tuple(label.name for label in audioset_labels())
-    save_checkpoint(tmp_path / "m", Checkpoint(config=config, variables=variables, labels=labels))
-    assert load_checkpoint(tmp_path / "m").config == config
-    path = tmp_path / "m" / "model" / "metadata"
-    data = json.loads(path.read_text("utf-8"))
-    (data if field in data else data["config"])[field] = value
-    path.write_text(json.dumps(data), "utf-8")
+def test_a_config_that_does_not_fit_the_weights_is_noticed(
+    field, value, message, checkpoint, tmp_path
+):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    edit(tmp_path / "m", field, value)
     with pytest.raises(SatError, match=message):
         load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"hop_length": 160', '"hop_length": 161'), ("Speech", "Spfech"), ("a test", "a tess")],
+)
+def test_a_flipped_bit_in_what_could_be_meant_is_noticed(before, after, checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    path = tmp_path / "m" / "model" / "metadata"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(before, after, 1), "utf-8")
+    assert path.read_text("utf-8") != text
+    with pytest.raises(SatError, match="m is damaged: its config or labels are not those that"):
+        load_checkpoint(tmp_path / "m")
+
+
+def test_folders_of_earlier_programs_are_read(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    edit(tmp_path / "m", "source", "years ago")
+    assert load_checkpoint(tmp_path / "m").source == "years ago"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(MODELS[name] for name in ("SAT_XS_2s", "SAT_S_2s", "audiotransformer_tiny")),
+        MAES["mae_xs"],
+        dataclasses.replace(SAT, mlp_ratio=3, layer_scale=0.1, input_norm="fixed"),
+        dataclasses.replace(SAT, frontend=FrontendConfig(n_mels=128)),
+    ],
+)
+def test_shapes_are_those_of_the_traced_model(config):
+    traced = jax.eval_shape(functools.partial(fresh_variables, config), jax.random.key(0))
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(traced, sep="/").items()}
+    assert dict(weight_shapes(config)) == shapes
 
 
 def test_complaints_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):

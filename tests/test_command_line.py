@@ -29,6 +29,7 @@ def make_program() -> tuple[Program, dict[str, flags.FlagHolder]]:
         "file": flags.DEFINE_string("file", None, "A file.", flag_values=values),
         "note": flags.DEFINE_string("note", "", "None by default.", flag_values=values),
     }
+    flags.DEFINE_bool("wide", False, "A truth.", flag_values=values)
     return Program(name="prog", main=lambda _: False, flag_values=values), holders
 
 
@@ -41,6 +42,8 @@ def make_program() -> tuple[Program, dict[str, flags.FlagHolder]]:
         ["--rate", "nan"],
         ["--file", ""],
         ["--file="],
+        ["--nowide=3"],
+        ["--wide=maybe"],
     ],
 )
 def test_flags_that_absl_lets_pass(
@@ -53,6 +56,7 @@ def test_flags_that_absl_lets_pass(
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("prog: ") and captured.err.endswith("; see prog --help\n")
+    assert "(" not in captured.err, "nothing of Python"
 
 
 def test_flags_that_are_fine() -> None:

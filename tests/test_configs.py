@@ -170,7 +170,11 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     ("flags", "code", "message"),
     [
         (["--config", "configs/sat.py:SAT_X"], 2, "SAT_X"),
-        (["--config", "configs/none.py"], 2, "configs/none.py"),
+        (
+            ["--config", "configs/none.py"],
+            2,
+            "train.py: --config can't be read: No such file or directory: 'configs/none.py'; see",
+        ),
         (["--config", "configs/sat.py", "--config.optimizer.lr=1"], 2, "no field lr"),
         (["--config", "configs/sat.py"], 2, "--workdir is needed"),
         (["--config", "configs/sat.py", "--workdir", "w", "--clips", "no.csv"], 1, "no.csv"),

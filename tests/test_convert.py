@@ -447,6 +447,13 @@ def test_the_command_line_tells_what_it_made(
     [
         (["{vit}", "{tmp}/out", "--model", "SAT_T_2s"], "width=192 of SAT_T_2s contradicts"),
         (["{vit}", "{tmp}/out", "--set", "depht=3"], "no setting 'depht'"),
+        (["{vit}", "{tmp}/out", "--set", "f_max=nan"], "frontend.f_max=nan"),
+        (["{vit}", "{tmp}/out", "--set", "f_min=9000"], "frontend.f_min=9000.0"),
+        (["{vit}", "{tmp}/out", "--set", "top_db=nan"], "frontend.top_db=nan"),
+        (["{vit}", "{tmp}/out", "--set", "top_db=-1"], "frontend.top_db=-1.0"),
+        (["{vit}", "{tmp}/out", "--set", "sample_rate=1"], "frontend.sample_rate=1 is not from"),
+        (["{vit}", "{tmp}/out", "--set", "hop_length=100000"], "frontend.hop_length=100000 is"),
+        (["{sat}", "{tmp}/out", "--set", "cache_length=17"], "cache_length=17 is no number of"),
         (["{vit}", "{tmp}/out", "--labels", "{tmp}/none.csv"], "cannot read {tmp}/none.csv"),
         (["{tmp}/none.pt", "{tmp}/out"], "cannot read {tmp}/none.pt"),
         (["{vit}", "{vit}"], "{vit} exists"),
@@ -460,7 +467,7 @@ def test_mistakes_are_told_in_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"vit": vit_file, "tmp": tmp_path}
+    places = {"vit": vit_file, "sat": GOLDEN / "sat_mean_2s.pt", "tmp": tmp_path}
     assert run(*(argument.format(**places) for argument in arguments)) == 1
     output = capsys.readouterr()
     assert output.out == ""
@@ -476,6 +483,8 @@ def test_mistakes_are_told_in_one_line(
         [],
         ["in.pt"],
         ["in.pt", "out", "more"],
+        ["in.pt", ""],
+        ["", "out"],
         ["in.pt", "out", "--modle", "SAT_T_2s"],
         ["in.pt", "out", "--set", "pooling"],
         ["in.pt", "out", "--set", "=mean"],

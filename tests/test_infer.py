@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 import infer
 from sat_jax.audio import mono
-from sat_jax.checkpoint import Checkpoint, save_checkpoint
+from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file
 from sat_jax.labels import default_label_names
@@ -328,6 +328,41 @@ def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
     assert mine.read_bytes() == before and not (tmp_path / "a.png").exists()
 
 
+def test_nothing_is_written_over_the_model(tiny, sound, tmp_path, capsys):
+    folder, file = tmp_path / "model", tmp_path / "sound.npz"
+    shutil.copytree(tiny, folder)
+    shutil.copy(GOLDEN / "sat_mean_2s.pt", file)
+    for model, path in ((folder, folder / "model" / "metadata"), (file, file)):
+        before = path.read_bytes()
+        for flag in (["--output", path], ["--plot", path.with_name("p.png")]):
+            if flag[0] == "--plot":
+                flag[1].symlink_to(path)
+            assert run("-m", model, *flag, sound) == 2
+            assert f"would overwrite {model}: choose" in capsys.readouterr().err
+            assert path.read_bytes() == before
+    assert run("-m", file, "--scores_out", tmp_path, sound) == 2
+    assert "would overwrite" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_one_line(tiny, sound, tmp_path, capsys):
+    whole = load_checkpoint(tiny)
+    whole.variables["params"]["head"]["bias"][:] = np.nan
+    save_checkpoint(tmp_path / "nan", whole)
+    assert run("-m", tmp_path / "nan", sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("infer.py: scores are not finite: the model's weights")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_line(tiny, sound, capsys):
+    assert run("-m", tiny, "--output", "/dev/full", sound, CLIP) == 1
+    message = "cannot write /dev/full: No space left on device; free some space, or choose another"
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"infer.py: {message}") and captured.err.count("\n") == 1
+
+
 def test_an_older_output_outlives_a_run_in_which_all_failed(tiny, tmp_path, capsys):
     old = tmp_path / "old.txt"
     old.write_text("old")
@@ -379,6 +414,11 @@ def test_an_unknown_model(sound, capsys):
         ["--stdin_channels", "0", "-"],
         ["--no_such_flag", "a.wav"],
         ["--plot", "picture.txt", "a.wav"],
+        ["--mode", "clip", "-c", "1", "a.wav"],
+        ["--mode", "clip", "--warmup", "none", "a.wav"],
+        ["--mode", "clip", "--framing", "seamless", "a.wav"],
+        ["--aggregate", "max", "a.wav"],
+        ["--nopad_last=3", "a.wav"],
         ["--format", "srt", "a.wav", "b.wav"],
         ["-", "-"],
         [],
@@ -401,7 +441,7 @@ def test_random_weights_say_so(sound, capsys, monkeypatch):
     assert run("--random_weights", "-m", "nope", sound) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
-    monkeypatch.setattr(infer, "_load_tagger", lambda: None)
+    monkeypatch.setattr(infer, "_load_tagger", lambda: (None, None))
     monkeypatch.setattr("sat_jax.tag_recordings.tag_recordings", lambda *_, **__: sys.exit(7))
     assert run("--random_weights", "-m", "SAT_XS_1s", sound) == 7
     assert capsys.readouterr().out.startswith("SAT_XS_1s with random weights")

@@ -179,8 +179,10 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
 
     wrong, failed = run(), run(f"--output={tmp_path / 'out'}")
     assert (wrong.returncode, failed.returncode) == (2, 1)
-    assert wrong.stderr.startswith("packages: --output is needed;")
-    assert failed.stderr.startswith("packages: apt-get is missing, and bucklespring-data is a")
+    assert wrong.stderr.startswith("data_pipeline.packages: --output is needed;")
+    assert failed.stderr.startswith(
+        "data_pipeline.packages: apt-get is missing, and bucklespring-data is a"
+    )
     assert wrong.stderr.count("\n") == failed.stderr.count("\n") == 1
 
 

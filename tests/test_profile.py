@@ -257,6 +257,17 @@ def test_a_failure_leaves_the_older_file(tiny, tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["profile.md"]
 
 
+def test_the_model_is_not_written_over(tmp_path, capsys):
+    file = tmp_path / "model" / "metadata"
+    file.parent.mkdir()
+    file.write_text("older")
+    with pytest.raises(SystemExit) as ended:
+        make_program(flags.FlagValues()).parse([PROGRAM, str(tmp_path), f"--output={file}"])
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"{PROGRAM}: {file} would overwrite {tmp_path}") and err.count("\n") == 1
+
+
 def test_too_much_for_memory_is_one_line(tiny, capsys, monkeypatch):
     def fail(*_args, **_options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")

@@ -17,6 +17,7 @@ import soundfile
 from absl import flags
 
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
+from data_pipeline.psl.files import read_names
 from data_pipeline.psl.label_windows import LabelingOptions, cut_windows, label_clips
 from data_pipeline.psl.table import read_psl
 from data_pipeline.sources.clips import read_clips
@@ -225,6 +226,13 @@ def test_an_interrupted_file_leaves_the_older_one(teacher, source, tmp_path):
     assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_no_folder_of_parts(teacher, source, tmp_path):
+    (tmp_path / "a.wav").write_text("mine")
+    with pytest.raises(SatError, match=r"a\.wav is a file, and a name without \.parquet is that"):
+        label(source, teacher, tmp_path / "a.wav")
+    assert (tmp_path / "a.wav").read_text() == "mine"
+
+
 def test_labels_made_otherwise_are_not_mixed(teacher, source, tmp_path):
     label(source, teacher, tmp_path / "parts")
     before = content(read_lines(tmp_path / "parts"))
@@ -373,6 +381,9 @@ def test_program(checkpoint, teacher, source, folder, tmp_path):
         f"data_pipeline.psl: {folder / 'lost.wav'}: cannot be opened: No such file or directory",
         "data_pipeline.psl: 1 clips could not be read and have no labels",
     ]
+    (part,) = (tmp_path / "psl/out").iterdir()
+    count = len(read_names(part))
+    assert done.stdout == f"psl/out: pseudo strong labels of {count} clips\n"
     options = LabelingOptions(window_seconds=1.0, hop_seconds=0.5, top_k=3, shard=(0, 2))
     label(source, teacher, tmp_path / "own.parquet", options)
     ids = source.clips.ids

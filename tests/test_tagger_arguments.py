@@ -72,11 +72,77 @@ def test_blocks_have_one_axis(mode, tagger):
         list(getattr(tagger, mode)([np.zeros((1, 8_000), np.float32)]))
 
 
-@pytest.mark.parametrize("mask", [np.ones(3, bool), np.ones(2, np.int32), [1.0, 0.0]])
+@pytest.mark.parametrize("mode", ["stream", "clip"])
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (np.zeros(8_000, np.int16), r"^samples are int16: .* divided by 32768"),
+        ([[0.0, 0.0], [0.0]], r"^samples are no array of numbers"),
+        (np.full(8_000, np.nan, np.float32), r"^a block of samples holds NaN or Inf"),
+    ],
+)
+def test_blocks_are_floating_point_numbers(mode, block, message, tagger):
+    with pytest.raises(SatError, match=message):
+        list(getattr(tagger, mode)([block]))
+
+
+@pytest.mark.parametrize("mode", ["stream", "clip"])
+def test_blocks_may_be_lists_and_float64(mode, tagger):
+    (want,) = getattr(tagger, mode)([np.full(5_120, 0.1, np.float32)])
+    for block in ([0.1] * 5_120, np.full(5_120, 0.1)):
+        (got,) = getattr(tagger, mode)([block])
+        np.testing.assert_allclose(got.probs, want.probs, atol=1e-6)
+
+
+def test_steps_take_no_ragged_lists(tagger):
+    with pytest.raises(SatError, match=r"^samples are no array of numbers[^\n]*$"):
+        tagger.step([[0.0] * 10, [0.0] * 9], tagger.init(2, "none"))
+
+
+@pytest.mark.parametrize("mode", ["stream", "clip"])
+def test_damaged_weights_give_no_answer(mode):
+    broken = make_tagger()
+    broken.variables["params"]["head"]["bias"] += np.nan
+    with pytest.raises(SatError, match=r"^scores are not finite: the model's weights are damaged"):
+        list(getattr(broken, mode)([np.zeros(8_000, np.float32)]))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2", None, True])
+def test_numbers_of_streams_are_whole(batch_size, tagger):
+    with pytest.raises(SatError, match=rf"^batch_size={batch_size!r} streams can't be kept"):
+        tagger.init(batch_size)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, -1, "2", float("nan")])
+def test_no_length_of_a_chunk(seconds):
+    with pytest.raises(SatError, match=r"^a chunk of "):
+        make_tagger(chunk_seconds=seconds)
+
+
+def test_paths_are_text(tagger):
+    with pytest.raises(SatError, match=r"^None is no path"):
+        tagger.tag_file(None)
+
+
+def test_whether_the_last_piece_is_padded_is_a_truth():
+    with pytest.raises(SatError, match=r"^pad_last='no' is not true or false"):
+        make_tagger(pad_last="no")
+
+
+@pytest.mark.parametrize(
+    "mask", [np.ones(3, bool), np.ones(2, np.int32), np.ones(2), [True, False], None]
+)
 def test_a_mask_is_one_bool_a_stream(mask, tagger):
     state = tagger.init(2, "none")
     with pytest.raises(SatError, match=r"^a mask must be bool\[2\]"):
-        reset_streams(state, state, np.asarray(mask))
+        reset_streams(state, state, mask)
+
+
+@pytest.mark.parametrize("other", [{"chunk_seconds": 0.16}, {"width": 128}, {"dtype": "bfloat16"}])
+def test_fresh_streams_are_of_the_same_tagger(other, tagger):
+    fresh = make_tagger(**other).init(2, "none")
+    with pytest.raises(SatError, match=r"^the fresh streams are of another model"):
+        reset_streams(tagger.init(2, "none"), fresh, np.ones(2, bool))
 
 
 def test_resetting_takes_as_many_fresh_streams(tagger):

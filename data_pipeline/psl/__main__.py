@@ -89,6 +89,8 @@ def main(arguments: Sequence[str]) -> bool:
     )
     if failed:
         PROGRAM.report(f"{failed} clips could not be read and have no labels")
+    count = len(range(options.shard[0], len(source.clips.ids), options.shard[1])) - failed
+    print(f"{_OUTPUT.value}: pseudo strong labels of {count} clips")
     return failed > 0
 
 

@@ -135,6 +135,11 @@ def _is_file(output: Path) -> bool:
 
 def _names_done(folder: Path, about: Mapping[str, object]) -> set[str]:
     """Names of the clips in a folder's parts."""
+    if folder.exists() and not folder.is_dir():
+        raise SatError(
+            f"{folder} is a file, and a name without .parquet is that of a folder of parts: name a "
+            "folder, or NAME.parquet"
+        )
     with naming_file(folder):
         folder.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()

@@ -8,7 +8,7 @@ import numpy as np
 import soundfile
 
 from sat_jax.audio.ffmpeg import open_with_ffmpeg
-from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
+from sat_jax.audio.libsndfile import explain, has_known_length, open_with_libsndfile
 from sat_jax.audio.mono import Source, mono_blocks
 from sat_jax.errors import SatError
 
@@ -29,7 +29,8 @@ def read_blocks(
     Integer samples are divided by their full scale (16-bit ones by exactly 32768). A file
     already at `sample_rate` passes unfiltered. The samples do not depend on `block_seconds`.
 
-    What can be read of a cut file comes before the error. A cut MP3 file without a frame count (a
+    What can be read of a cut file, and what stands before the damage in FLAC and Ogg files, comes
+    before the error. A cut MP3 file without a frame count (a
     Xing header) looks like a whole one.
 
     Args:
@@ -51,7 +52,7 @@ def read_blocks(
         try:
             sound, promised = stack.enter_context(open_with_libsndfile(name))
         except soundfile.LibsndfileError as error:
-            reason = error.error_string.rstrip(".")
+            reason = explain(error)
             sound, promised = stack.enter_context(open_with_ffmpeg(name, reason=reason)), None
         source = Source(name=name, rate=sound.samplerate, channels=sound.channels)
         frames = _frames(sound, source, block_seconds, promised)

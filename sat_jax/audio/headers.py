@@ -9,12 +9,12 @@ import re
 import struct
 from typing import BinaryIO
 
+WAY_OUT = "get the whole file, or save what is left of it as a new WAV file"
+"""What the user of a damaged file can do."""
+
 _BYTE_ORDER = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}
 _SAMPLE_CHUNK = {b"WAVE": b"data", b"AIFF": b"SSND", b"AIFC": b"SSND"}
 _MAX_CHUNKS = 1_000  # a damaged file could hold empty chunks by the million
-
-_OGG_HEADER_BYTES = 27
-_OGG_MAX_PAGE = _OGG_HEADER_BYTES + 255 + 255 * 255
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,26 +84,6 @@ def _is_size(size: int) -> bool:
 def _long_size(body: bytes) -> int | None:
     """The size of the samples in the body of a ds64 chunk; 0 stands for unknown."""
     return struct.unpack("<8xQ", body)[0] or None if len(body) == 16 else None
-
-
-def ogg_is_cut(file: BinaryIO) -> bool:
-    """Whether an Ogg file ends inside a page.
-
-    A last page without the end-of-stream mark is no proof: recorders of live streams leave it
-    out.
-    """
-    file.seek(0)
-    if file.read(4) != b"OggS":
-        return False
-    file.seek(max(0, os.fstat(file.fileno()).st_size - _OGG_MAX_PAGE))
-    tail = file.read(_OGG_MAX_PAGE)
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if not page.startswith(b"OggS"):
-        return False
-    if len(page) < _OGG_HEADER_BYTES:
-        return True
-    lengths = page[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + page[26]]
-    return len(page) < _OGG_HEADER_BYTES + page[26] + sum(lengths)
 
 
 def mp3_counts_frames(file: BinaryIO) -> bool:

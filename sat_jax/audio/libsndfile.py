@@ -9,16 +9,29 @@ from typing import BinaryIO
 import soundfile
 
 from sat_jax.audio import headers
+from sat_jax.audio.ogg import WholePages, is_ogg
 from sat_jax.errors import SatError
 
 _UNKNOWN_LENGTH = 1 << 50
-_WAY_OUT = "get the whole file, or save what is left of it as a new WAV file"
 _DAMAGE = {
     "Supported file format but file is malformed.": "its header is damaged or cut off",
     "Internal error : SF_INFO struct incomplete.": "its header gives no usable sample rate",
+    "Error in WAV file. No 'data' chunk marker.": "its header is damaged or cut off",
     "Channel count is zero.": "its header says that it has zero channels",
     "Too many channels specified.": "its header says that it has over 1024 channels",
 }
+_REASONS = {
+    # What it says where a file begins like MP3 and no frame can be found.
+    "File does not exist or is not a regular file (possibly a pipe?).": (
+        "it begins like an MP3 file, but is damaged or cut off there"
+    ),
+}
+
+
+def explain(error: soundfile.LibsndfileError) -> str:
+    """Why libsndfile does not know a file, for people."""
+    reason: str = error.error_string
+    return _REASONS.get(reason, reason).rstrip(".")
 
 
 class ForwardFile(soundfile.SoundFile):
@@ -55,6 +68,10 @@ def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int |
             return
         if os.fstat(file.fileno()).st_size == 0:
             raise SatError(f"{name}: is empty (0 bytes): give a file with audio in it")
+        if is_ogg(file):
+            with _open_ogg(file, name) as sound:
+                yield sound, None
+            return
         cut = _find_cut(file)
         is_counted_mp3 = headers.mp3_counts_frames(file)
         with _open_sound(file, name) as sound:
@@ -62,7 +79,27 @@ def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int |
             if sound.frames or not cut:
                 yield sound, sound.frames if is_sure and has_known_length(sound) else None
         if cut:
-            raise SatError(f"{name}: truncated: {cut}: {_WAY_OUT}")
+            raise SatError(f"{name}: truncated: {cut}: {headers.WAY_OUT}")
+
+
+@contextlib.contextmanager
+def _open_ogg(file: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
+    with _open_bytes(name, buffering=-1) as again:
+        pages = WholePages(file, again)
+        try:
+            sound = ForwardFile(pages)
+        except soundfile.LibsndfileError:
+            _complain_of(pages, name)
+            raise
+        with sound:
+            yield sound
+        _complain_of(pages, name)
+
+
+def _complain_of(pages: WholePages, name: str) -> None:
+    pages.check()
+    if pages.damage:
+        raise SatError(f"{name}: {pages.damage}") from None
 
 
 def has_known_length(sound: soundfile.SoundFile) -> bool:
@@ -70,10 +107,10 @@ def has_known_length(sound: soundfile.SoundFile) -> bool:
     return sound.frames < _UNKNOWN_LENGTH
 
 
-def _open_bytes(name: str) -> BinaryIO:
+def _open_bytes(name: str, buffering: int = 0) -> BinaryIO:
     try:
         # libsndfile shares the file's position, of which a buffer would keep its own idea.
-        return open(name, "rb", buffering=0)
+        return open(name, "rb", buffering=buffering)
     except OSError as error:
         raise SatError(f"{name}: cannot be opened: {error.strerror}") from None
 
@@ -91,8 +128,6 @@ def _open_pipe(file: BinaryIO, name: str) -> soundfile.SoundFile:
 
 def _find_cut(file: BinaryIO) -> str:
     """How the bytes show that some are missing; "" where they don't."""
-    if headers.ogg_is_cut(file):
-        return "it ends in the middle of an Ogg page"
     chunk = headers.find_samples(file)
     if chunk is not None and chunk.is_cut:
         return f"{chunk.available} of {chunk.declared} bytes of samples are there"
@@ -106,7 +141,7 @@ def _open_sound(file: BinaryIO, name: str) -> soundfile.SoundFile:
         sound = ForwardFile(file.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
         if damage := _DAMAGE.get(error.error_string):
-            raise SatError(f"{name}: {damage}: {_WAY_OUT}") from None
+            raise SatError(f"{name}: {damage}: {headers.WAY_OUT}") from None
         raise
     if chunk is not None and chunk.declared is None and sound.frames == 0:
         return _open_unfinished(file, sound, chunk.offset)

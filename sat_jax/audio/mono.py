@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
+from sat_jax.config import MAX_RATE, MIN_RATE
 from sat_jax.errors import SatError
 
-MIN_RATE = 1_000
-MAX_RATE = 768_000
 _LOUDEST = 1e9  # Far above any file's full scale; its square is still far below float32's limit.
 
 

@@ -54,6 +54,8 @@ def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
     def check(arguments: Sequence[str]) -> None:
         if len(arguments) != 2:
             raise flags.Error(f"IN and OUT are needed, not {' '.join(arguments) or 'nothing'}")
+        if not all(arguments):
+            raise flags.Error("IN or OUT is empty: name a file and a folder")
         _parse(settings.value)
         if Path(arguments[0]).is_dir() and (model.value or settings.value or labels.value):
             raise flags.Error(

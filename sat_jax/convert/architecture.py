@@ -150,7 +150,8 @@ def _complete_lengths(
 ) -> tuple[int, int]:
     total = positions * PATCH_SIZE
     target = total - (cache or 0) if target is None else target
-    cache = total - target if cache is None else cache
+    if cache is None:  # In whole patches.
+        cache = total - target // PATCH_SIZE * PATCH_SIZE
     too_short = target < PATCH_SIZE or (cache < PATCH_SIZE and not is_clip)
     if (target + cache) // PATCH_SIZE != positions or too_short:
         raise SatError(

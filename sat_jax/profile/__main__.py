@@ -75,9 +75,16 @@ def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
             print(text(profiles, machine), file=stream)
         return False
 
+    def check(arguments: Sequence[str]) -> None:
+        if output.value:
+            from sat_jax.report.files import refuse_overwriting
+
+            refuse_overwriting(output.value, arguments)
+
     return Program(
         name="sat_jax.profile",
         main=main,
+        check=check,
         call="python -m sat_jax.profile",
         flag_values=flag_values,
     )

@@ -1,12 +1,13 @@
 """Writing files so that an older one is never harmed, and printing to a pipe (floor 2)."""
 
 import contextlib
+import errno
 import io
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -24,10 +25,34 @@ def naming_file(path: str | Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SatError(
-            f"cannot write {path}: {error.strerror or error}; choose another place, or create "
-            "the folder and allow writing there"
-        ) from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = (
+            "free some space, or choose another place"
+            if is_full
+            else "choose another place, or create the folder and allow writing there"
+        )
+        raise SatError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
+
+
+def refuse_overwriting(path: str | Path, read: Iterable[str]) -> None:
+    """Makes sure that what is written leaves alone what is read.
+
+    Args:
+      path: the file to write; it need not exist.
+      read: files, or folders of which all files are read; names of neither are passed over.
+
+    Raises:
+      SatError: it is one of the files, or lies in one of the folders.
+    """
+    real = Path(os.path.realpath(path))
+    for name in read:
+        source = os.path.realpath(name)
+        if os.path.exists(source) and (real == Path(source) or _is_part(real, source)):
+            raise SatError(f"{path} would overwrite {name}: choose another name")
+
+
+def _is_part(path: Path, folder: str) -> bool:
+    return path.is_file() and path.is_relative_to(folder)
 
 
 @contextlib.contextmanager

@@ -205,6 +205,10 @@ def check_format(name: str, num_recordings: int) -> None:
         )
 
 
+class OutputError(SatError):
+    """Tags cannot be written, of this recording or any other."""
+
+
 class TagWriter:
     """Writes tags to a stream as they come, each chunk flushed at once."""
 
@@ -239,7 +243,7 @@ class TagWriter:
           A function to call with each chunk as soon as it is scored.
 
         Raises:
-          SatError: the output cannot be written.
+          OutputError: the output cannot be written.
           BrokenPipeError: nobody reads the output any more.
         """
         self._write(self._format.begin(name))
@@ -260,7 +264,7 @@ class TagWriter:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise SatError(
+            raise OutputError(
                 f"cannot write the tags: {error.strerror or error}; free some space or choose "
                 "another place"
             ) from error
