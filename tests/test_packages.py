@@ -12,11 +12,11 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from data_pipeline.debian import fetch_package
 from data_pipeline.packages import (
     HELD_OUT,
     TRAIN,
     PackageClip,
-    fetch_package,
     read_facts,
     split,
     write_tables,

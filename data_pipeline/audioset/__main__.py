@@ -12,8 +12,6 @@ it needs the package mlcroissant:
 tfds build data_pipeline/audioset/builder.py --manual_dir MANUAL --data_dir tfds
 """
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,6 +84,7 @@ def build(
         import tensorflow_datasets as tfds
 
         from data_pipeline.audioset.builder import AudioSet
+        from data_pipeline.tfds.building import prepare
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
     tfds.disable_progress_bar()
@@ -97,17 +96,7 @@ def build(
         progress=progress,
         data_dir=data_dir,
     )
-    if builder.is_prepared():
-        raise SatError(f"{builder.data_dir} is there already: remove it to build it again")
-    config = tfds.download.DownloadConfig(**_beam_config(beam_options))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS's greetings.
-            builder.download_and_prepare(download_config=config)
-    except SatError:
-        raise
-    except Exception as error:  # TFDS and Beam raise whatever their parts do, such as a full disk.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SatError(f"{data_dir}: the dataset can't be built: {reason}") from error
+    prepare(builder, tfds.download.DownloadConfig(**_beam_config(beam_options)))
     return builder
 
 

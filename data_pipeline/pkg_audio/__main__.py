@@ -1,0 +1,87 @@
+r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian packages.
+
+python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
+
+Downloads the packages (2 GB), unpacks 1500 recordings without installing anything (nobody has to be
+root), plays instruments from a soundfont, and mixes scenes of ten seconds with one to four sounds.
+Which recordings these are, and their licences, stands in data_pipeline/data/pkg_audio_clips.csv.
+A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
+are the same.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags, logging
+
+from sat_jax.command_line import Program, need, refuse_arguments
+from sat_jax.errors import SatError
+
+_PACKAGES = flags.DEFINE_string("packages", None, "Folder for what is in the packages. Needed.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS datasets to write to. Needed.")
+_COUNTS = {
+    split: flags.DEFINE_integer(f"num_{split}", count, f"Scenes in {split}.", lower_bound=1)
+    for split, count in (("train", 6000), ("validation", 400), ("test", 800))
+}
+_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Threads mixing.", lower_bound=1)
+
+
+def main(arguments: Sequence[str]) -> bool:
+    """Fetches and mixes."""
+    del arguments
+    logging.set_verbosity(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # Not what TensorFlow is optimised for.
+    try:
+        import tensorflow_datasets as tfds
+
+        from data_pipeline.pkg_audio.builder import PkgAudio
+        from data_pipeline.tfds.building import prepare
+    except ModuleNotFoundError as error:
+        raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
+    from data_pipeline.pkg_audio.library import Library, fetch_all
+    from data_pipeline.pkg_audio.sounds import SPLITS, all_sounds, split_sounds
+
+    folder = Path(str(_PACKAGES.value))
+    fetch_all(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
+    library = Library(folder)
+    every = all_sounds()
+    by_split = split_sounds(every)
+    gone = {sound.name for sound in library.missing(every)}
+    broken = library.load(sound for sound in every if sound.name not in gone)
+    for name in sorted(gone):
+        PROGRAM.report(f"{name} is not in this version of its package")
+    for reason in broken.values():
+        PROGRAM.report(reason)
+    left_out = gone | broken.keys()
+    # After they were split: a sound that is missing moves no other.
+    sounds = {split: [s for s in by_split[split] if s.name not in left_out] for split in SPLITS}
+    tfds.disable_progress_bar()
+    builder = PkgAudio(
+        sounds=sounds,
+        read=library.read,
+        counts={split: flag.value for split, flag in _COUNTS.items()},
+        workers=_WORKERS.value,
+        progress=True,
+        data_dir=_DATA_DIR.value,
+    )
+    prepare(builder)
+    for split in SPLITS:
+        print(f"{split}: {_COUNTS[split].value} scenes of {len(sounds[split])} sounds")
+    return False
+
+
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("the folders are named by --packages and --data_dir")(arguments)
+    need(_PACKAGES, _DATA_DIR)
+
+
+PROGRAM = Program(
+    name="data_pipeline.pkg_audio",
+    main=main,
+    check=_check,
+    call="python -m data_pipeline.pkg_audio",
+)
+
+if __name__ == "__main__":
+    PROGRAM.run()

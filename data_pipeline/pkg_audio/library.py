@@ -1,0 +1,136 @@
+"""The sounds themselves: fetched, unpacked, played, and kept in memory (floor 0)."""
+
+import collections
+import functools
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.debian import fetch_package
+from data_pipeline.pkg_audio.rcc import read_rcc
+from data_pipeline.pkg_audio.soundfont import Player, read_voices
+from data_pipeline.pkg_audio.sounds import Sound, read_recordings
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from sat_jax.audio import read_blocks
+from sat_jax.errors import SatError
+from sat_jax.report.files import naming_file
+
+SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
+_RCC = ".rcc/"
+_LONGEST = 60 * SAMPLE_RATE
+"""Samples kept of a recording; a piece of music should not take more room than all animals."""
+
+
+def fetch_all(folder: Path, on_package: Callable[[str, int], object]) -> None:
+    """Brings all packages into a folder, those that are not there yet.
+
+    Args:
+      folder: of the packages.
+      on_package: told of each package and how many of its files are wanted.
+
+    Raises:
+      SatError: a package can't be had or unpacked, or the folder can't be written.
+    """
+    with naming_file(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    wanted = collections.defaultdict[str, set[str]](set)
+    for recording in read_recordings():
+        path, rcc, _ = recording.path.partition(_RCC)
+        wanted[recording.package].add(path + rcc.rstrip("/"))
+    wanted[SOUNDFONT[0]].add(SOUNDFONT[1])
+    for package, paths in wanted.items():
+        on_package(package, len(paths))
+        fetch_package(package, sorted(paths), folder)
+        for path in sorted(paths):
+            if path.endswith(_RCC.rstrip("/")) and (folder / package / path).is_file():
+                _unpack_rcc(folder / package / path)
+
+
+def _unpack_rcc(path: Path) -> None:
+    """Puts a folder of its files in the place of a resource file."""
+    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with naming_file(new):
+        for name, content in read_rcc(path):
+            if ".." in Path(name).parts:
+                raise SatError(f"{path} has a file {name!r}: that is no place for it")
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+        path.unlink()
+        new.rename(path)
+
+
+class Library:
+    """Reads sounds, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads nothing yet.
+
+        Args:
+          folder: of `fetch_all`.
+        """
+        self._folder = folder
+        self._voices = {voice.label: voice for voice in read_voices()}
+        self._kept: dict[str, np.ndarray] = {}
+
+    def missing(self, sounds: Iterable[Sound]) -> list[Sound]:
+        """Sounds that this version of their package lacks."""
+        return [
+            sound
+            for sound in sounds
+            if _voice_of(sound) is None and not (self._folder / sound.name).is_file()
+        ]
+
+    def load(self, sounds: Iterable[Sound]) -> Mapping[str, str]:
+        """Reads and plays sounds, so that `read` can be called from any thread.
+
+        Returns:
+          The names of those that can't be read, and why.
+
+        Raises:
+          SatError: the soundfont can't be played.
+        """
+        failed = {}
+        for sound in sounds:
+            try:
+                self._kept[sound.name] = _to_int16(self._read(sound))
+            except SatError as error:
+                if _voice_of(sound) is not None:
+                    raise
+                failed[sound.name] = str(error)
+        return failed
+
+    def read(self, sound: Sound) -> np.ndarray:
+        """The samples of a sound that was loaded: float32 [s], mono at 16 kHz, at most 60 s."""
+        return self._kept[sound.name].astype(np.float32) / 32_768
+
+    def _read(self, sound: Sound) -> np.ndarray:
+        number = _voice_of(sound)
+        if number is not None:
+            # Its own number and class: two classes play different melodies.
+            seed = (number, *sound.label.encode())
+            return self._player.play(self._voices[sound.label], seed)
+        path, samples = self._folder / sound.name, []
+        for block in read_blocks(path, sample_rate=SAMPLE_RATE):
+            samples.append(block)
+            if sum(map(len, samples)) >= _LONGEST:
+                break
+        read = np.concatenate(samples)[:_LONGEST]
+        if not np.abs(read).max() > 1e-3:
+            raise SatError(f"{path}: is silent")
+        return read
+
+    @functools.cached_property
+    def _player(self) -> Player:
+        return Player(self._folder.joinpath(*SOUNDFONT))
+
+
+def _voice_of(sound: Sound) -> int | None:
+    """Which of its class's renders a sound is, or None for a recording."""
+    head, _, number = sound.name.rpartition("/")
+    return int(number) if head.startswith("soundfont/") else None
+
+
+def _to_int16(sound: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(sound, -1.0, 1.0) * 32_767).astype(np.int16)

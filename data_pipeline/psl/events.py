@@ -1,0 +1,52 @@
+"""Labels of windows from onsets and offsets: strong labels that are not pseudo (floor 0)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from data_pipeline.psl.label_windows import Teacher, Window
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from sat_jax.events import Event
+
+_HEARD_SECONDS = 0.1
+"""How long a sound has to be in a window to be heard there; of a shorter one the half is enough."""
+
+
+class EventTeacher:
+    """Knows what is in a window; alone, or with a teacher for what nobody labelled."""
+
+    def __init__(
+        self,
+        events: Sequence[Sequence[Event]],
+        *,
+        num_classes: int,
+        other: Teacher | None = None,
+    ) -> None:
+        """Makes a teacher.
+
+        Args:
+          events: of each clip of a source.
+          num_classes: classes of a window's answer.
+          other: a teacher of as many classes; the higher of both probabilities counts.
+        """
+        self._events, self._num_classes, self._other = events, num_classes, other
+
+    def score(
+        self, windows: Iterable[tuple[Window, np.ndarray]]
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Each window's probabilities float32 [y]: 1 for what is heard in it."""
+        if self._other is None:
+            for window, _ in windows:
+                yield window, self._heard(window)
+        else:
+            for window, probs in self._other.score(windows):
+                yield window, np.maximum(probs, self._heard(window))
+
+    def _heard(self, window: Window) -> np.ndarray:
+        start, end = window.first / SAMPLE_RATE, window.last / SAMPLE_RATE
+        probs = np.zeros(self._num_classes, np.float32)
+        for event in self._events[window.clip]:
+            seconds = min(end, event.offset) - max(start, event.onset)
+            if seconds >= min(_HEARD_SECONDS, (event.offset - event.onset) / 2):
+                probs[event.class_index] = 1.0
+        return probs

