@@ -10,9 +10,12 @@ from pathlib import Path, PurePosixPath
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file
 
+_ASKED = ".asked"
+"""The file in a package's folder that says which files were asked for: some may not be there."""
+
 
 def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
-    """Unpacks some files of a Debian package into ``folder/package``, unless that is there.
+    """Unpacks some files of a Debian package into ``folder/package``, unless they are there.
 
     Args:
       package: the package's name.
@@ -22,7 +25,8 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
     Raises:
       SatError: a program is missing, or the package can't be had or unpacked.
     """
-    if (folder / package).is_dir():
+    target, asked = folder / package, "\n".join(sorted(paths))
+    if (target / _ASKED).is_file() and (target / _ASKED).read_text(encoding="utf-8") == asked:
         return
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
@@ -36,8 +40,11 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
         archive = next(new.glob("*.deb"))
         (new / "files").mkdir()
         _unpack(archive, set(paths), new / "files")
+        (new / "files" / _ASKED).write_text(asked, encoding="utf-8")
         # In one stroke, so that a folder that is there is complete.
-        (new / "files").rename(folder / package)
+        if target.exists():
+            target.rename(new / "old")
+        (new / "files").rename(target)
 
 
 def _run(command: Sequence[str], folder: Path, problem: str) -> None:

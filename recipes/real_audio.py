@@ -8,22 +8,17 @@ not there yet. What came of it stands in WORKDIR/results.md and results.json. Fl
 go to every train.py, such as `-- --config.num_steps=2` for a look at the course of events.
 """
 
-import os
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from data_pipeline.packages import HELD_OUT, TRAIN
-from recipes.summary import add_seconds, first_clip_of, write_summary
+from recipes.stages import run, run_stage, use_two_cores_well
+from recipes.summary import first_clip_of, write_summary
 from sat_jax.command_line import Program, need
 from sat_jax.errors import SatError
 
-ROOT = Path(__file__).parent.parent
 MODEL = "SAT_XS_2s"
 SHOWN = ("Speech", "Cymbal")
 
@@ -84,10 +79,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of all stages and results.
 def main(arguments: Sequence[str]) -> bool:
     """Runs all stages, then measures; returns whether something failed, which is told otherwise."""
     _check(Path(_DATA.value))
-    # Two cores are meant; an accelerator is used where the environment names it.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # XLA asks for large arrays anew in every step; in huge pages they come quicker.
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    use_two_cores_well()
     _train(Path(_DATA.value).absolute(), Path(_WORKDIR.value).absolute(), arguments)
     return False
 
@@ -104,21 +96,21 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
     train, held_out = data / TRAIN, data / HELD_OUT
     common = (f"--clips={train}", *COMMON)
     mae, vit, psl, sat = (work / name for name in ("mae", "vit", "psl.parquet", "sat"))
-    _stage(work, "mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
+    run_stage(work, "mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
     start: tuple[str, ...] = ("--init", str(mae / "model"))
-    _stage(
+    run_stage(
         work, "vit", vit / "model", ("train.py", *VIT, *common, *start, f"--workdir={vit}", *more)
     )
     teacher = ("-m", "data_pipeline.psl", "-m", str(vit / "model"))
-    _stage(work, "psl", psl, (*teacher, *PSL, f"--clips={train}", f"--output={psl}"))
+    run_stage(work, "psl", psl, (*teacher, *PSL, f"--clips={train}", f"--output={psl}"))
     start = ("--init", str(vit / "model"), f"--psl={psl}")
-    _stage(
+    run_stage(
         work, "sat", sat / "model", ("train.py", *SAT, *common, *start, f"--workdir={sat}", *more)
     )
 
     first = work / "start"
     starts = ("-m", "recipes.first_models", MODEL, str(vit / "model"), str(first))
-    _stage(work, "start", first, starts)
+    run_stage(work, "start", first, starts)
     for name, model in (
         ("random", first / "random"),
         ("vit_as_sat", first / "warm"),
@@ -127,7 +119,7 @@ def _train(data: Path, work: Path, more: Sequence[str]) -> None:
         _measure(work, held_out, name, model)
     _measure(work, held_out, "vit", vit / "model", "--mode=clip")
     for label in SHOWN:
-        _run("infer.py", "-m", str(sat / "model"), str(first_clip_of(held_out, label)))
+        run("infer.py", "-m", str(sat / "model"), str(first_clip_of(held_out, label)))
     print(write_summary(work), flush=True)
 
 
@@ -135,32 +127,7 @@ def _measure(work: Path, clips: Path, name: str, model: Path, *more: str) -> Non
     folder = work / "measured" / name
     where = (f"--clips={clips}", f"--workdir={folder}", "--noplots", "--nocost")
     command = ("evaluate.py", "-m", str(model), *where, *more)
-    _stage(work, "measuring", folder / "metrics.json", command)
-
-
-def _stage(work: Path, name: str, result: Path, command: Sequence[str]) -> None:
-    """Runs a command unless its result is there, and adds up the time it takes."""
-    if result.exists():
-        return
-    wall, cpu = time.perf_counter(), _cpu_seconds()
-    try:
-        _run(*command)
-        if not result.exists():
-            raise SatError(f"{name} was stopped before its end: the same command goes on")
-    finally:
-        add_seconds(work, name, time.perf_counter() - wall, _cpu_seconds() - cpu)
-
-
-def _run(*command: str) -> None:
-    print(f"$ python {' '.join(command)}", flush=True)
-    code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
-    if code:
-        raise SatError(f"{' '.join(command[:3])} ended with exit code {code}; see above")
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    run_stage(work, "measuring", folder / "metrics.json", command)
 
 
 def _check_flags(arguments: Sequence[str]) -> None:

@@ -120,7 +120,7 @@ def clip(number, label="Bark", group=None, package="toy"):
 def test_named_files_are_unpacked_and_no_others(shelf, tmp_path):
     wanted = ["usr/share/toy/bark.wav", "usr/share/toy/not_in_this_version.wav"]
     fetch_package("toy", wanted, tmp_path)
-    found = [path for path in (tmp_path / "toy").rglob("*") if path.is_file()]
+    found = [path for path in (tmp_path / "toy/usr").rglob("*") if path.is_file()]
     assert found == [tmp_path / "toy/usr/share/toy/bark.wav"]
     assert found[0].read_bytes() == b"woof"
     assert not list(tmp_path.glob(".new-*"))
@@ -137,6 +137,15 @@ def test_package_that_is_there_is_not_fetched_again(shelf, tmp_path):
     for _ in range(2):
         fetch_package("toy", list(FILES), tmp_path)
     assert (tmp_path / "calls").read_text() == "toy\n"
+
+
+def test_package_of_which_other_files_are_wanted_is_fetched_again(shelf, tmp_path):
+    bark, moo = "usr/share/toy/bark.wav", "usr/share/toy/moo.wav"
+    fetch_package("toy", [bark], tmp_path)
+    fetch_package("toy", [moo, bark], tmp_path)
+    assert (tmp_path / "toy" / moo).is_file() and (tmp_path / "toy" / bark).is_file()
+    fetch_package("toy", [moo], tmp_path)
+    assert not (tmp_path / "toy" / bark).exists()
 
 
 def test_broken_package_leaves_nothing_and_a_later_run_mends_it(shelf, tmp_path):

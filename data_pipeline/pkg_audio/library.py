@@ -1,15 +1,13 @@
 """The sounds themselves: fetched, unpacked, played, and kept in memory (floor 0)."""
 
-import collections
 import functools
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data_pipeline.debian import fetch_package
-from data_pipeline.pkg_audio.rcc import read_rcc
+from data_pipeline.pkg_audio.archives import INSIDE, unpack_archive
 from data_pipeline.pkg_audio.soundfont import Player, read_voices
 from data_pipeline.pkg_audio.sounds import Sound, read_recordings
 from data_pipeline.sources.bounds import SAMPLE_RATE
@@ -18,7 +16,6 @@ from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file
 
 SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
-_RCC = ".rcc/"
 _LONGEST = 60 * SAMPLE_RATE
 """Samples kept of a recording; a piece of music should not take more room than all animals."""
 
@@ -35,30 +32,21 @@ def fetch_all(folder: Path, on_package: Callable[[str, int], object]) -> None:
     """
     with naming_file(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    wanted = collections.defaultdict[str, set[str]](set)
+    # By package, and by the archive in it, or "" for files of the package itself.
+    wanted: dict[str, dict[str, set[str]]] = {SOUNDFONT[0]: {"": {SOUNDFONT[1]}}}
     for recording in read_recordings():
-        path, rcc, _ = recording.path.partition(_RCC)
-        wanted[recording.package].add(path + rcc.rstrip("/"))
-    wanted[SOUNDFONT[0]].add(SOUNDFONT[1])
-    for package, paths in wanted.items():
-        on_package(package, len(paths))
+        archive, _, inner = recording.path.rpartition(INSIDE)
+        wanted.setdefault(recording.package, {}).setdefault(archive, set()).add(inner)
+    for package, by_archive in wanted.items():
+        archives = by_archive.keys() - {""}
+        paths = by_archive.get("", set()) | archives
+        on_package(package, sum(map(len, by_archive.values())))
         fetch_package(package, sorted(paths), folder)
-        for path in sorted(paths):
-            if path.endswith(_RCC.rstrip("/")) and (folder / package / path).is_file():
-                _unpack_rcc(folder / package / path)
-
-
-def _unpack_rcc(path: Path) -> None:
-    """Puts a folder of its files in the place of a resource file."""
-    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with naming_file(new):
-        for name, content in read_rcc(path):
-            if ".." in Path(name).parts:
-                raise SatError(f"{path} has a file {name!r}: that is no place for it")
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            (new / name).write_bytes(content)
-        path.unlink()
-        new.rename(path)
+        for path in sorted(archives):
+            file = folder / package / path
+            if file.is_file():
+                unpack_archive(file, by_archive[path])
+                file.unlink()
 
 
 class Library:

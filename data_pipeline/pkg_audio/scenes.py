@@ -99,7 +99,7 @@ def mix_scene(picker: SoundPicker, read: Read, seed: Sequence[int], *, vary_spee
             end = min(start + len(samples), NUM_SAMPLES)
             last = min(start + len(heard), NUM_SAMPLES)
             scene[start:last] += heard[: last - start]
-            for index in class_indices(sound.label):
+            for index in class_indices(sound.labels):
                 spans[index].append((start, end))
     scene += _noise(rng)
     return Scene(_to_int16(scene, rng), _to_events(spans))

@@ -31,8 +31,8 @@ class Recording(NamedTuple):
 
     Attributes:
       package: the package's name.
-      path: the file in it; of a file in a Qt resource file, the path goes through that.
-      label: an AudioSet class.
+      path: the file in it, "usr/..."; of one in an archive, "ARCHIVE!/FILE".
+      labels: AudioSet classes, the one that says most first; none is above another.
       group: what it has in common with others.
       licence: of the package, in short.
       teacher_rank: the class's place among what YAMNet hears, from 1; "" where nobody asked.
@@ -40,7 +40,7 @@ class Recording(NamedTuple):
 
     package: str
     path: str
-    label: str
+    labels: tuple[str, ...]
     group: str
     licence: str
     teacher_rank: str
@@ -51,31 +51,34 @@ class Sound(NamedTuple):
 
     Attributes:
       name: "package/path", or "soundfont/CLASS/NUMBER".
-      label: an AudioSet class.
+      labels: AudioSet classes, the one that says most first.
       group: see the module.
     """
 
     name: str
-    label: str
+    labels: tuple[str, ...]
     group: str
+
+    @property
+    def label(self) -> str:
+        """The class that it stands for among others."""
+        return self.labels[0]
 
 
 def read_recordings(path: Path = RECORDINGS) -> list[Recording]:
     """The recordings that are used, in the order of the table."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [Recording(*(row[name] for name in _COLUMNS)) for row in csv.DictReader(file)]
-
-
-_COLUMNS = ("package", "path", "labels", "group", "licence", "teacher_rank")
+        rows = csv.DictReader(file)
+        return [Recording(**row | {"labels": tuple(row["labels"].split(";"))}) for row in rows]
 
 
 def all_sounds() -> list[Sound]:
     """Every sound, recordings first."""
     recorded = [
-        Sound(f"{one.package}/{one.path}", one.label, one.group) for one in read_recordings()
+        Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in read_recordings()
     ]
     played = [
-        Sound(name, voice.label, name)
+        Sound(name, (voice.label,), name)
         for voice in read_voices()
         for number in range(_RENDERS)
         for name in [f"soundfont/{voice.label}/{number}"]
@@ -99,10 +102,10 @@ def with_classes_above(label: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def class_indices(label: str) -> tuple[int, ...]:
-    """The places of `with_classes_above` among AudioSet's classes."""
-    places = {known.name: index for index, known in enumerate(audioset_labels())}
-    return tuple(places[name] for name in with_classes_above(label))
+def class_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
+    """The places of classes, and of all above them, among AudioSet's; each once, ascending."""
+    names = {name for label in labels for name in with_classes_above(label)}
+    return tuple(index for index, known in enumerate(audioset_labels()) if known.name in names)
 
 
 def split_sounds(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
