@@ -1,0 +1,136 @@
+r"""The model in the box: a clip model, then streaming models, of sounds that lie in packages.
+
+python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2
+
+The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages --data_dir
+data/tfds`. Each seed trains a clip model (audiotransformer_xs) on whole scenes, and from it
+SAT_XS_2s and SAT_XS_1s on what is heard in each chunk; all are measured on scenes of sounds that
+none of them learned from. A run that was stopped goes on by the same command. What came of it
+stands in WORKDIR/results.md. Flags behind a `--` go to every train.py, such as
+`-- --config.num_steps=2`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from recipes.stages import run_stage, use_two_cores_well
+from sat_jax.command_line import Program, need
+from sat_jax.errors import SatError
+
+COMMON = (
+    "--config.optimizer.warmup_fraction=0.1",
+    "--config.checkpoint_minutes=3",
+    "--config.keep_best=1",
+)
+# Whole scenes, half of their columns hidden from each step: that halves the time.
+VIT = (
+    "--config=configs/vit.py:xs",
+    "--config.model.time_patchout=0.5",
+    "--config.data.batch_size=32",
+    "--config.num_steps=1500",
+    "--config.evaluate_every=500",
+    "--config.optimizer.learning_rate=1e-3",
+    # There was no pretraining that lower layers would have learned from.
+    "--config.optimizer.layer_decay=1.0",
+    # About seven of 527 classes in a scene; see configs/common.py.
+    "--config.head_bias=-4.3",
+    "--config.data.sampler=shuffle",
+    # Scenes are mixed already, and steps are few.
+    "--config.augment.mixup=0.0",
+    "--config.augment.time_masks=0",
+    "--config.augment.freq_masks=1",
+)
+# What is heard in each chunk is known, so each has its own target.
+SAT = (
+    "--config.data.batch_size=16",
+    "--config.num_steps=3000",
+    "--config.evaluate_every=1000",
+    "--config.optimizer.learning_rate=5e-4",
+    "--config.loss_per_chunk=True",
+    "--config.data.psl_share=1.0",
+    "--config.data.sampler=shuffle",
+    "--config.silence_share=0.25",
+)
+STREAMING = {"SAT_XS_2s": 2, "SAT_XS_1s": 1}
+"""The streaming models, and the seconds of their chunks."""
+
+_TFDS = flags.DEFINE_string(
+    "tfds_dir", "", "Folder of data_pipeline.pkg_audio's --data_dir. Needed."
+)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of all stages and results. Needed.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all models anew.")
+
+
+def main(arguments: Sequence[str]) -> bool:
+    """Runs all stages of all seeds, then tells what came of them."""
+    from recipes.pkg_audio_results import write_results
+
+    tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
+    folder = tfds / "pkg_audio" / "1.0.0"
+    if not (folder / "strong_train.tsv").is_file():
+        raise SatError(
+            f"{folder} is missing: run python -m data_pipeline.pkg_audio --data_dir {tfds}"
+        )
+    use_two_cores_well()
+    for seconds in STREAMING.values():
+        _label_chunks(work, tfds, folder, seconds)
+    for seed in _SEEDS.value:
+        _train(work, tfds, int(seed), arguments)
+        _measure(work, tfds, folder, int(seed))
+    print(write_results(work), flush=True)
+    return False
+
+
+def _source(tfds: Path, split: str, prefix: str = "") -> tuple[str, ...]:
+    return (f"--{prefix}tfds=pkg_audio:{split}", f"--{prefix}data_dir={tfds}")
+
+
+def _label_chunks(work: Path, tfds: Path, folder: Path, seconds: int) -> None:
+    """What is heard in every chunk of the training scenes, two chunks a second apart."""
+    result = work / f"heard_{seconds}s.parquet"
+    command = ("-m", "data_pipeline.psl", f"--strong={folder / 'strong_train.tsv'}")
+    windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
+    run_stage(work, "labels", result, (*command, *windows, *_source(tfds, "train")))
+
+
+def _train(work: Path, tfds: Path, seed: int, more: Sequence[str]) -> None:
+    sources = (*_source(tfds, "train"), *_source(tfds, "validation", "valid_"))
+    common = (*sources, *COMMON, f"--config.seed={seed}")
+    vit = work / f"seed{seed}" / "vit"
+    command = ("train.py", *VIT, *common, f"--workdir={vit}", *more)
+    run_stage(work, "vit", vit / "model", command)
+    for name, seconds in STREAMING.items():
+        run = work / f"seed{seed}" / name
+        start = (f"--init={vit / 'model'}", f"--psl={work / f'heard_{seconds}s.parquet'}")
+        command = ("train.py", f"--config=configs/sat.py:{name}", *SAT, *start, *common)
+        run_stage(work, name, run / "model", (*command, f"--workdir={run}", *more))
+
+
+def _measure(work: Path, tfds: Path, folder: Path, seed: int) -> None:
+    at = work / f"seed{seed}"
+    source = (*_source(tfds, "test"), f"--strong={folder / 'strong_test.tsv'}")
+    hearings = {
+        "vit": (at / "vit" / "model", "2,1", "chunks,sliding"),
+        **{name: (at / name / "model", f"{s}", "stream") for name, s in STREAMING.items()},
+    }
+    for name, (model, delays, modes) in hearings.items():
+        result = at / "measured" / name
+        heard = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
+        command = ("evaluate.py", f"--model={model}", *heard, "--noplots", *source)
+        run_stage(work, "measuring", result / "metrics.json", command)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    if strange := [word for word in arguments if not word.startswith("--")]:
+        raise flags.Error(f"{strange[0]} is no flag")
+    need(_TFDS, _WORKDIR)
+    if not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise flags.Error(f"--seeds={','.join(_SEEDS.value)} are no numbers")
+
+
+PROGRAM = Program(name="pkg_audio", main=main, check=_check, call="python -m recipes.pkg_audio")
+
+if __name__ == "__main__":
+    PROGRAM.run()
