@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recipes.summary import add_seconds
 from sat_jax.errors import SatError
+from sat_jax.report.files import naming_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +37,8 @@ def run_stage(work: Path, name: str, result: Path, command: Sequence[str]) -> No
     """
     if result.exists():
         return
+    with naming_file(result):
+        result.parent.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), _cpu_seconds()
     try:
         run(*command)
