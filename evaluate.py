@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
+from sat_jax.bundled import DEFAULT_MODEL
 from sat_jax.command_line import Program, need, refuse_arguments
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _MODES = ("stream", "chunks", "sliding", "clip")
 
 _MODELS = flags.DEFINE_multi_string(
     "model",
-    ["SAT_T_2s"],
+    [DEFAULT_MODEL],
     "A model's name, a checkpoint folder, or a .pt or .safetensors file; may be repeated.",
     short_name="m",
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from sat_jax.bundled import DEFAULT_MODEL
 from sat_jax.command_line import Program
 from sat_jax.errors import SatError
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _MODEL = flags.DEFINE_string(
     "model",
-    "SAT_T_2s",
+    DEFAULT_MODEL,
     "A model's name, a checkpoint folder, or a .pt or .safetensors file.",
     short_name="m",
 )

@@ -24,6 +24,7 @@ import numpy as np
 
 from sat_jax.audio import read_blocks
 from sat_jax.blocks import SpectrogramStream, rebuffer
+from sat_jax.bundled import bundled_folder
 from sat_jax.cache import Cache, init_cache
 from sat_jax.checkpoint import Checkpoint, load_checkpoint
 from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
@@ -379,6 +380,8 @@ def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
         from sat_jax.convert import convert_file
 
         return convert_file(path)
+    if (folder := bundled_folder(str(name_or_path))) is not None:
+        return load_checkpoint(folder)
     if str(name_or_path) in MODELS:
         from sat_jax.convert import load_published
 

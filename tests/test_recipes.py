@@ -1,0 +1,94 @@
+"""What recipes tell of their models, and how a trained one gets into the package."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from recipes import bundle as bundle_module
+from recipes.bundle import bundle
+from recipes.choose_class import summarize
+from recipes.pkg_audio_results import write_results
+from sat_jax.bundled import bundled_folder
+from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sat_jax.errors import SatError
+from sat_jax.labels import default_label_names
+from sat_jax.models.registry import model_config
+from sat_jax.warm_start import fresh_variables
+
+
+def test_accuracy_is_counted_by_class_and_group():
+    truth = ["dog", "dog", "rain", "rain", "rain"]
+    chosen = ["dog", "rain", "rain", "rain", "dog"]
+    result = summarize(truth, chosen, ["1", "2", "1", "2", "2"])
+    assert result["accuracy"] == pytest.approx(3 / 5)
+    assert result["by_class"] == pytest.approx({"dog": 1 / 2, "rain": 2 / 3})
+    assert result["by_group"] == pytest.approx({"1": 1.0, "2": 1 / 3})
+    assert result["confused"] == {"dog -> rain": 1, "rain -> dog": 1}
+    assert "by_group" not in summarize(truth, chosen, None)
+
+
+def test_results_tell_mean_and_spread_over_seeds(tmp_path):
+    (tmp_path / "seconds.json").write_text(json.dumps({"vit": {"wall": 60.4, "cpu": 100.0}}))
+    for seed, value in ((0, 0.25), (1, 0.5)):
+        folder = tmp_path / f"seed{seed}" / "measured" / "SAT_XS_2s"
+        folder.mkdir(parents=True)
+        result = {
+            "mode": "stream",
+            "delay": 2.0,
+            "mAP": value,
+            "lwlrap": 0.5,
+            "strong": {"segment_mAP": value / 2, "onset_delay_median": None},
+            "stability": {"mean_squared_change": 0.01},
+        }
+        (folder / "metrics.json").write_text(json.dumps([result]))
+    text = write_results(tmp_path)
+    assert text == (tmp_path / "results.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| SAT_XS_2s"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        *("SAT_XS_2s", "stream", "2", "2", "0.375 (0.25 to 0.5)", "0.5 (0.5 to 0.5)"),
+        *("0.188 (0.125 to 0.25)", "-", "0.01 (0.01 to 0.01)"),
+    ]
+    assert "| vit | 60 | 100 |" in text
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    config = model_config("SAT_XS_1s")
+    variables = jax.jit(fresh_variables, static_argnums=0)(config, jax.random.key(0))
+    labels = default_label_names(config.num_classes)
+    save_checkpoint(tmp_path / "run", Checkpoint(config=config, variables=variables, labels=labels))
+    return tmp_path / "run", variables
+
+
+def test_bundled_weights_are_those_that_were_trained_but_for_rounding(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bundle_module, "BUNDLED", tmp_path / "models")
+    trained, variables = checkpoint
+    for _ in range(2):  # A new model takes the old one's place.
+        folder = bundle(trained, "SAT_XS_1s")
+    for before, after in zip(
+        jax.tree.leaves(variables), jax.tree.leaves(load_checkpoint(folder).variables), strict=True
+    ):
+        before, after = np.asarray(before), np.asarray(after)
+        assert after.dtype == np.float32
+        # bfloat16 keeps 8 bits: half of the last one is 2^-9.
+        np.testing.assert_allclose(after, before, rtol=2**-8, atol=1e-30)
+        np.testing.assert_array_equal(after.view(np.uint32) & 0xFFFF, 0)
+
+    def size(folder):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    assert size(folder) < 0.6 * size(trained)
+    assert not [
+        p for p in folder.rglob("*") if p.is_file() and str(tmp_path).encode() in p.read_bytes()
+    ]
+    with pytest.raises(SatError, match="is no SAT_XS_2s"):
+        bundle(trained, "SAT_XS_2s")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../data", "no such model", "/etc"])
+def test_only_names_of_bundled_models_have_a_folder(name):
+    assert bundled_folder(name) is None
