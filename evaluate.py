@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data_pipeline.open_source import define_source_flags, open_source, source_flags
+from data_pipeline.open_source import define_source_flags, open_source, resolved, source_flags
 from sat_jax.bundled import DEFAULT_MODEL
 from sat_jax.command_line import Program, need, refuse_arguments
 
@@ -200,6 +200,7 @@ def _open_clips(tagger: "Tagger") -> "LabeledClips":
     """The clips of the flags, their labels as classes of a model."""
     from data_pipeline.batches import read_whole_clips
     from data_pipeline.sources.bounds import check_rate
+    from data_pipeline.sources.versions import clip_versions
     from sat_jax.evaluation.clips import LabeledClips
 
     check_rate(tagger.config.frontend.sample_rate)
@@ -211,7 +212,8 @@ def _open_clips(tagger: "Tagger") -> "LabeledClips":
         ids=ids,
         labels=[source.clips.labels(index).tolist() for index in range(len(ids))],
         read=partial(read_whole_clips, source, workers=_WORKERS.value),
-        description=values | {"names": names},
+        description=resolved(values) | {"names": names},
+        versions=clip_versions(source),
         events=_events(ids, tagger.labels),
     )
 

@@ -1,9 +1,10 @@
 """Sources of labelled clips, chosen by command-line flags (floor 0)."""
 
 import contextlib
+import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -62,6 +63,13 @@ def source_flags(prefix: str = "") -> dict[str, Any] | None:
     if values["tfds"] and not _TFDS.fullmatch(values["tfds"]):
         raise flags.Error(f"--{prefix}tfds={values['tfds']} is not NAME:SPLIT")
     return values
+
+
+def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `open_source` that mean the same in every working folder."""
+    paths = ("clips", "hdf5_tsv", "folder", "data_dir")
+    places = {name: os.path.realpath(values[name]) for name in paths if values.get(name)}
+    return {**values, **places}
 
 
 def open_source(

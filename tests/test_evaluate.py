@@ -192,6 +192,27 @@ def test_the_same_command_scores_nothing_again(folder, done):
     assert "GFlops" not in again.stdout
 
 
+def test_scores_are_of_the_recordings_that_are_there_now(folder, tmp_path):
+    where = ["--workdir", tmp_path / "out", "--noplots", "--nocost", "--clips=table.csv"]
+    told, steady = {}, {}
+    for step in ("first", "second", "replaced"):
+        here = tmp_path / ("second" if step == "replaced" else step)
+        here.mkdir(exist_ok=True)
+        for index in range(3):  # The same names in both folders, and other sounds.
+            source = {"first": index, "second": 2 - index, "replaced": index}[step]
+            shutil.copyfile(folder / f"{source}.wav", here / f"{index}.wav")
+        write_table(here / "table.csv", [("0.wav", "Dog"), ("1.wav", "Cat"), ("2.wav", "Rain")])
+        done = program("-m", folder / "model", "-c", "0.5", *where, cwd=here)
+        assert done.returncode == 0, done.stderr
+        told[step] = done.stderr.splitlines()
+        steady[step] = json.loads((tmp_path / "out/metrics.json").read_text())[0]["stability"]
+    assert (told["first"], told["second"]) == ([], [])
+    assert steady["first"] != steady["second"]
+    [line] = told["replaced"]
+    assert "3 clips have changed since and are scored again" in line
+    assert steady["replaced"] == pytest.approx(steady["first"])
+
+
 def test_thresholds_reach_infer(folder, tmp_path):
     shutil.copytree(folder / "model", tmp_path / "model")
     where = ["--clips", folder / "table.csv", "--workdir", "out", "--noplots", "--nocost"]

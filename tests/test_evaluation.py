@@ -70,7 +70,7 @@ def make_labels():
     return labels
 
 
-def make_clips(order=None, events=None, missing=(), description=None):
+def make_clips(order=None, events=None, missing=(), description=None, versions=None):
     order = list(range(len(LENGTHS)) if order is None else order)
     every = make_labels()
 
@@ -86,6 +86,7 @@ def make_clips(order=None, events=None, missing=(), description=None):
         labels=[every[index] for index in order],
         read=read,
         description=description or {"order": order},
+        versions=np.zeros(len(order), np.int64) if versions is None else np.asarray(versions),
         events={} if events is None else {order.index(k): v for k, v in events.items()},
     )
 
@@ -328,6 +329,36 @@ def test_what_was_half_written_is_scored_again(model, tmp_path, damage):
     for a, b in zip(mended.scored.answers(), whole.scored.answers(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     assert (mended.scoring.clips_per_second is None) == (damage == "record")
+
+
+def test_recordings_that_have_changed_are_scored_again(model, tmp_path):
+    hearing, told, read = Hearing(mode="chunks", delay=0.5), [], []
+
+    def run(order, changed):
+        clips = make_clips(order=order, description={"same": 1}, versions=changed)
+
+        def noting(places):
+            read.append(list(places))
+            return clips.read(places)
+
+        return run_one(
+            model, tmp_path, hearing, dataclasses.replace(clips, read=noting), problems=told
+        )
+
+    order = list(range(len(LENGTHS)))
+    run(order, np.zeros(10))
+    # Places 2 and 6 hold other sounds of other lengths now.
+    others = [0, 1, 8, 3, 4, 5, 3, 7, 8, 9]
+    again = run(others, [0, 0, 1, 0, 0, 0, 1, 0, 0, 0])
+    back = run(order, np.zeros(10))
+    assert read[1:] == [[2, 6], []]
+    assert "8 of 10 clips were scored before, in" in told[0]
+    assert "2 clips have changed since and are scored again" in told[1]
+    assert f"10 of 10 clips were scored before, in {tmp_path / 'scores'}" in told[2]
+    for made, wanted in ((again, others), (back, order)):
+        fresh = run_one(model, tmp_path / "fresh", hearing, make_clips(order=wanted))
+        for a, b in zip(made.scored.answers(), fresh.scored.answers(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_scores_of_other_weights_are_not_taken(checkpoint, model, tmp_path):

@@ -32,6 +32,10 @@ class FolderSource:
         """Names and labels of all clips, in the given order."""
         return self._table
 
+    def path_of(self, index: int) -> str:
+        """The file that a clip is, or is a part of."""
+        return str(self._clips[index].path)
+
     def read(
         self,
         index: int,

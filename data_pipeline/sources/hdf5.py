@@ -73,6 +73,10 @@ class Hdf5Source:
         """Names and labels of all clips, in the table's order."""
         return self._table
 
+    def path_of(self, index: int) -> str:
+        """The HDF5 file that a clip is in."""
+        return str(self._paths[int(self._file_of_clip[index])])
+
     def read(
         self,
         index: int,

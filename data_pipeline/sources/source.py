@@ -62,6 +62,10 @@ class Source(Protocol):
         """Names and labels of all clips, in a fixed order."""
         ...
 
+    def path_of(self, index: int) -> str:
+        """The file that clip `index` is read from; it may be missing, and hold other clips too."""
+        ...
+
     def read(
         self, index: int, *, num_samples: int | None, place: float, start: float | None
     ) -> np.ndarray:

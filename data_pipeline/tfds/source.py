@@ -72,6 +72,10 @@ class TfdsSource:
             name=self.name,
         )
 
+    def path_of(self, index: int) -> str:
+        """The TFRecord file that a clip is in."""
+        return os.fspath(self.records.files[self.records.file_of_clip[index]])
+
     def _decoder(self, features: Any, labels: str, ids: str | None) -> Decoder:
         names = [labels] if ids is None else [labels, ids]
         described = tfds.features.FeaturesDict({name: features[name] for name in names})

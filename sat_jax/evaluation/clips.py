@@ -23,6 +23,7 @@ class LabeledClips:
         in order.
       description: JSON-ready data that differs between sources: scores of one are never taken for
         those of another.
+      versions: int64 [n], each changes when its recording does: then older scores don't count.
       events: what is heard when, by clip, of the clips for which that is known.
     """
 
@@ -30,6 +31,7 @@ class LabeledClips:
     labels: Sequence[Sequence[int]]
     read: Callable[[Sequence[int]], Iterator[tuple[int, Sound]]]
     description: Mapping[str, object]
+    versions: np.ndarray
     events: Mapping[int, Sequence[Event]] = dataclasses.field(default_factory=dict)
 
     def targets(self, num_classes: int) -> np.ndarray:

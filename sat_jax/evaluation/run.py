@@ -17,7 +17,7 @@ from sat_jax.evaluation.clips import LabeledClips
 from sat_jax.evaluation.hearing import Hearing
 from sat_jax.evaluation.scorer import make_scorer
 from sat_jax.evaluation.scoring import Report, Scoring, score_clips
-from sat_jax.evaluation.store import ScoredClips, ScoreStore
+from sat_jax.evaluation.store import FORMAT, ScoredClips, ScoreStore
 from sat_jax.sharding import make_mesh
 from sat_jax.tagger import Tagger
 
@@ -94,9 +94,11 @@ def score_model(
             "weights": weights,
             "hearing": dataclasses.asdict(kept),
             "clips": dict(clips.description),
+            "format": FORMAT,
         }
         path = folder / _key(f"{Path(name).name}_{kept.title}", about)
-        with ScoreStore(path, about | {"model": name}, len(tagger.labels)) as store:
+        about |= {"model": name}
+        with ScoreStore(path, about, len(tagger.labels), clips.versions) as store:
             scoring = _score(tagger, hearing, clips, store, batch_size, title, report)
             scored = store.scores()
         if not len(scored.clips):

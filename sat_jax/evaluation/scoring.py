@@ -67,8 +67,10 @@ def score_clips(
     """
     done = store.done
     todo = [index for index in range(len(ids)) if index not in done]
-    if done and todo:
-        report(f"{title}: {len(done)} of {len(ids)} clips were scored before")
+    if done:
+        report(f"{title}: {len(done)} of {len(ids)} clips were scored before, in {store.folder}")
+    if store.changed:
+        report(f"{title}: {len(store.changed)} clips have changed since and are scored again")
     missing = []
     with _Progress(title, len(ids), len(ids) - len(todo), report) as progress:
         for part in _parts(read(todo), clips_per_part):

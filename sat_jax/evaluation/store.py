@@ -1,8 +1,9 @@
 """Scores of many clips on disk, added to clip by clip, so that a long run may be stopped (floor 5).
 
 A folder holds ``about.json``, what the scores are of; ``scores.f32``, float32 rows of y
-probabilities, one for each answer; and ``clips.i64``, three numbers for each clip: its place in the
-source, its answers, its samples. Rows stand in the order of clips in ``clips.i64``.
+probabilities, one for each answer; and ``clips.i64``, four numbers for each clip: its place in the
+source, its answers, its samples, its version. Rows stand in the order of clips in ``clips.i64``;
+those of a recording that has changed since stay there, and count no more.
 """
 
 import json
@@ -16,7 +17,10 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.report.files import naming_file, replacing_file
 
-_RECORD = 3
+FORMAT = 2
+"""Counted up when files change, so that older folders are not read as new ones."""
+
+_RECORD = 4
 
 
 class ScoredClips(NamedTuple):
@@ -53,18 +57,22 @@ class ScoredClips(NamedTuple):
 class ScoreStore:
     """A folder of scores, open to be added to; one program at a time."""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], num_classes: int) -> None:
+    def __init__(
+        self, folder: Path, about: Mapping[str, Any], num_classes: int, versions: np.ndarray
+    ) -> None:
         """Opens a folder, or makes it; what a stopped program left half written is dropped.
 
         Args:
           folder: where scores lie; the caller sees to it that it is of the same model and clips.
           about: JSON-ready data on what the scores are of, for people.
           num_classes: y.
+          versions: int64 [n], of all clips of the source, see `LabeledClips`.
 
         Raises:
           SatError: the folder can't be written, or another program has it open.
         """
-        self._folder, self._num_classes = folder, num_classes
+        self.folder, self._num_classes = folder, num_classes
+        self._versions = np.asarray(versions, np.int64)
         with naming_file(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(folder / ".lock", timeout=0)
@@ -93,7 +101,12 @@ class ScoreStore:
     @property
     def done(self) -> set[int]:
         """Places of the clips that have scores."""
-        return set(self._records[:, 0].tolist())
+        return set(self._records[self._is_current(), 0].tolist())
+
+    @property
+    def changed(self) -> set[int]:
+        """Places of the clips that have only scores of what they were before."""
+        return set(self._records[:, 0].tolist()) - self.done
 
     def add(
         self, clips: Sequence[int], num_samples: Sequence[int], answers: Sequence[np.ndarray]
@@ -109,8 +122,9 @@ class ScoreStore:
           SatError: the disk is full or the like.
         """
         counts = [len(answer) for answer in answers]
-        records = np.stack([clips, counts, num_samples], axis=1).astype(np.int64)
-        with naming_file(self._folder):
+        versions = self._versions[np.asarray(clips, np.int64)]
+        records = np.stack([clips, counts, num_samples, versions], axis=1).astype(np.int64)
+        with naming_file(self.folder):
             # A clip's record goes last: what stands in it is complete.
             for file, data in ((self._rows, np.concatenate(answers)), (self._clips, records)):
                 file.write(np.ascontiguousarray(data).tobytes())
@@ -118,19 +132,31 @@ class ScoreStore:
         self._records = np.concatenate([self._records, records])
 
     def scores(self) -> ScoredClips:
-        """All scores so far, mapped from disk."""
-        clips, counts, num_samples = self._records.T
+        """All scores so far that count, mapped from disk."""
+        clips, counts, num_samples, _ = self._records.T
         shape = (int(counts.sum()), self._num_classes)
-        path = self._folder / "scores.f32"
+        path = self.folder / "scores.f32"
         empty = np.zeros(shape, np.float32)
         rows = np.memmap(path, np.float32, "r", shape=shape) if len(clips) else empty
-        order = np.argsort(clips)
+        current = np.flatnonzero(self._is_current())
+        order = current[np.argsort(clips[current])]
         first = np.cumsum(counts) - counts
         return ScoredClips(clips[order], first[order], counts[order], num_samples[order], rows)
 
+    def _is_current(self) -> np.ndarray:
+        """Which records are of recordings as they are now, each clip's last: bool [r]."""
+        places, versions = self._records[:, 0], self._records[:, 3]
+        known = (places >= 0) & (places < len(self._versions))
+        fits = np.flatnonzero(known & (self._versions[np.where(known, places, 0)] == versions))
+        # Files that were changed and changed back are scored twice.
+        _, last = np.unique(places[fits][::-1], return_index=True)
+        current = np.zeros(len(places), bool)
+        current[fits[::-1][last]] = True
+        return current
+
     def _mend(self) -> np.ndarray:
-        """Cuts off what was half written, and gives the records [n, 3] of the rest."""
-        data = (self._folder / "clips.i64").read_bytes()
+        """Cuts off what was half written, and gives the records [r, 4] of the rest."""
+        data = (self.folder / "clips.i64").read_bytes()
         whole = len(data) // (8 * _RECORD) * 8 * _RECORD
         records = np.frombuffer(data[:whole], np.int64).reshape(-1, _RECORD)
         row_bytes = 4 * self._num_classes
