@@ -12,7 +12,7 @@ run that was stopped goes on by the same command.
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from sat_jax.command_line import Program, need, refuse_arguments
 
 if TYPE_CHECKING:
     from sat_jax.evaluation.clips import LabeledClips
+    from sat_jax.evaluation.run import Listener
     from sat_jax.events import Event
     from sat_jax.tagger import Tagger
 
@@ -108,9 +109,10 @@ def main(arguments: Sequence[str]) -> bool:
     from sat_jax.evaluation.cost import measure_cost
     from sat_jax.evaluation.hearing import make_hearings
     from sat_jax.evaluation.measures import evaluate
-    from sat_jax.evaluation.run import score_model
+    from sat_jax.evaluation.run import open_listener, score_with
     from sat_jax.metrics.ranking import check_sklearn
-    from sat_jax.report.evaluation import as_markdown, make_folder, save_evaluations
+    from sat_jax.report.evaluation_files import PLOTS, SCORES, check_results, save_evaluations
+    from sat_jax.report.evaluation_tables import as_markdown
     from sat_jax.report.plot import check_plot
 
     hearings = make_hearings(
@@ -128,20 +130,25 @@ def main(arguments: Sequence[str]) -> bool:
         _tell_of_psds()
     keep_compiled_programs()
     workdir = Path(_WORKDIR.value)
-    make_folder(workdir)
-    runs = []
-    for name in dict.fromkeys(_MODELS.value):
-        runs += score_model(
-            name,
-            hearings,
-            _open_clips,
-            folder=workdir / "scores",
+    check_results(workdir, plots=_PLOTS.value)
+    # All models are opened before one is heard: what can't be used should be known at once.
+    listeners = [
+        open_listener(name, hearings, _open_clips) for name in dict.fromkeys(_MODELS.value)
+    ]
+    _check_with(listeners)
+    runs = [
+        run
+        for listener in listeners
+        for run in score_with(
+            listener,
+            folder=workdir / SCORES,
             batch_size=_BATCH.value,
             report=PROGRAM.report,
         )
+    ]
     costs = [measure_cost(run) if _COST.value else None for run in runs]
     evaluations = [
-        evaluate(run, threshold=_THRESHOLD.value, cost=cost)
+        evaluate(run, threshold=_THRESHOLD.value, cost=cost, report=_tell_of_strong)
         for run, cost in zip(runs, costs, strict=True)
     ]
     save_evaluations(workdir, evaluations)
@@ -152,7 +159,7 @@ def main(arguments: Sequence[str]) -> bool:
     if _PLOTS.value:
         from sat_jax.evaluation.pictures import draw_evaluations
 
-        draw_evaluations(workdir / "plots", runs, evaluations, clip=_PLOT_CLIP.value)
+        draw_evaluations(workdir / PLOTS, runs, evaluations, clip=_PLOT_CLIP.value)
     print(as_markdown(evaluations), flush=True)
     return any(evaluation.missing for evaluation in evaluations)
 
@@ -196,16 +203,33 @@ def _precision() -> float | None:
     return float(match[1]) if match else None
 
 
+def _check_with(listeners: "Sequence[Listener]") -> None:
+    """Finds out what is wrong with flags that only the models and clips tell."""
+    from sat_jax.report.files import check_file
+    from sat_jax.thresholds import thresholds_path
+
+    for listener in listeners:
+        if _PLOT_CLIP.value:
+            listener.clips.place_of(_PLOT_CLIP.value)
+        if _SAVE_THRESHOLDS.value:
+            check_file(thresholds_path(listener.model))
+
+
 def _open_clips(tagger: "Tagger") -> "LabeledClips":
     """The clips of the flags, their labels as classes of a model."""
+    return _clips_with(tuple(tagger.labels), tagger.config.frontend.sample_rate)
+
+
+@cache  # For models of the same classes the clips are the same.
+def _clips_with(labels: tuple[str, ...], rate: int) -> "LabeledClips":
     from data_pipeline.batches import read_whole_clips
     from data_pipeline.sources.bounds import check_rate
     from data_pipeline.sources.versions import clip_versions
     from sat_jax.evaluation.clips import LabeledClips
 
-    check_rate(tagger.config.frontend.sample_rate)
+    check_rate(rate)
     values = source_flags() or {}
-    source = open_source(tagger.labels, **values)
+    source = open_source(labels, **values)
     ids = source.clips.ids
     names = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
     return LabeledClips(
@@ -214,7 +238,7 @@ def _open_clips(tagger: "Tagger") -> "LabeledClips":
         read=partial(read_whole_clips, source, workers=_WORKERS.value),
         description=resolved(values) | {"names": names},
         versions=clip_versions(source),
-        events=_events(ids, tagger.labels),
+        events=_events(ids, labels),
     )
 
 
@@ -226,6 +250,10 @@ def _tell_of_psds() -> None:
         check_psds()
     except SatError as error:  # The other measures need no more than what is there.
         PROGRAM.report(f"{error}; it is left out")
+
+
+def _tell_of_strong(problem: object) -> None:
+    PROGRAM.report(f"{_STRONG.value}: {problem}")
 
 
 def _events(ids: Sequence[str], labels: Sequence[str]) -> "dict[int, tuple[Event, ...]]":

@@ -9,7 +9,7 @@ import numpy as np
 from sat_jax.cache_dir import cache_dir
 from sat_jax.checkpoint import Checkpoint, fingerprint
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.report.files import check_file, naming_file, replacing_file
 
 _FILE = "thresholds.json"
 
@@ -57,6 +57,7 @@ def save_thresholds(
     ]
     weights = fingerprint(checkpoint.config, checkpoint.variables)
     data = {"weights": weights, "about": dict(about), "classes": classes}
+    check_file(path)  # A bundled model has no folder yet where users may write.
     with naming_file(path), replacing_file(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return path

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -330,16 +329,27 @@ def test_program_refuses_with_one_line(tmp_path, arguments, code, message):
     assert {path.name for path in tmp_path.iterdir()} <= {"out"}
 
 
-def test_a_clip_to_draw_that_is_none(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plot_clip=nobody.wav"], "no clip is called nobody.wav, the first one is 0.wav"),
+        (["-m", "none"], "none is no file"),
+        (["--workdir=taken"], "cannot write taken/metrics.json: it is a folder"),
+        (["--workdir=filled"], "cannot write filled/plots"),
+        (["--save_thresholds=f1"], "thresholds.json: it is a folder"),
+    ],
+)
+def test_what_is_wrong_is_told_before_a_clip_is_scored(folder, tmp_path, arguments, message):
+    (tmp_path / "taken/metrics.json").mkdir(parents=True)
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled/plots").touch()
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "model/thresholds.json").mkdir()
     done = program(
-        *("-m", folder / "model", "--mode=clip", "--clips", folder / "table.csv", "--nocost"),
-        *("--plot_clip=nobody.wav", "--workdir=out"),
+        *("-m", "model", "--mode=clip", "--clips", folder / "table.csv", "--nocost"),
+        *("--workdir=out", *arguments),
         cwd=tmp_path,
-        name="evaluate.py",
     )
     [line] = done.stderr.splitlines()
-    assert done.returncode == 1
-    assert "no clip is called nobody.wav, the first one is 0.wav" in line
-    # It was found out at the end, but what was measured is there.
-    assert (tmp_path / "out/metrics.json").exists()
-    assert not os.listdir(tmp_path / "out").count("plots")
+    assert (done.returncode, message in line) == (1, True), line
+    assert not list(tmp_path.rglob("*.f32"))

@@ -20,7 +20,7 @@ from sat_jax.errors import SatError
 from sat_jax.evaluation.clips import LabeledClips
 from sat_jax.evaluation.hearing import Hearing, make_hearings
 from sat_jax.evaluation.measures import evaluate
-from sat_jax.evaluation.run import score_model
+from sat_jax.evaluation.run import open_listener, score_with
 from sat_jax.evaluation.scorer import make_scorer
 from sat_jax.events import Event
 from sat_jax.models.transformer import init_variables
@@ -93,10 +93,11 @@ def make_clips(order=None, events=None, missing=(), description=None, versions=N
 
 def run_one(model, tmp_path, hearing, clips=None, *, batch_size=4, problems=None):
     told = [] if problems is None else problems
-    [run] = score_model(
-        model,
-        [hearing],
-        lambda tagger: make_clips() if clips is None else clips,
+    listener = open_listener(
+        model, [hearing], lambda tagger: make_clips() if clips is None else clips
+    )
+    [run] = score_with(
+        listener,
         folder=tmp_path / "scores",
         batch_size=batch_size,
         report=lambda problem: told.append(str(problem)),
@@ -230,6 +231,31 @@ def test_strong_labels_are_measured_answer_by_answer(checkpoint, model, tmp_path
     assert strong["events_detected"] == len(found)
     assert strong["onset_delay_median"] == pytest.approx(np.median(found))
     assert 0.0 <= strong["PSDS1"] <= 1.0
+
+
+def test_events_beyond_their_clips_leave_the_other_measures(model, tmp_path):
+    events = {3: (Event(3, 1.5, 2.0),), 0: (Event(0, 7.25, 9.0), Event(1, 8.0, 9.0)), 4: ()}
+    hearing, told = Hearing(mode="stream", delay=0.5), []
+    run = run_one(model, tmp_path, hearing, make_clips(events=events))
+    result = evaluate(run, threshold=0.3, cost=None, report=told.append)
+    plain = run_one(model, tmp_path, hearing)
+    assert result.to_dict() | {"clips_per_second": 0} == evaluate(
+        plain, threshold=0.3, cost=None
+    ).to_dict() | {"clips_per_second": 0}
+    [line] = told
+    assert "no event lies within its clip, the first one of clip0 begins at 7.25 s" in line
+
+
+def test_what_is_wrong_is_found_before_a_clip_is_read(model):
+    def read(places):
+        raise AssertionError(places)
+
+    unlabeled = dataclasses.replace(make_clips(), labels=[[]] * len(LENGTHS), read=read)
+    with pytest.raises(SatError, match="none of the 10 clips has a label"):
+        open_listener(model, [Hearing()], lambda tagger: unlabeled)
+    slow = [Hearing(), Hearing(mode="sliding", buffer=0.2)]  # The model's own chunk is longer.
+    with pytest.raises(SatError, match="a longer buffer or a shorter delay"):
+        open_listener(model, slow, lambda tagger: dataclasses.replace(make_clips(), read=read))
 
 
 # --- exactness
@@ -451,8 +477,7 @@ def test_clip_mode_has_no_delays():
 
 def test_ways_that_are_one_for_a_model_are_heard_once(model, tmp_path):
     ways = make_hearings(["stream"], [None, 1 / 3])  # A model of 32 frames takes 1/3 s.
-    runs = score_model(
-        model, ways, lambda tagger: make_clips(), folder=tmp_path, batch_size=4, report=print
-    )
+    listener = open_listener(model, ways, lambda tagger: make_clips())
+    runs = score_with(listener, folder=tmp_path, batch_size=4, report=print)
     assert len(runs) == 1
     assert not Path(tmp_path / "clip").exists()

@@ -34,6 +34,19 @@ class LabeledClips:
     versions: np.ndarray
     events: Mapping[int, Sequence[Event]] = dataclasses.field(default_factory=dict)
 
+    def place_of(self, name: str) -> int:
+        """Where the clip of a name stands.
+
+        Raises:
+          SatError: no clip is called so.
+        """
+        place = next((place for place, each in enumerate(self.ids) if each == name), None)
+        if place is None:
+            raise SatError(
+                f"no clip is called {name}, the first one is {self.ids[0]}: give another name"
+            )
+        return place
+
     def targets(self, num_classes: int) -> np.ndarray:
         """The labels as bool [n, y].
 

@@ -9,7 +9,8 @@ from sat_jax.blocks import SpectrogramStream
 from sat_jax.config import FrontendConfig
 from sat_jax.errors import SatError
 from sat_jax.evaluation.run import Run
-from sat_jax.report.evaluation import Evaluation, file_stems, make_folder
+from sat_jax.report.evaluation import Evaluation
+from sat_jax.report.evaluation_files import file_stems
 from sat_jax.report.plot_classes import plot_class_ap
 from sat_jax.report.plot_clip import Track, plot_clip_scores
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
@@ -25,7 +26,7 @@ def draw_evaluations(
     """Draws mAP against delay, average precision by class, and one clip's scores over time.
 
     Args:
-      folder: for the pictures, which are replaced if there.
+      folder: for the pictures, which are replaced if there; it exists.
       runs: what was said.
       evaluations: how good each of it is.
       clip: whose scores are drawn; None chooses one, see `find_clip`.
@@ -34,7 +35,6 @@ def draw_evaluations(
       SatError: there is no such clip with scores, or a picture can't be written.
     """
     index = find_clip(runs[0], clip)
-    make_folder(folder)
     _draw_delays(folder / "map_by_delay.png", evaluations)
     for stem, evaluation in zip(file_stems(evaluations), evaluations, strict=True):
         plot_class_ap(
@@ -59,15 +59,13 @@ def find_clip(run: Run, clip: str | None) -> int:
     Raises:
       SatError: there is no such clip, or it has no scores.
     """
-    scored, ids = run.scored.clips.tolist(), run.clips.ids
+    scored = run.scored.clips.tolist()
     if clip is None:
         minute = 60 * run.tagger.config.frontend.sample_rate
         lengths = run.scored.num_samples.tolist()
         labeled = [(n, i) for n, i in zip(lengths, scored, strict=True) if run.clips.labels[i]]
         return max((each for each in labeled if each[0] <= minute), default=min(labeled))[1]
-    place = {name: index for index, name in enumerate(ids)}.get(clip)
-    if place is None:
-        raise SatError(f"no clip is called {clip}, the first one is {ids[0]}: give another name")
+    place = run.clips.place_of(clip)
     if place not in scored:
         raise SatError(f"{clip} has no scores: choose another clip to draw")
     return place

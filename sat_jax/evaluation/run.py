@@ -26,6 +26,23 @@ PARTS_PER_BATCH = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Listener:
+    """A model that is to hear clips, and can.
+
+    Attributes:
+      model: its name, for people.
+      tagger: the model.
+      hearings: the ways in which it will hear them, from `Hearing.for_model`, none twice.
+      clips: all clips, with labels that are classes of the model.
+    """
+
+    model: str
+    tagger: Tagger
+    hearings: Sequence[Hearing]
+    clips: LabeledClips
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One model that hears clips in one way, and what it said.
 
@@ -58,36 +75,47 @@ class Run:
         )
 
 
-def score_model(
-    name: str,
-    hearings: Sequence[Hearing],
-    open_clips: Callable[[Tagger], LabeledClips],
-    *,
-    folder: Path,
-    batch_size: int,
-    report: Report,
-) -> list[Run]:
-    """Scores clips with a model in several ways, as far as that was not done before.
+def open_listener(
+    name: str, hearings: Sequence[Hearing], open_clips: Callable[[Tagger], LabeledClips]
+) -> Listener:
+    """Finds out what is wrong with a model or the clips for it before any clip is scored.
 
     Args:
       name: of a model, a checkpoint folder or a file.
-      hearings: the ways, none twice.
+      hearings: the ways in which it is to hear; those that are one for this model become one.
       open_clips: gives the clips, with labels that are classes of the model.
+
+    Raises:
+      SatError: the model can't be used, a delay does not suit it, or no clip has a label.
+    """
+    tagger = Tagger.load(name)
+    clips = open_clips(tagger)
+    clips.targets(len(tagger.labels))  # Labels that are no classes are found out at once.
+    if not any(clips.labels):
+        raise SatError(
+            f"none of the {len(clips.ids)} clips has a label: there is nothing to measure"
+        )
+    exact = list(dict.fromkeys(hearing.for_model(tagger.config) for hearing in hearings))
+    return Listener(model=name, tagger=tagger, hearings=exact, clips=clips)
+
+
+def score_with(listener: Listener, *, folder: Path, batch_size: int, report: Report) -> list[Run]:
+    """Scores clips with a model in several ways, as far as that was not done before.
+
+    Args:
+      listener: the model, its ways of hearing and the clips.
       folder: for scores; those of other models, clips and ways stay untouched in it.
       batch_size: what the model hears side by side.
       report: tells of clips that can't be read, and of progress where there is no bar.
 
     Raises:
-      SatError: the model can't be used or its scores are not finite, none of the clips can be
-        scored, or the folder can't be written.
+      SatError: scores are not finite, none of the clips can be scored, or the folder can't be
+        written.
     """
-    tagger = Tagger.load(name)
-    clips = open_clips(tagger)
-    clips.targets(len(tagger.labels))  # Labels that are no classes are found out at once.
+    name, tagger, clips = listener.model, listener.tagger, listener.clips
     weights = fingerprint(tagger.config, tagger.variables)
-    exact = list(dict.fromkeys(hearing.for_model(tagger.config) for hearing in hearings))
     runs = []
-    for hearing in exact:
+    for hearing in listener.hearings:
         title = f"{name}, {hearing.title}"
         kept = _what_counts(hearing)
         about = {

@@ -34,6 +34,36 @@ def naming_file(path: str | Path) -> Iterator[None]:
         raise SatError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
+def check_file(path: str | Path) -> None:
+    """Finds out, before hours of work, that a file could not be written.
+
+    Args:
+      path: the file; one that exists stays as it is. Its folder is made if need be.
+
+    Raises:
+      SatError: it can't be written.
+    """
+    with naming_file(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
+    check_folder(target.parent)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Likewise for files in a folder, which is made if need be.
+
+    Raises:
+      SatError: it can't be made or written to.
+    """
+    with naming_file(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".sat-jax-{secrets.token_hex(8)}.tmp"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
 def refuse_overwriting(path: str | Path, read: Iterable[str]) -> None:
     """Makes sure that what is written leaves alone what is read.
 

@@ -1,0 +1,114 @@
+"""What came of evaluations, as files (floor 2)."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sat_jax.report.evaluation import Evaluation, MissingClip
+from sat_jax.report.evaluation_tables import as_markdown
+from sat_jax.report.files import check_file, check_folder, naming_file, replacing_file
+
+METRICS, TABLE, MISSING = "metrics.json", "table.md", "missing_clips.csv"
+"""Names of files that `save_evaluations` writes."""
+
+SCORES, CLASSES, PLOTS = "scores", "per_class", "plots"
+"""Names of folders beside them."""
+
+
+def check_results(folder: str | Path, *, plots: bool) -> None:
+    """Makes the folders of results, before hours of audio are scored.
+
+    Args:
+      folder: where to.
+      plots: whether pictures will be drawn.
+
+    Raises:
+      SatError: one can't be made, or a file in them not be written.
+    """
+    for name in (METRICS, TABLE, MISSING):
+        check_file(Path(folder) / name)
+    for name in (SCORES, CLASSES, *([PLOTS] if plots else [])):
+        check_folder(Path(folder) / name)
+
+
+def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> None:
+    """Writes evaluations; files of these names are replaced, each whole or not at all.
+
+    ``metrics.json`` is a list of `Evaluation.to_dict`; ``table.md`` the tables of `as_markdown`;
+    ``missing_clips.csv`` has a row for each clip that one of them could not score; and
+    ``per_class/*.csv`` a row a class, with empty fields for measures it does not have.
+
+    Args:
+      folder: where to, see `check_results`.
+      evaluations: at least one.
+
+    Raises:
+      SatError: the files can't be written.
+    """
+    path = Path(folder)
+    for name, evaluation in zip(file_stems(evaluations), evaluations, strict=True):
+        _write_classes(path / CLASSES / f"{name}.csv", evaluation)
+    missing = dict.fromkeys(clip for each in evaluations for clip in each.missing)
+    _write_csv(path / MISSING, MissingClip._fields, missing)
+    numbers = [evaluation.to_dict() for evaluation in evaluations]
+    _write_text(path / METRICS, json.dumps(numbers, indent=2, allow_nan=False))
+    _write_text(path / TABLE, as_markdown(evaluations))
+
+
+def file_stems(evaluations: Sequence[Evaluation]) -> list[str]:
+    """A name for files of each evaluation, no two alike."""
+    stems: list[str] = []
+    for evaluation in evaluations:
+        stem = re.sub(r"[^\w.-]+", "_", evaluation.title).strip("_.")
+        taken = {other.casefold() for other in stems}
+        numbered = (f"{stem}_{number}" for number in range(2, len(stems) + 3))
+        stems.append(stem if stem.casefold() not in taken else _first_free(numbered, taken))
+    return stems
+
+
+def _write_classes(path: Path, evaluation: Evaluation) -> None:
+    metrics, stability, strong = evaluation.metrics, evaluation.stability, evaluation.strong
+    columns: dict[str, Iterable[Any]] = {
+        "index": range(len(evaluation.labels)),
+        "label": evaluation.labels,
+        "positives": metrics.positives.tolist(),
+        "average_precision": _or_empty(metrics.average_precision),
+        "roc_auc": _or_empty(metrics.roc_auc),
+    }
+    if stability:
+        columns["squared_change"] = _or_empty(stability.squared_change)
+        columns["share_above"] = _or_empty(stability.share_above)
+    if strong:
+        columns["segment_positives"] = strong.segments.positives.tolist()
+        columns["segment_average_precision"] = _or_empty(strong.segments.average_precision)
+    _write_csv(path, list(columns), zip(*columns.values(), strict=True))
+
+
+def _first_free(names: Iterable[str], taken: set[str]) -> str:
+    return next(name for name in names if name.casefold() not in taken)
+
+
+def _or_empty(numbers: np.ndarray) -> list[float | str]:
+    return ["" if math.isnan(number) else number for number in numbers.tolist()]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing_file(path) as temporary, naming_file(path):
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with (
+        replacing_file(path) as temporary,
+        naming_file(path),
+        temporary.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
