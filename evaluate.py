@@ -10,6 +10,7 @@ run that was stopped goes on by the same command.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from functools import cache, partial
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sat_jax.tagger import Tagger
 
 _MODES = ("stream", "chunks", "sliding", "clip")
+_LONGEST = 3600.0
+"""Seconds; what is heard at once must fit into memory."""
 
 _MODELS = flags.DEFINE_multi_string(
     "model",
@@ -63,7 +66,11 @@ _FRAMING = flags.DEFINE_enum(
     "Stream mode: a spectrogram for each chunk, as published, or one that runs on across chunks.",
 )
 _BUFFER = flags.DEFINE_float(
-    "buffer", 10.0, "Sliding mode: seconds heard for an answer.", lower_bound=0.16
+    "buffer",
+    10.0,
+    "Sliding mode: seconds heard for an answer.",
+    lower_bound=0.16,
+    upper_bound=_LONGEST,
 )
 _STRONG = flags.DEFINE_string(
     "strong",
@@ -117,7 +124,7 @@ def main(arguments: Sequence[str]) -> bool:
 
     hearings = make_hearings(
         _MODES_FLAG.value,
-        [float(delay) for delay in _DELAYS.value] or [None],
+        [_seconds(delay) for delay in _DELAYS.value] or [None],
         framing=_FRAMING.value,
         warmup=_WARMUP.value,
         buffer=_BUFFER.value,
@@ -175,12 +182,46 @@ def _check(arguments: Sequence[str]) -> None:
             raise flags.Error(f"--mode={mode} is none of {', '.join(_MODES)}")
     if not _MODES_FLAG.value:
         raise flags.Error(f"--mode is empty: give some of {', '.join(_MODES)}")
-    for delay in _DELAYS.value:
-        if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", delay) or float(delay) < 0.16:
-            raise flags.Error(f"--chunk={delay} is not a number of seconds of at least 0.16")
+    if flags.FLAGS[_DELAYS.name].present and not _DELAYS.value:
+        raise flags.Error("--chunk is empty: leave it out, or give seconds")
+    delays = [_seconds(delay) for delay in _DELAYS.value]
+    _refuse_idle_flags()
+    if "sliding" in _MODES_FLAG.value and max(delays, default=0.0) > _BUFFER.value:
+        raise flags.Error(
+            f"--chunk={max(delays):g} with --mode=sliding would miss what lies between buffers of "
+            f"{_BUFFER.value:g} s: give a longer --buffer or a shorter delay"
+        )
+    if _FRAMING.value == "seamless" and set(_MODES_FLAG.value) != {"stream"}:
+        raise flags.Error("--framing=seamless is for --mode=stream alone: run the others apart")
     _check_thresholds()
     if _PLOT_CLIP.value and not _PLOTS.value:
         raise flags.Error("--plot_clip is drawn only with --plots")
+
+
+def _seconds(text: str) -> float:
+    try:
+        # Python takes digits of all scripts, and underscores between them.
+        seconds = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not 0.16 <= seconds <= _LONGEST:
+        raise flags.Error(
+            f"--chunk={text} is not a number of seconds from 0.16 to {_LONGEST:g}: mend it"
+        )
+    return seconds
+
+
+def _refuse_idle_flags() -> None:
+    """Refuses flags that were given and mean nothing in the modes that were."""
+    in_time = {"stream", "chunks", "sliding"}  # Those with several answers to a clip.
+    meant_for = {"warmup": {"stream"}, "framing": {"stream"}, "buffer": {"sliding"}}
+    meant_for |= dict.fromkeys(("chunk", "strong", "threshold"), in_time)
+    for name, modes in meant_for.items():
+        if flags.FLAGS[name].present and not modes & set(_MODES_FLAG.value):
+            raise flags.Error(
+                f"--{name} has no meaning with --mode={','.join(_MODES_FLAG.value)}, only with "
+                f"{' and '.join(mode for mode in _MODES if mode in modes)}"
+            )
 
 
 def _check_thresholds() -> None:
@@ -199,7 +240,7 @@ def _check_thresholds() -> None:
 
 def _precision() -> float | None:
     """What --save_thresholds asks for; None is the best F1."""
-    match = re.fullmatch(r"precision=(\d*\.?\d+)", _SAVE_THRESHOLDS.value or "")
+    match = re.fullmatch(r"precision=([0-9]*\.?[0-9]+)", _SAVE_THRESHOLDS.value or "")
     return float(match[1]) if match else None
 
 

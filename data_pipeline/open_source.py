@@ -16,7 +16,9 @@ from sat_jax.errors import SatError
 # The name of a data set may end in a version, and a split may be cut: "a/b:1.0.0:train[:10%]".
 _TFDS = re.compile(r"(?P<name>[^:]+(?::[\d.*]+)?):(?P<split>.+)")
 _MAIN_FLAGS = ("clips", "hdf5_tsv", "tfds")
-_SOURCE_FLAGS = (*_MAIN_FLAGS, "folder", "columns", "data_dir")
+_BELONG = {"folder": ("clips", "hdf5_tsv"), "columns": ("clips",), "data_dir": ("tfds",)}
+"""Further flags, and with which of those they mean something."""
+_SOURCE_FLAGS = (*_MAIN_FLAGS, *_BELONG)
 
 
 def define_source_flags(prefix: str = "") -> None:
@@ -46,7 +48,8 @@ def source_flags(prefix: str = "") -> dict[str, Any] | None:
     """What the flags say, as arguments of `open_source`; None where they name no source.
 
     Raises:
-      flags.Error: they name several, or none but a folder, or a data set without a split.
+      flags.Error: they name several, or none but a folder, or a data set without a split, or say
+        what has no meaning for it.
     """
     values = {name: flags.FLAGS[prefix + name].value for name in _SOURCE_FLAGS}
     given = [f"--{prefix}{name}" for name in _SOURCE_FLAGS if values[name]]
@@ -56,6 +59,12 @@ def source_flags(prefix: str = "") -> dict[str, Any] | None:
     if len(sources) != 1:
         choices = ", ".join(f"--{prefix}{name}" for name in _MAIN_FLAGS)
         raise flags.Error(f"{' and '.join(given)}: give one of {choices}")
+    for name, belong in _BELONG.items():
+        if values[name] and sources[0] not in belong:
+            raise flags.Error(
+                f"--{prefix}{name} has no meaning with --{prefix}{sources[0]}, only with "
+                f"{' and '.join(f'--{prefix}{each}' for each in belong)}"
+            )
     try:
         parse_columns(values["columns"])
     except SatError as error:

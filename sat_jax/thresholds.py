@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndar
       float32 [y] in [0, 1].
 
     Raises:
-      SatError: there are none, they are of other weights, or the file is damaged.
+      SatError: there are none, they are of other weights or classes, or the file is damaged.
     """
     path = thresholds_path(name_or_path)
     if not path.is_file():
@@ -82,17 +83,40 @@ def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndar
             f"{name_or_path} has no thresholds ({path}): make them by evaluate.py "
             "--save_thresholds, or give a number"
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        weights = data["weights"]
-        labels = tuple(row["label"] for row in data["classes"])
-        values = np.array([row["threshold"] for row in data["classes"]], np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SatError(f"{path} is damaged ({error}): make it again") from error
+    weights, rows = _read(path)
+    if len(rows) != len(checkpoint.labels):
+        raise SatError(
+            f"{path} has {len(rows)} classes, the model has {len(checkpoint.labels)}: make it "
+            "again by evaluate.py"
+        )
+    labels = tuple(row.get("label") for row in rows)
     if weights != fingerprint(checkpoint.config, checkpoint.variables) or (
         labels != checkpoint.labels
     ):
         raise SatError(f"{path} was made for other weights: make it again by evaluate.py")
-    if not ((values >= 0.0) & (values <= 1.0)).all():
-        raise SatError(f"{path} is damaged (thresholds outside 0 to 1): make it again")
-    return values
+    for row in rows:
+        if not _is_share(value := row.get("threshold")):
+            raise SatError(
+                f"{path} is damaged: the threshold of {row['label']!r} is {json.dumps(value)}, no "
+                "number from 0 to 1: make it again"
+            )
+    return np.array([row["threshold"] for row in rows], np.float32)
+
+
+def _is_share(value: object) -> bool:
+    # To Python true is a number too.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= 1.0
+
+
+def _read(path: Path) -> tuple[Any, list[dict[str, Any]]]:
+    """The fingerprint of weights, and what is said of each class."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    # What is nested too deeply ends as a recursion.
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SatError(f"{path} is damaged ({reason}): make it again") from error
+    rows = data.get("classes") if isinstance(data, dict) else None
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise SatError(f"{path} is damaged: it holds no list of classes: make it again")
+    return data.get("weights"), rows
