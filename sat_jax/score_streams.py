@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.config import ModelConfig
+from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing
 from sat_jax.models.clip import PiecePlan, Variables
@@ -27,6 +27,12 @@ from sat_jax.streaming import (
 
 _SECONDS_PER_CALL = 10.0
 """What one call of the compiled scan hears of each stream."""
+
+_LONG_SECONDS = 12.0
+"""Fewer streams with longer chunks are side by side, so that memory stays about the same."""
+
+_WIDTH_STEP = 2 * PATCH_SIZE
+"""Windows of ends are cut to a multiple of so many frames, so that few shapes are compiled."""
 
 
 class StreamScorer:
@@ -53,15 +59,17 @@ class StreamScorer:
           variables: its weights.
           framing: how streams are cut into chunks.
           warmup: what the cache holds at a stream's start.
-          batch_size: streams side by side; rounded up to a multiple of the devices.
+          batch_size: streams side by side, with chunks of more than 12 s fewer; rounded up to a
+            multiple of the devices.
           mesh: the devices that streams are spread over; None is the first one.
         """
         self._config, self._framing = config, framing
         self._model = AudioTransformer(config)
         self._mesh = mesh or make_mesh(jax.local_devices()[:1])
         self._variables = jax.device_put(variables, replicated(self._mesh))
-        self._rows = -(-batch_size // self._mesh.size) * self._mesh.size
         seconds = framing.hop / config.frontend.sample_rate
+        rows = max(1, int(batch_size * min(1.0, _LONG_SECONDS / seconds)))
+        self._rows = -(-rows // self._mesh.size) * self._mesh.size
         self._chunks_per_call = max(1, round(_SECONDS_PER_CALL / seconds))
         # Seamless chunks need a few samples beyond their hop, which wait in the window.
         self._lead = framing.required - framing.margin - framing.hop
@@ -160,10 +168,20 @@ class StreamScorer:
             if plan.num_whole or plan.rest:
                 plans.setdefault(plan, []).append(row)
         for plan, rows in plans.items():
+            # However long a chunk may be: only what is filled of it costs time and memory.
+            ends = state._replace(window=state.window[:, : self._width(plan, left[rows])])
             probs = _score_ends(
-                self._model, self._variables, state, framing=self._framing, plan=plan
+                self._model, self._variables, ends, framing=self._framing, plan=plan
             )
             yield rows, np.asarray(probs)
+
+    def _width(self, plan: PiecePlan, left: np.ndarray) -> int:
+        """Samples of windows that hold so many samples each, and the frames of a plan."""
+        hop, margin = self._config.frontend.hop_length, self._framing.margin
+        frames = plan.num_whole * plan.length + max(plan.rest, plan.padded)
+        frames = max(frames, -(-int(left.max()) // hop))
+        width = -(-frames // _WIDTH_STEP) * _WIDTH_STEP * hop + 2 * margin
+        return min(width, self._framing.window)
 
 
 _hold_samples = jax.jit(hold_samples, static_argnames="framing")

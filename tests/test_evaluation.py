@@ -148,6 +148,24 @@ def test_answers_are_those_of_a_loop(checkpoint, hearing):
         np.testing.assert_allclose(answers, expected, atol=3e-6)
 
 
+@pytest.mark.parametrize("pad_last", [False, True])
+def test_long_delays_take_no_more_memory(checkpoint, pad_last):
+    config = dataclasses.replace(checkpoint.config, pad_last=pad_last)
+    hearing = Hearing(mode="stream", delay=32.0, warmup="none")
+    before = {id(array) for array in jax.live_arrays()}
+    score = make_scorer(config, checkpoint.variables, hearing, batch_size=32)
+    # 32 windows would be 64 MiB, as many of 12 s are 25 MB.
+    assert sum(a.nbytes for a in jax.live_arrays() if id(a) not in before) < 35e6
+    rng = np.random.default_rng(5)
+    noise = (0.1 * rng.standard_normal(34 * RATE)).astype(np.float32)
+    clips = [noise[:length] for length in (300, 5_119, 5_120, 5_121, 33 * RATE)]
+    made = Tagger(dataclasses.replace(checkpoint, config=config), chunk_seconds=32.0)
+    for sound, answers in zip(clips, score(clips), strict=True):
+        expected = [chunk.probs for chunk in made.stream([sound], warmup="none")]
+        assert len(answers) == len(expected) > 0
+        np.testing.assert_allclose(answers, np.stack(expected), atol=3e-6)
+
+
 def test_modes_differ(checkpoint):
     kinds = [HEARINGS[index] for index in (0, 3, 4, 5)]
     one = [
