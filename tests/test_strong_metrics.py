@@ -5,6 +5,7 @@ import math
 import statistics
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sat_jax.errors import SatError
 from sat_jax.events import Event
 from sat_jax.metrics import psds, strong
 from sat_jax.metrics.psds import check_psds, psds1
+from sat_jax.metrics.rows import ChosenRows
 from sat_jax.metrics.strong import (
     TimedClip,
     onset_delays,
@@ -241,6 +243,28 @@ def test_psds_of_memory_mapped_scores_and_sums_of_chunk_lengths(tmp_path):
 
 
 @pytest.mark.usefixtures("library")
+def test_chosen_rows_are_measured_without_a_copy_of_them_all(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = np.memmap(tmp_path / "t", np.float32, "w+", shape=(20_000, 400))
+    table[:] = rng.random(table.shape, np.float32)
+    rows = np.flatnonzero(rng.random(len(table)) < 0.9)[:17_000]
+    clips = [timed(range(11), [Event(index % 3, 1.0, 4.0)]) for index in range(1_700)]
+    monkeypatch.setattr(psds, "_BLOCK_VALUES", 20_000)
+    monkeypatch.setattr(strong, "_BLOCK_VALUES", 20_000)
+    chosen = ChosenRows(table, rows)
+    tracemalloc.start()
+    made = segment_average_precision(clips, chosen), onset_delays(clips, chosen, 0.5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    copy = np.asarray(table)[rows]
+    assert peak < copy.nbytes / 4
+    wanted = segment_average_precision(clips, copy)
+    np.testing.assert_array_equal(made[0].average_precision, wanted.average_precision)
+    assert made[1] == onset_delays(clips, copy, 0.5)
+    few = ChosenRows(table, rows[:200])
+    assert psds1(clips[:20], few).value == psds1(clips[:20], copy[:200]).value
+
+
 def test_the_library_s_warnings_about_itself_are_not_shown():
     code = "from sat_jax.metrics.psds import check_psds; check_psds()"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)

@@ -10,6 +10,7 @@ from sat_jax.evaluation.run import Run
 from sat_jax.evaluation.scoring import Report
 from sat_jax.metrics.psds import check_psds, psds1
 from sat_jax.metrics.ranking import compute_metrics
+from sat_jax.metrics.rows import ChosenRows, Scores
 from sat_jax.metrics.stability import Stability, measure_stability
 from sat_jax.metrics.strong import (
     TimedClip,
@@ -87,7 +88,7 @@ def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMeasure
                 f"{run.clips.events[index][0].onset:g} s: nothing is measured by them"
             )
         return None
-    scores = _rows(run.scored.rows, np.concatenate(rows))
+    scores = ChosenRows(run.scored.rows, np.concatenate(rows))
     return StrongMeasures(
         num_clips=len(timed),
         segments=segment_average_precision(timed, scores),
@@ -100,12 +101,7 @@ def _is_heard(clip: TimedClip) -> bool:
     return any(overlapped(event, clip.start, clip.end).any() for event in clip.events)
 
 
-def _rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Some rows; all of them without a copy."""
-    return table if len(rows) == len(table) else table[rows]
-
-
-def _psds1(clips: Sequence[TimedClip], scores: np.ndarray) -> float | None:
+def _psds1(clips: Sequence[TimedClip], scores: Scores) -> float | None:
     try:
         check_psds()
     except SatError:  # Whoever started it was told.

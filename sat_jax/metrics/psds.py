@@ -10,9 +10,11 @@ import warnings
 from collections.abc import Sequence, Set
 
 import numpy as np
+from tqdm import tqdm
 
 from sat_jax.errors import SatError
 from sat_jax.events import Event
+from sat_jax.metrics.rows import Scores
 from sat_jax.metrics.strong import TIME_TOLERANCE, TimedClip, clip_rows, column_blocks
 
 _MAX_FALSE_ALARMS = 100.0  # An hour.
@@ -54,7 +56,7 @@ def check_psds() -> None:
     _library()
 
 
-def psds1(clips: Sequence[TimedClip], scores: np.ndarray) -> Psds:
+def psds1(clips: Sequence[TimedClip], scores: Scores) -> Psds:
     """Measures how many events are found, with their times, at how many false alarms.
 
     A detection is a run of chunks whose score reaches a threshold. It is a false alarm if less than
@@ -81,7 +83,8 @@ def psds1(clips: Sequence[TimedClip], scores: np.ndarray) -> Psds:
     times = [_times(clip) for clip in clips]
     durations = {index: float(time[-1] - time[0]) for index, time in enumerate(times)}
     curves: dict[str, tuple[np.ndarray, ...]] = {}
-    for block in column_blocks(classes, len(scores), _BLOCK_VALUES):
+    blocks = list(column_blocks(classes, len(scores), _BLOCK_VALUES))
+    for block in tqdm(blocks, "PSDS1", unit="block", disable=None, leave=False):
         columns = scores[:, block]
         names = [str(index) for index in block]  # The library looks for characters in them.
         _, of_block = psd.psd_roc(

@@ -12,6 +12,7 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.events import Event
 from sat_jax.metrics.ranking import check_sklearn
+from sat_jax.metrics.rows import Scores
 
 # Times are sums of chunk lengths and decimals of a table: closer than this, seconds, is the same.
 TIME_TOLERANCE = 1e-6
@@ -117,7 +118,7 @@ def overlapped(event: Event, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.minimum(end, event.offset) - np.maximum(start, event.onset) > TIME_TOLERANCE
 
 
-def segment_average_precision(clips: Sequence[TimedClip], scores: np.ndarray) -> SegmentPrecision:
+def segment_average_precision(clips: Sequence[TimedClip], scores: Scores) -> SegmentPrecision:
     """Measures how well scores rank all chunks of all clips within a class.
 
     Args:
@@ -148,7 +149,7 @@ def segment_average_precision(clips: Sequence[TimedClip], scores: np.ndarray) ->
 
 
 def onset_delays(
-    clips: Sequence[TimedClip], scores: np.ndarray, threshold: float | np.ndarray = 0.5
+    clips: Sequence[TimedClip], scores: Scores, threshold: float | np.ndarray = 0.5
 ) -> OnsetDelays:
     """Measures how soon after its onset an event is tagged.
 
@@ -187,7 +188,7 @@ def onset_delays(
     )
 
 
-def clip_rows(clips: Sequence[TimedClip], scores: np.ndarray) -> Iterator[tuple[TimedClip, slice]]:
+def clip_rows(clips: Sequence[TimedClip], scores: Scores) -> Iterator[tuple[TimedClip, slice]]:
     """Each clip with its rows in the table of scores [n, y].
 
     Raises:
@@ -212,7 +213,7 @@ def column_blocks(classes: np.ndarray, num_rows: int, values: int) -> Iterator[n
         yield classes[first : first + size]
 
 
-def _active(clips: Sequence[TimedClip], scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _active(clips: Sequence[TimedClip], scores: Scores) -> tuple[np.ndarray, np.ndarray]:
     """Rows and classes int [p] of the table in which an event is, perhaps some twice."""
     rows, classes = [], []
     for clip, of_clip in clip_rows(clips, scores):
