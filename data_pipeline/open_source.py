@@ -9,14 +9,19 @@ from typing import Any
 
 from absl import flags, logging
 
-from data_pipeline.sources.clips import parse_columns
+from data_pipeline.sources.clips import parse_columns, parse_where
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
 
 # The name of a data set may end in a version, and a split may be cut: "a/b:1.0.0:train[:10%]".
 _TFDS = re.compile(r"(?P<name>[^:]+(?::[\d.*]+)?):(?P<split>.+)")
 _MAIN_FLAGS = ("clips", "hdf5_tsv", "tfds")
-_BELONG = {"folder": ("clips", "hdf5_tsv"), "columns": ("clips",), "data_dir": ("tfds",)}
+_BELONG = {
+    "folder": ("clips", "hdf5_tsv"),
+    "columns": ("clips",),
+    "where": ("clips",),
+    "data_dir": ("tfds",),
+}
 """Further flags, and with which of those they mean something."""
 _SOURCE_FLAGS = (*_MAIN_FLAGS, *_BELONG)
 
@@ -37,6 +42,7 @@ def define_source_flags(prefix: str = "") -> None:
             "columns",
             f"{what}: what its CSV table calls the columns file and labels: FILE,LABELS.",
         ),
+        ("where", f"{what}: only rows of its CSV table with COLUMN=VALUE,VALUE; all."),
         ("data_dir", f"{what}: where the TensorFlow data set is; the usual place."),
     ):
         flags.DEFINE_string(prefix + name, None, text)
@@ -67,6 +73,7 @@ def source_flags(prefix: str = "") -> dict[str, Any] | None:
             )
     try:
         parse_columns(values["columns"])
+        parse_where(values["where"])
     except SatError as error:
         raise flags.Error(f"--{prefix}{error}") from error
     if values["tfds"] and not _TFDS.fullmatch(values["tfds"]):
@@ -87,6 +94,7 @@ def open_source(
     clips: str | None = None,
     folder: str | None = None,
     columns: str | None = None,
+    where: str | None = None,
     hdf5_tsv: str | None = None,
     tfds: str | None = None,
     data_dir: str | None = None,
@@ -100,6 +108,7 @@ def open_source(
       clips: a CSV table, see `data_pipeline.sources.clips.read_clips`.
       folder: what the files in `clips` or `hdf5_tsv` are relative to; None is the table's folder.
       columns: what the table in `clips` calls its columns: FILE,LABELS; None is file,labels.
+      where: which rows of that table count: COLUMN=VALUE,VALUE…; None is all.
       hdf5_tsv: a TSV table, see `data_pipeline.sources.hdf5.Hdf5Source`.
       tfds: NAME:SPLIT of a prepared TensorFlow data set.
       data_dir: where that was prepared; None is the usual place.
@@ -113,8 +122,13 @@ def open_source(
         from data_pipeline.sources.clips import read_clips
         from data_pipeline.sources.folder import FolderSource
 
-        names = parse_columns(columns)
-        listed = read_clips(clips, label_names, folder=folder, columns=names)
+        listed = read_clips(
+            clips,
+            label_names,
+            folder=folder,
+            columns=parse_columns(columns),
+            where=parse_where(where),
+        )
         return FolderSource(listed, leave_out_missing=leave_out_missing)
     if hdf5_tsv:
         with _needing("h5py"):

@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from data_pipeline.sources.clips import Clip, class_names, parse_columns, read_clips
+from data_pipeline.sources.clips import (
+    Clip,
+    class_names,
+    parse_columns,
+    parse_where,
+    read_clips,
+)
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels, default_label_names
 
@@ -147,6 +153,32 @@ def test_light_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [("fold=2", "bd"), ("fold=1,3", "ac"), ("take=a = b,x", "c"), (None, "abcd")],
+)
+def test_some_rows_of_a_table(write, text, chosen):
+    table = write(
+        "file,labels,fold,take\na.wav,Dog,1,\nb.wav,Cat, 2,y\nc.wav,Dog,3,a = b\nd.wav,Cat,2,\n"
+    )
+    (table.parent / "a.wav").touch()
+    for name in chosen:
+        (table.parent / f"{name}.wav").touch()
+    clips = read_clips(table, ["Cat", "Dog"], where=parse_where(text))
+    assert [clip.id for clip in clips] == [f"{name}.wav" for name in chosen]
+
+
+def test_rows_that_are_not_there(write):
+    table = write("file,labels,fold\na.wav,Dog,1\n")
+    with pytest.raises(SatError, match=r"no row of .* has fold=2,3: give other values"):
+        read_clips(table, ["Dog"], where=parse_where("fold=2,3"))
+    with pytest.raises(SatError, match="has no column 'side' to choose rows by"):
+        read_clips(table, ["Dog"], where=parse_where("side=1"))
+    for text in ("fold", "=1", "fold=", "fold=1,,2"):
+        with pytest.raises(SatError, match=f"where={text} is not COLUMN=VALUE,VALUE"):
+            parse_where(text)
 
 
 def test_columns_of_other_names(tmp_path):

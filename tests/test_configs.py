@@ -177,6 +177,18 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
         ),
         (["--config", "configs/sat.py", "--config.optimizer.lr=1"], 2, "no field lr"),
         (["--config", "configs/sat.py"], 2, "--workdir is needed"),
+        (
+            [
+                "--config",
+                "configs/sat.py",
+                "--workdir=w",
+                "--clips=a",
+                "--valid_clips=a",
+                "--valid_where=fold",
+            ],
+            2,
+            "--valid_where=fold is not COLUMN=VALUE,VALUE",
+        ),
         (["--config", "configs/sat.py", "--workdir", "w", "--clips", "no.csv"], 1, "no.csv"),
     ],
 )

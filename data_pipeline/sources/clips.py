@@ -32,6 +32,13 @@ class Columns(NamedTuple):
 COLUMNS = Columns("file", "labels")
 
 
+class Where(NamedTuple):
+    """Which rows of a table count: those with one of these values in a column."""
+
+    column: str
+    values: tuple[str, ...]
+
+
 class Clip(NamedTuple):
     """A recording, or a part of one, with weak labels.
 
@@ -67,6 +74,7 @@ def read_clips(
     *,
     folder: str | os.PathLike[str] | None = None,
     columns: Columns = COLUMNS,
+    where: Where | None = None,
 ) -> list[Clip]:
     """Reads a table of labelled clips.
 
@@ -81,6 +89,7 @@ def read_clips(
         they are passed over, and the column may be missing.
       folder: what file names are relative to; None is the table's own folder.
       columns: what the table calls the columns ``file`` and ``labels``.
+      where: which rows count; None is all.
 
     Returns:
       The clips in the table's order, at least one.
@@ -93,7 +102,7 @@ def read_clips(
     classes = ClassFinder(label_names) if label_names else None
     seen: dict[tuple[str, float, float | None], int] = {}
     clips = []
-    for row in _rows(table, columns, needs_labels=bool(label_names)):
+    for row in _rows(table, columns, where, needs_labels=bool(label_names)):
         path = base / row.file
         name = _name(row)
         key = (os.path.abspath(path), row.start, row.end)
@@ -102,6 +111,10 @@ def read_clips(
         seen[key] = row.line
         labels = classes.find_all(row.labels, row.where) if classes else ()
         clips.append(Clip(path, labels, name, row.start, row.end))
+    if not clips and where:
+        raise SatError(
+            f"no row of {table} has {where.column}={','.join(where.values)}: give other values"
+        )
     if not clips:
         raise SatError(f"{table} lists no clips: give one row a clip below the header")
     if not any(clip.path.is_file() for clip in clips):
@@ -126,6 +139,20 @@ def parse_columns(text: str | None) -> Columns:
     return Columns(*names)
 
 
+def parse_where(text: str | None) -> Where | None:
+    """Rows given as COLUMN=VALUE,VALUE…; None is all.
+
+    Raises:
+      SatError: the text names no column or an empty value.
+    """
+    if text is None:
+        return None
+    column, _, values = text.partition("=")
+    if not column or not all(values.split(",")):
+        raise SatError(f"where={text} is not COLUMN=VALUE,VALUE: name a column and its values")
+    return Where(column, tuple(values.split(",")))
+
+
 def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) -> tuple[str, ...]:
     """The classes that a table's labels name, in alphabetical order: classes of one's own.
 
@@ -136,7 +163,7 @@ def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) ->
     Raises:
       SatError: the table can't be read, or names no class.
     """
-    rows = _rows(table, columns, needs_labels=True)
+    rows = _rows(table, columns, None, needs_labels=True)
     names = {name.strip() for row in rows for name in row.labels.split(";")} - {""}
     if not names:
         raise SatError(f"no row of {table} has a label: write class names into that column")
@@ -192,13 +219,19 @@ class ClassFinder:
         return index
 
 
-def _rows(table: str | os.PathLike[str], columns: Columns, *, needs_labels: bool) -> Iterator[_Row]:
+def _rows(
+    table: str | os.PathLike[str], columns: Columns, where: Where | None, *, needs_labels: bool
+) -> Iterator[_Row]:
     name, needed = os.fspath(table), columns if needs_labels else columns[:1]
     try:
         with open(name, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             _check_header(reader.fieldnames, needed, name)
+            if where and where.column not in (reader.fieldnames or ()):
+                raise SatError(f"{name} has no column {where.column!r} to choose rows by")
             for fields in reader:
+                if where and (fields[where.column] or "").strip() not in where.values:
+                    continue
                 yield _row(fields, columns, needed, name, reader.line_num)
     except OSError as error:
         raise SatError(f"cannot read {name}: {error.strerror or error}") from error
