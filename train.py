@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> bool:
         run,
         data.batches,  # type: ignore[arg-type]
         workdir,
-        make_variables=lambda key: _first_variables(init, model, key, config.head_bias),
+        make_variables=lambda key: _first_variables(init, model, key, config),
         labels=_output_names(model, labels),
         source=f"{config.name} trained by sat-jax",
         validation=data.validation,  # type: ignore[arg-type]
@@ -157,15 +157,16 @@ def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
     )
 
 
-def _first_variables(init: "Checkpoint | None", model: Any, key: Any, head_bias: float) -> Any:
+def _first_variables(init: "Checkpoint | None", model: Any, key: Any, config: Any) -> Any:
     """Weights to start from: those of --init as far as they fit, else random ones."""
     import jax
 
-    from sat_jax.warm_start import fresh_variables, start_from
+    from sat_jax.warm_start import FreshStart, fresh_variables, start_from
 
+    start = FreshStart(head_bias=config.head_bias, glorot=config.glorot_init)
     if init is None:
-        return jax.jit(fresh_variables, static_argnums=0)(model, key, head_bias)
-    variables, notes = start_from(init, model, key, head_bias)
+        return jax.jit(fresh_variables, static_argnums=(0, 2))(model, key, start)
+    variables, notes = start_from(init, model, key, start)
     _tell(*notes)
     return variables
 

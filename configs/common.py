@@ -96,6 +96,9 @@ def training_config(
             # model pushes all classes down by making its features alike, and then hears little:
             # -6.3 is one class of 527 in a clip.
             "head_bias": 0.0,
+            # Ours: fresh matrices scaled by their size instead of 0.02 for all. At width 128 a
+            # clip model's loss fell twice as far in 300 steps.
+            "glorot_init": False,
             "ema_decay": 0.0,
             # Improvements on the published recipe, off as there.
             "loss_per_chunk": False,

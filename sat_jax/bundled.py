@@ -5,7 +5,7 @@ from pathlib import Path
 BUNDLED = Path(__file__).parent / "data" / "models"
 """Holds a checkpoint folder for each."""
 
-DEFAULT_MODEL = "SAT_XS_2s"
+DEFAULT_MODEL = "SAT_T_2s"
 """The model that programs use where none is named."""
 
 

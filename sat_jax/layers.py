@@ -9,6 +9,9 @@ from sat_jax.cache import KVPast, Past, TokenPast, append_past
 from sat_jax.config import PATCH_SIZE, ModelConfig
 
 POSITION_INIT = nn.initializers.normal(0.02)
+LINEAR_STD = 0.02
+"""Of the normal distribution, cut off at twice that, that fresh matrices come from."""
+
 CLS_INIT = nn.initializers.normal(1e-6)
 BLOCK_EPSILON = 1e-6
 HEAD_EPSILON = 1e-5
@@ -32,7 +35,7 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, *, skip: int = 0) -> jax.Array:
         """[..., d] -> [..., features - skip], without the first `skip` outputs."""
         shape = (self.features, x.shape[-1])
-        kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), shape)
+        kernel = self.param("kernel", nn.initializers.truncated_normal(LINEAR_STD), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[:1])
         dtype = jnp.dtype(self.dtype)
         rows = jnp.asarray(kernel[skip:], dtype)

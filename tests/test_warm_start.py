@@ -14,9 +14,10 @@ from sat_jax.cache import init_cache
 from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import AnyConfig, FrontendConfig, MaeConfig
 from sat_jax.errors import SatError
+from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.positions import resize_positions
-from sat_jax.warm_start import fresh_variables, start_from
+from sat_jax.warm_start import FreshStart, fresh_variables, start_from
 
 KEY = jax.random.key(3)
 
@@ -89,15 +90,17 @@ def test_only_a_fresh_head_begins_with_the_bias_asked_for() -> None:
         ("vit_mean", classes),  # finetuning's head of another size
         ("mae", small_config("vit_mean")),  # none in an autoencoder
     ):
-        fresh = flat(start_from(checkpoint(source), config, KEY, -6.3)[0])
+        fresh = flat(start_from(checkpoint(source), config, KEY, FreshStart(-6.3))[0])
         plain = flat(start_from(checkpoint(source), config, KEY)[0])
         assert changed(fresh, plain) == {"params/head/bias"}
         np.testing.assert_array_equal(fresh["params/head/bias"], np.float32(-6.3))
-    fresh = flat(fresh_variables(classes, KEY, -6.3))
+    fresh = flat(fresh_variables(classes, KEY, FreshStart(-6.3)))
     assert changed(fresh, flat(fresh_variables(classes, KEY))) == {"params/head/bias"}
     np.testing.assert_array_equal(fresh["params/head/bias"], np.float32(-6.3))
     # A head that is taken over keeps its own, in a streaming model too.
-    taken, _ = start_from(checkpoint("vit_mean"), small_config("sat_mean_2s"), KEY, -6.3)
+    taken, _ = start_from(
+        checkpoint("vit_mean"), small_config("sat_mean_2s"), KEY, FreshStart(-6.3)
+    )
     before = flat(small_weights("vit_mean"))["params/head/bias"]
     np.testing.assert_array_equal(flat(taken)["params/head/bias"], before)
 
@@ -243,3 +246,15 @@ def test_positions_are_stretched_as_pytorch_does(have: int, want: int) -> None:
 def test_fewer_positions_are_the_first_ones(have: int, want: int) -> None:
     embedding = np.random.default_rng(have).standard_normal((have, 6))
     np.testing.assert_array_equal(resize_positions(embedding, want), embedding[:want])
+
+
+def test_glorot_matrices_have_the_variance_of_their_size_and_nothing_else_changes():
+    config = MODELS["audiotransformer_xs"]
+    plain = flat(fresh_variables(config, KEY))
+    scaled = flat(fresh_variables(config, KEY, FreshStart(glorot=True)))
+    matrices = {name for name in plain if name.endswith("/kernel")}
+    assert changed(scaled, plain) == matrices and len(matrices) > 4 * config.depth
+    for name in matrices:
+        # A normal distribution that is cut off at twice its deviation has 0.774 of its variance.
+        expected = 0.774 * 2 / sum(scaled[name].shape)
+        assert scaled[name].var() == pytest.approx(expected, rel=0.05), name

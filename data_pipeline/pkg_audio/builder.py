@@ -11,16 +11,19 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from data_pipeline.pkg_audio.scenes import Read, Scene, SoundPicker, mix_scene
-from data_pipeline.pkg_audio.sounds import SPLITS, Sound
+from data_pipeline.pkg_audio.scenes import Read, Scene, SoundPicker, mix_scene, to_clip
+from data_pipeline.pkg_audio.sounds import SPLITS, Sound, class_indices
 from data_pipeline.strong_labels import LAYOUTS
 from data_pipeline.tfds.building import OrderedExampleWriter, clip_features
 from data_pipeline.tfds.example import Example, clip_example
 from sat_jax.labels import audioset_labels
 
+SOUNDS = "sounds"
+"""The split of single sounds."""
+
 
 class PkgAudio(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation and test, of sounds that no two of them share."""
+    """Splits train, validation and test, of sounds that no two of them share; and single sounds."""
 
     name = "pkg_audio"
     # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
@@ -61,7 +64,15 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         assert self._counts is not None
-        return {split: self._generate_examples(split, self._counts[split]) for split in SPLITS}
+        scenes = {split: self._generate_examples(split, self._counts[split]) for split in SPLITS}
+        return scenes | {SOUNDS: self._generate_sounds()}
+
+    def _generate_sounds(self) -> Iterator[tuple[str, Example]]:
+        """What the training scenes are mixed from, each sound alone."""
+        assert self._sounds is not None and self._read is not None
+        for sound in self._sounds["train"]:
+            samples = to_clip(self._read(sound))
+            yield sound.name, clip_example(sound.name, samples, class_indices(sound.labels))
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, Example]]:
         assert self._sounds is not None and self._read is not None

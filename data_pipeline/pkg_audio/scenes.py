@@ -124,6 +124,13 @@ def _prepare(sound: np.ndarray, rng: np.random.Generator, *, vary_speed: bool) -
     return sound * (10 ** (rng.uniform(-28.0, -6.0) / 20) / level)
 
 
+def to_clip(sound: np.ndarray) -> np.ndarray:
+    """A sound alone, at most ten seconds of it: float32 [s] -> int16 [at least 1], loud."""
+    first, last = active_span(sound)
+    part = sound[first:last][:NUM_SAMPLES]
+    return np.rint(part * (0.5 / max(np.abs(part).max(), 1e-9)) * 32_767).astype("<i2")
+
+
 def active_span(sound: np.ndarray) -> tuple[int, int]:
     """First sample and end of what is not 40 dB under the loudest frame; not of zero length."""
     power = _frame_power(sound)

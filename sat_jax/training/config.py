@@ -71,6 +71,8 @@ class TrainConfig:
       num_steps: steps in the whole run, each with one batch.
       seed: of fresh weights and of all that is random in the model.
       head_bias: what the biases of a head that starts fresh begin with, as log odds.
+      glorot_init: whether the scale of a fresh matrix follows from its size, which small models
+        need; else it is 0.02, as published.
       ema_decay: share that the moving average of the weights keeps in a step; the average is what
         is measured and exported. 0 is none.
       loss_per_chunk: whether each chunk's answer is compared with the target, instead of their
@@ -94,6 +96,7 @@ class TrainConfig:
     num_steps: int
     seed: int = 0
     head_bias: float = 0.0
+    glorot_init: bool = False
     ema_decay: float = 0.0
     loss_per_chunk: bool = False
     silence_share: float = 0.0
