@@ -17,6 +17,7 @@ import sklearn.metrics
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.evaluation import pictures
 from sat_jax.evaluation.clips import LabeledClips
 from sat_jax.evaluation.hearing import Hearing, make_hearings
 from sat_jax.evaluation.measures import evaluate
@@ -274,6 +275,18 @@ def test_what_is_wrong_is_found_before_a_clip_is_read(model):
     slow = [Hearing(), Hearing(mode="sliding", buffer=0.2)]  # The model's own chunk is longer.
     with pytest.raises(SatError, match="a longer buffer or a shorter delay"):
         open_listener(model, slow, lambda tagger: dataclasses.replace(make_clips(), read=read))
+
+
+def test_classes_that_sound_in_the_drawn_clip_come_first(model, tmp_path, monkeypatch):
+    events = {0: (Event(4, 0.5, 0.9), Event(3, 0.0, 0.4))}  # Its weak labels are 0, 2 and 5.
+    run = run_one(model, tmp_path, Hearing(mode="clip"), make_clips(events=events))
+    drawn = []
+    monkeypatch.setattr(pictures, "plot_clip_scores", lambda path, **what: drawn.append(what))
+    for name in ("plot_class_ap", "plot_map_by_delay"):
+        monkeypatch.setattr(pictures, name, lambda *args, **options: None)
+    result = evaluate(run, threshold=0.5, cost=None)
+    pictures.draw_evaluations(tmp_path, [run], [result], clip="clip0")
+    assert drawn[0]["classes"] == [3, 4, 0, 2, 5, 1]
 
 
 # --- exactness

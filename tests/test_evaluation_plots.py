@@ -238,6 +238,26 @@ def test_events_are_shaded_in_their_own_panel(figure):
     assert texts_of(drawn.legends[0].get_texts()) == ["a", "Labelled"]
 
 
+@pytest.mark.parametrize(
+    ("highest", "end"), [(0.0, 0.1), (0.03, 0.1), (0.11, 0.2), (0.2, 0.2), (0.3, 0.5), (0.6, 1.0)]
+)
+def test_axes_end_where_weak_scores_can_be_read(figure, highest, end):
+    track = make_track("a", 2.0, num_classes=2)
+    probs = np.stack([np.linspace(0, highest, len(track.start)), track.probs[:, 1]], axis=1)
+    drawn = figure(
+        plot_clip_scores,
+        title="clip",
+        spectrogram=make_pool(10.0),
+        tracks=[track._replace(probs=probs / 2), track._replace(label="b", probs=probs)],
+        labels=["a", "b"],
+        classes=[0],
+    )
+    axes = drawn.axes[2]
+    assert end < axes.get_ylim()[1] < 1.1 * end
+    assert texts_of(axes.get_yticklabels()) == ["0", "", f"{end:g}"]
+    assert axes.get_yticks()[-1] == end
+
+
 def test_what_had_no_answer_is_shown_too(figure):
     drawn = figure(
         plot_clip_scores,
@@ -261,6 +281,7 @@ def crowded():
     tracks = [make_track(name.format(i) + ", stream, 2 s", DELAYS[i % 5]) for i in range(9)]
     longest = sorted(range(527), key=lambda i: -len(LABELS[i]))
     few = {"average_precision": np.linspace(0, 1, 40), "positives": np.full(40, 20_000)}
+    perfect = {"average_precision": np.ones(527), "positives": np.full(527, 20_000)}
     clip = {"title": ODD, "spectrogram": pool, "labels": LABELS}
     curves, levels = make_ways(3, 3, name)
     near = [Curve(ODD, "", [0.16, 0.5, 0.96, 1.0, 1.02, 1.92, 2.0], np.linspace(0, 1, 7))]
@@ -269,6 +290,11 @@ def crowded():
         "nine": (plot_map_by_delay, make_ways(9, 1, name), {}),
         "near": (plot_map_by_delay, (near,), {}),
         "many": (plot_class_ap, (), {"title": ODD, "labels": LABELS, **make_classes(527)}),
+        "perfect": (
+            plot_class_ap,
+            (),
+            {"title": ODD, "labels": LABELS, **perfect},
+        ),
         "few": (
             plot_class_ap,
             (),

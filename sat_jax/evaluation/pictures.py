@@ -10,7 +10,7 @@ from sat_jax.config import FrontendConfig
 from sat_jax.errors import SatError
 from sat_jax.evaluation.run import Run
 from sat_jax.report.evaluation import Evaluation
-from sat_jax.report.evaluation_files import file_stems
+from sat_jax.report.evaluation_files import class_picture, file_stems
 from sat_jax.report.plot_classes import plot_class_ap
 from sat_jax.report.plot_clip import Track, plot_clip_scores
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
@@ -38,7 +38,7 @@ def draw_evaluations(
     _draw_delays(folder / "map_by_delay.png", evaluations)
     for stem, evaluation in zip(file_stems(evaluations), evaluations, strict=True):
         plot_class_ap(
-            folder / f"class_ap_{stem}.png",
+            folder / class_picture(stem),
             title=evaluation.title,
             labels=evaluation.labels,
             average_precision=evaluation.metrics.average_precision,
@@ -95,8 +95,10 @@ def _draw_clip(path: Path, runs: Sequence[Run], index: int) -> None:
             label = f"{run.model}, {run.hearing.title}"
             tracks.append(Track(label, start, end, run.scored.answers_of(place)))
     peaks = np.max([track.probs.max(0) for track in tracks], axis=0)
-    # What is there, then what else was heard.
-    order = [*clips.labels[index], *np.argsort(-peaks, kind="stable").tolist()]
+    events = clips.events.get(index, ())
+    # What is known to sound when, what else is there, then what else was heard.
+    timed = [event.class_index for event in sorted(events, key=lambda event: event.onset)]
+    order = [*timed, *clips.labels[index], *np.argsort(-peaks, kind="stable").tolist()]
     frontend = tagger.config.frontend
     plot_clip_scores(
         path,
@@ -105,7 +107,7 @@ def _draw_clip(path: Path, runs: Sequence[Run], index: int) -> None:
         tracks=tracks,
         labels=tagger.labels,
         classes=list(dict.fromkeys(order))[:_CLASSES_DRAWN],
-        events=clips.events.get(index, ()),
+        events=events,
         mel_range=(frontend.f_min, frontend.f_max),
     )
 

@@ -133,8 +133,21 @@ class _Progress:
         now = time.perf_counter()
         if self._bar.disable and self.rate and now - self._told > _SECONDS_PER_LINE:
             self._told = now
-            hours = (self._total - self._done) / self.rate / 3600
-            self._report(
-                f"{self._title}: {self._done} of {self._total} clips, {self.rate:.3g} clips/s, "
-                f"{hours:.2g} h left"
-            )
+            self._report(f"{self._title}: {progress_line(self._done, self._total, self.rate)}")
+
+
+def progress_line(done: int, total: int, rate: float) -> str:
+    """How far it is, with the time left in the largest unit of which there is one.
+
+    Args:
+      done: clips behind.
+      total: all clips.
+      rate: clips scored a second, above 0.
+    """
+    seconds = round((total - done) / rate)
+    line = f"{done} of {total} clips, {rate:.3g} clips/s"
+    if seconds >= 3600:
+        return f"{line}, {seconds / 3600:.1f} h left"
+    if seconds >= 60:
+        return f"{line}, {seconds // 60} min left"
+    return f"{line}, {max(1, seconds)} s left" if done < total else line

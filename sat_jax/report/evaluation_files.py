@@ -17,6 +17,9 @@ from sat_jax.report.files import check_file, check_folder, naming_file, replacin
 METRICS, TABLE, MISSING = "metrics.json", "table.md", "missing_clips.csv"
 """Names of files that `save_evaluations` writes."""
 
+_STEM = re.compile(r"[\w.-]+")
+"""Of such letters the names of evaluations are made: none leads out of a folder."""
+
 SCORES, CLASSES, PLOTS = "scores", "per_class", "plots"
 """Names of folders beside them."""
 
@@ -40,9 +43,12 @@ def check_results(folder: str | Path, *, plots: bool) -> None:
 def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> None:
     """Writes evaluations; files of these names are replaced, each whole or not at all.
 
-    ``metrics.json`` is a list of `Evaluation.to_dict`; ``table.md`` the tables of `as_markdown`;
-    ``missing_clips.csv`` has a row for each clip that one of them could not score; and
-    ``per_class/*.csv`` a row a class, with empty fields for measures it does not have.
+    What earlier ones wrote class by class, and pictures of it, is removed where it is not of these.
+
+    ``metrics.json`` is a list of `Evaluation.to_dict`, each with the ``name`` of its files;
+    ``table.md`` the tables of `as_markdown`; ``missing_clips.csv`` has a row for each clip that one
+    of them could not score; and ``per_class/*.csv`` a row a class, with empty fields for measures
+    it does not have.
 
     Args:
       folder: where to, see `check_results`.
@@ -52,13 +58,35 @@ def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> N
       SatError: the files can't be written.
     """
     path = Path(folder)
-    for name, evaluation in zip(file_stems(evaluations), evaluations, strict=True):
+    names = file_stems(evaluations)
+    for name in _names_in(path / METRICS) - set(names):
+        for stale in (path / CLASSES / f"{name}.csv", path / PLOTS / class_picture(name)):
+            with naming_file(stale):
+                stale.unlink(missing_ok=True)
+    for name, evaluation in zip(names, evaluations, strict=True):
         _write_classes(path / CLASSES / f"{name}.csv", evaluation)
     missing = dict.fromkeys(clip for each in evaluations for clip in each.missing)
     _write_csv(path / MISSING, MissingClip._fields, missing)
-    numbers = [evaluation.to_dict() for evaluation in evaluations]
+    numbers = [
+        {"name": name} | evaluation.to_dict()
+        for name, evaluation in zip(names, evaluations, strict=True)
+    ]
     _write_text(path / METRICS, json.dumps(numbers, indent=2, allow_nan=False))
     _write_text(path / TABLE, as_markdown(evaluations))
+
+
+def class_picture(name: str) -> str:
+    """The picture of what an evaluation of a name found class by class."""
+    return f"class_ap_{name}.png"
+
+
+def _names_in(path: Path) -> set[str]:
+    """Names of the evaluations that an earlier program wrote, if it did."""
+    try:
+        written = [each["name"] for each in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()  # None of ours: nothing there is to be touched.
+    return {name for name in written if isinstance(name, str) and _STEM.fullmatch(name)}
 
 
 def file_stems(evaluations: Sequence[Evaluation]) -> list[str]:

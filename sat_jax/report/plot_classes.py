@@ -127,7 +127,8 @@ def _draw_bars(axes: "Axes", bars: Sequence[_Bar], color: str, title: str) -> No
     names = [wrap(bar.name, 42, max_lines=1) for bar in bars]
     axes.set_yticks(places, names, **name_style(8.5))
     axes.set_ylim(len(bars) - 0.5, -0.5)
-    axes.set_xlim(0, 108)
+    # "100.0" stands behind a full bar, however narrow the panel.
+    axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 20))
     counts = axes.secondary_yaxis("right")
     counts.set_yticks(places, _aligned([bar.positives for bar in bars]), fontsize=8.5)

@@ -60,7 +60,8 @@ def plot_clip_scores(
     """Draws a clip's scores over time; a picture of that name is replaced.
 
     Under the spectrogram each class has a panel with a line for each track, which is level over
-    an answer's chunk, and shades where the class truly sounds.
+    an answer's chunk, and shades where the class truly sounds. A panel ends little above its
+    highest score, where its axis tells, for weak scores rise and fall too.
 
     Args:
       path: the picture, ending with one of `figures.SUFFIXES`.
@@ -88,7 +89,8 @@ def plot_clip_scores(
     figure.colorbar(image, cax=figure.add_subplot(grid[0, 1]), label="Level (dB)")
     panels = [figure.add_subplot(grid[row, 0], sharex=upper) for row in range(1, len(heights))]
     for axes, index in zip(panels, classes, strict=True):
-        _prepare_panel(axes, labels[index])
+        highest = max(float(np.max(track.probs[:, index])) for track in answered)
+        _prepare_panel(axes, labels[index], _axis_end(highest))
         _shade(axes, [event for event in events if event.class_index == index])
         lines = [
             _draw_track(axes, track, index, place=place, count=len(answered))
@@ -106,16 +108,24 @@ _MARKED = 6
 _PATTERNS = ("solid", (0, (4, 1.2)), (0, (1, 1)))
 """Lines of tracks."""
 
+_AXIS_ENDS = (0.1, 0.2, 0.5, 1.0)
+"""Where panels may end; what stays under the first is flat to everyone."""
+
 _SHADE = "0.85"
 """The grey behind what truly sounds."""
 
 
-def _prepare_panel(axes: "Axes", label: str) -> None:
+def _axis_end(highest: float) -> float:
+    """The first of some round numbers that a panel's highest score does not exceed."""
+    return next((end for end in _AXIS_ENDS if highest <= end), _AXIS_ENDS[-1])
+
+
+def _prepare_panel(axes: "Axes", label: str, end: float) -> None:
     axes.set_ylabel(
         wrap(label, 22, max_lines=3), rotation=0, ha="right", va="center", **name_style(9)
     )
-    axes.set_ylim(-0.05, 1.05)
-    axes.set_yticks([0.0, 0.5, 1.0], ["0", "", "1"], fontsize=8)
+    axes.set_ylim(-0.05 * end, 1.05 * end)
+    axes.set_yticks([0.0, end / 2, end], ["0", "", f"{end:g}"], fontsize=8)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.tick_params(labelbottom=False)
 
