@@ -334,6 +334,13 @@ def test_the_data_set_is_the_same_each_time_and_its_tables_agree(build, tmp_path
     for name in files:
         if "record" in name or name.endswith(".tsv"):
             assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+    alone = TfdsSource("pkg_audio", "sounds", tmp_path / "once")
+    assert sorted(alone.clips.ids) == sorted(sound.name for sound in SOUNDS)
+    for place, name in enumerate(alone.clips.ids):
+        sound = next(sound for sound in SOUNDS if sound.name == name)
+        np.testing.assert_allclose(alone.read(place), 0.5 * read_tone(sound), atol=1e-4)
+        labels = np.flatnonzero(alone.clips.targets(np.array([place]), len(NAMES)))
+        assert tuple(labels) == class_indices(sound.labels)
     source = TfdsSource("pkg_audio", "train", tmp_path / "once")
     assert sorted(source.clips.ids) == [f"train_{i:06d}" for i in range(6)]
     scenes = [mix_scene(SoundPicker(SOUNDS), read_tone, (0, i), vary_speed=True) for i in range(6)]

@@ -115,6 +115,8 @@ def test_clips_are_those_that_tfds_reads(data_dir, name, split):
     assert source.clips.fingerprint() == make_table(ids, labels).fingerprint()
     for index, sound in enumerate(audio):
         whole = source.read(index)
+        assert source.path_of(index).startswith(os.path.join(data_dir, name))
+        assert os.path.isfile(source.path_of(index))
         assert whole.dtype == np.float32
         np.testing.assert_array_equal(whole, as_floats(sound))
         for place, start in [(0.0, None), (0.37, None), (0.999, None), (0.5, 0.0)]:
