@@ -341,10 +341,11 @@ def test_flags_of_two_sources(monkeypatch):
         "clips": "a.csv",
         "folder": "b",
     }
-    values(["program", "--valid_tfds=a:b", "--valid_folder=d"])
+    values(["program", "--valid_tfds=a:b", "--valid_data_dir=d", "--where=x=1"])
     assert source_flags("valid_")["tfds"] == "a:b"
+    assert source_flags()["where"] == "x=1"
     values(["program", "--valid_hdf5_tsv=a.tsv"])
-    with pytest.raises(flags.Error, match=r"--valid_hdf5_tsv and --valid_tfds and --valid_folder"):
+    with pytest.raises(flags.Error, match=r"--valid_hdf5_tsv and --valid_tfds and --valid_data"):
         source_flags("valid_")
 
 
