@@ -135,7 +135,7 @@ def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
         # Read without orbax, so that a folder can be looked at before orbax is imported.
         model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
         return {_MODEL_CHECKSUM: None} | model | {key: model[key] for key in _FIELDS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
 
 

@@ -67,6 +67,14 @@ def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, mo
     assert late == []
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\x00"])
+def test_damaged_metadata_is_one_line(checkpoint, tmp_path, text):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    (tmp_path / "model" / "model" / "metadata").write_text(text)
+    with pytest.raises(SatError, match="model is damaged: its model/metadata can't be read"):
+        load_checkpoint(tmp_path / "model")
+
+
 def test_weights_that_changed_are_noticed(checkpoint, tmp_path):
     """A flipped bit that can still be read as a number must not become a wrong answer."""
     save_checkpoint(tmp_path / "model", checkpoint)
