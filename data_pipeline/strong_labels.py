@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from data_pipeline.audioset.segments import clip_id
-from data_pipeline.sources.clips import ClassFinder
+from data_pipeline.sources.class_finder import ClassFinder
 from sat_jax.errors import SatError
 from sat_jax.events import Event
 

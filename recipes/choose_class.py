@@ -29,7 +29,8 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the result. Needed.")
 def main(arguments: Sequence[str]) -> bool:
     """Scores the clips, and writes accuracy and the confusions."""
     del arguments
-    from data_pipeline.sources.clips import ClassFinder, parse_columns
+    from data_pipeline.sources.class_finder import ClassFinder
+    from data_pipeline.sources.clips import parse_columns
     from sat_jax.report.files import replacing_file
     from sat_jax.tagger import Tagger
 
