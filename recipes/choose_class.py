@@ -8,7 +8,6 @@ Each clip's labels are the names of one class of the table, which may be several
 the highest is chosen. No class is trained: this is zero-shot, where the model never heard the set.
 """
 
-import collections
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from recipes.accuracy import summarize
 from sat_jax.command_line import Program, need, refuse_arguments
 
 _MODEL = flags.DEFINE_string("model", "", "The model. Needed.", short_name="m")
@@ -58,33 +58,6 @@ def _choose(tagger: "object", path: Path, indices: Mapping[str, Sequence[int]]) 
     probs = np.stack([chunk.probs for chunk in tagger.tag_file(path)])  # type: ignore[attr-defined]
     scores = {name: probs[:, list(of_name)].max(1).mean() for name, of_name in indices.items()}
     return max(scores, key=lambda name: scores[name])
-
-
-def summarize(
-    truth: Sequence[str], chosen: Sequence[str], groups: Sequence[str] | None
-) -> dict[str, object]:
-    """Accuracy of all clips, by class and by group, and what was taken for what.
-
-    Args:
-      truth: the class of each clip.
-      chosen: what was chosen.
-      groups: a value for each clip, such as its fold; None for none.
-    """
-    right = np.array([a == b for a, b in zip(truth, chosen, strict=True)])
-
-    def by(values: Sequence[str]) -> dict[str, float]:
-        return {
-            value: float(right[[each == value for each in values]].mean())
-            for value in sorted(set(values))
-        }
-
-    confused = collections.Counter(
-        f"{a} -> {b}" for a, b in zip(truth, chosen, strict=True) if a != b
-    )
-    result: dict[str, object] = {"accuracy": float(right.mean()), "by_class": by(truth)}
-    if groups is not None:
-        result["by_group"] = by(groups)
-    return result | {"confused": dict(confused.most_common())}
 
 
 def _check(arguments: Sequence[str]) -> None:

@@ -324,7 +324,7 @@ def build(tmp_path):
 
 
 def test_the_data_set_is_the_same_each_time_and_its_tables_agree(build, tmp_path):
-    from data_pipeline.psl.__main__ import _know_events
+    from data_pipeline.psl.events import read_event_teacher
     from data_pipeline.tfds.source import TfdsSource
 
     folder = build("once", 1).data_path
@@ -344,7 +344,7 @@ def test_the_data_set_is_the_same_each_time_and_its_tables_agree(build, tmp_path
     source = TfdsSource("pkg_audio", "train", tmp_path / "once")
     assert sorted(source.clips.ids) == [f"train_{i:06d}" for i in range(6)]
     scenes = [mix_scene(SoundPicker(SOUNDS), read_tone, (0, i), vary_speed=True) for i in range(6)]
-    events = _know_events(str(folder / "strong_train.tsv"), source.clips.ids, None)._events
+    events = read_event_teacher(folder / "strong_train.tsv", source.clips.ids)._events
     targets = source.clips.targets(np.arange(6), len(NAMES))
     for place, name in enumerate(source.clips.ids):
         scene = scenes[int(name[-6:])]

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from data_pipeline.psl.events import EventTeacher
+from data_pipeline.psl.events import EventTeacher, read_event_teacher
 from data_pipeline.psl.label_windows import Window
+from sat_jax.errors import SatError
 from sat_jax.events import Event
+from sat_jax.labels import audioset_labels
 
 RATE = 16_000
 
@@ -40,3 +42,15 @@ def test_with_another_teacher_the_higher_of_both_counts():
     answers = dict(teacher.score(windows))
     assert answers[Window(0, 0, RATE)].tolist() == pytest.approx([1.0, 0.5, 0.0])
     assert answers[Window(1, 0, RATE)].tolist() == pytest.approx([0.25, 0.5, 0.0])
+
+
+def test_a_table_is_a_teacher_of_the_clips_that_it_has(tmp_path):
+    table = tmp_path / "strong.tsv"
+    table.write_text("filename\tonset\toffset\tevent_label\nb\t0.5\t1.5\tDog\na\t\t\t\n")
+    [(_, silent), (_, barking)] = read_event_teacher(table, ["a", "b"]).score(
+        [(Window(0, 0, RATE), None), (Window(1, 0, RATE), None)]
+    )
+    assert not silent.any()
+    assert [audioset_labels()[i].name for i in np.flatnonzero(barking)] == ["Dog"]
+    with pytest.raises(SatError, match="no rows for 1 clips, such as 'c'"):
+        read_event_teacher(table, ["a", "b", "c"])

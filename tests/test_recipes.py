@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from recipes import bundle as bundle_module
+from recipes.accuracy import summarize
 from recipes.bundle import bundle
-from recipes.choose_class import summarize
 from recipes.pkg_audio_results import write_results
 from sat_jax.bundled import bundled_folder
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

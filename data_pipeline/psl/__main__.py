@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> bool:
     from pathlib import Path
 
     try:
+        from data_pipeline.psl.events import read_event_teacher
         from data_pipeline.psl.label_windows import LabelingOptions, label_clips
     except ModuleNotFoundError as error:
         raise SatError(f"{error}: pip install 'sat-jax[train]'") from error
@@ -68,11 +69,11 @@ def main(arguments: Sequence[str]) -> bool:
         clips_per_part=_PART_CLIPS.value,
         workers=_WORKERS.value,
     )
+    teacher, origin = _load_teacher(_MODEL.value) if _MODEL.value else (None, {})
     # Labels don't matter: those of the clips may be of other classes than the teacher's.
     source = open_source((), **(source_flags() or {}))
-    teacher, origin = _load_teacher(_MODEL.value) if _MODEL.value else (None, {})
     if _STRONG.value:
-        teacher = _know_events(_STRONG.value, source.clips.ids, teacher)
+        teacher = read_event_teacher(_STRONG.value, source.clips.ids, other=teacher)
         origin["strong"] = _STRONG.value
     assert teacher is not None
     failed = label_clips(
@@ -93,20 +94,6 @@ def main(arguments: Sequence[str]) -> bool:
     count = len(range(options.shard[0], len(source.clips.ids), options.shard[1])) - failed
     print(f"{_OUTPUT.value}: pseudo strong labels of {count} clips")
     return failed > 0
-
-
-def _know_events(table: str, ids: Sequence[str], other: "Teacher | None") -> "Teacher":
-    from data_pipeline.psl.events import EventTeacher
-    from data_pipeline.strong_labels import match_clips, read_strong_labels
-    from sat_jax.labels import audioset_labels
-
-    names = [label.name for label in audioset_labels()]
-    events = read_strong_labels(table, names).events
-    found = match_clips(ids, events)
-    if missing := [clip for clip, name in zip(ids, found, strict=True) if name is None]:
-        raise SatError(f"{table} has no rows for {len(missing)} clips, such as {missing[0]!r}")
-    of_clips = [events[name] for name in found if name is not None]
-    return EventTeacher(of_clips, num_classes=len(names), other=other)
 
 
 def _load_teacher(name: str) -> tuple["Teacher", dict[str, object]]:
@@ -148,9 +135,9 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments("name the clips by --clips or its like")(arguments)
-    need(_OUTPUT)
     if not (_MODEL.value or _STRONG.value):
-        raise flags.Error("give a teacher (-m), or --strong")
+        raise flags.Error("--model is needed, or --strong")
+    need(_OUTPUT)
     if source_flags() is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     _parse_shard(_SHARD.value)

@@ -1,12 +1,16 @@
 """Labels of windows from onsets and offsets: strong labels that are not pseudo (floor 0)."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from data_pipeline.psl.label_windows import Teacher, Window
 from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.strong_labels import match_clips, read_strong_labels
+from sat_jax.errors import SatError
 from sat_jax.events import Event
+from sat_jax.labels import audioset_labels
 
 _HEARD_SECONDS = 0.1
 """How long a sound has to be in a window to be heard there; of a shorter one the half is enough."""
@@ -50,3 +54,29 @@ class EventTeacher:
             if seconds >= min(_HEARD_SECONDS, (event.offset - event.onset) / 2):
                 probs[event.class_index] = 1.0
         return probs
+
+
+def read_event_teacher(
+    table: str | os.PathLike[str], ids: Sequence[str], *, other: Teacher | None = None
+) -> EventTeacher:
+    """A teacher that knows what a table says.
+
+    Args:
+      table: of onsets and offsets, see `data_pipeline.strong_labels.read_strong_labels`, in
+        AudioSet's classes.
+      ids: the clips of a source.
+      other: see `EventTeacher`.
+
+    Raises:
+      SatError: the table can't be read, or lacks a clip.
+    """
+    names = [label.name for label in audioset_labels()]
+    events = read_strong_labels(table, names).events
+    found = match_clips(ids, events)
+    if missing := [clip for clip, name in zip(ids, found, strict=True) if name is None]:
+        raise SatError(
+            f"{table} has no rows for {len(missing)} clips, such as {missing[0]!r}: give each clip "
+            "one, with empty times if nothing is heard in it"
+        )
+    of_clips = [events[name] for name in found if name is not None]
+    return EventTeacher(of_clips, num_classes=len(names), other=other)
