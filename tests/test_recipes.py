@@ -1,6 +1,8 @@
 """What recipes tell of their models, and how a trained one gets into the package."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -92,3 +94,36 @@ def test_bundled_weights_are_those_that_were_trained_but_for_rounding(
 @pytest.mark.parametrize("name", ["", ".", "..", "../data", "no such model", "/etc"])
 def test_only_names_of_bundled_models_have_a_folder(name):
     assert bundled_folder(name) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code", "words"),
+    [
+        ("pkg_audio", [], 2, "--tfds_dir is needed"),
+        ("pkg_audio", ["--tfds_dir=d", "--workdir=w", "--seeds=x"], 2, "--seeds=x are no numbers"),
+        ("pkg_audio", ["--tfds_dir=d", "--workdir=w"], 1, "run python -m data_pipeline.pkg_audio"),
+        ("choose_class", ["-m", "x"], 2, "--clips is needed"),
+        ("choose_class", ["-m", "x", "--clips=c", "--output=o"], 1, "x is no file"),
+    ],
+)
+def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
+    command = [sys.executable, "-m", f"recipes.{module}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert words in done.stderr
+
+
+def test_every_stage_asks_for_fields_that_its_config_has():
+    from configs import sat, vit
+    from recipes.pkg_audio import COMMON, SAT, SOUNDS, STREAMING, VIT
+
+    stages = [(vit.get_config("xs"), SOUNDS), (vit.get_config("xs"), VIT)]
+    stages += [(sat.get_config(name), SAT) for name in STREAMING]
+    for config, flags in stages:
+        asked = [flag.removeprefix("--config.").split("=")[0] for flag in (*flags, *COMMON)]
+        for field in asked:
+            *path, last = field.split(".")
+            place = config
+            for name in path:
+                place = place[name]
+            assert last in place or field == "--config", field
