@@ -10,6 +10,7 @@ It describes itself: nothing else is needed to load it.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
@@ -115,7 +116,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise SatError(
             f"{folder} is damaged: it has {len(labels)} labels for {config.num_classes} classes"
         )
-    variables = _read_weights(path, folder)
+    variables = _read_weights(path, folder, config)
     if _checksum(variables) != model["crc32"]:
         raise SatError(f"{folder} is damaged: its weights are not those that were written")
     _check_fit(config, variables, folder)
@@ -148,6 +149,7 @@ def _labels(labels: Any) -> tuple[str, ...]:
 _DESCRIPTION = ("format", "kind", "config", "labels", "source")
 _FIELDS = (*_DESCRIPTION, "crc32")
 _MODEL_CHECKSUM = "model_crc32"
+_MOST_ARRAYS = 10_000
 
 
 def _checksum(variables: Any) -> int:
@@ -180,19 +182,30 @@ def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
         )
 
 
-def _read_weights(path: Path, folder: str | Path) -> Any:
+def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
     import orbax.checkpoint as ocp
 
     # NumPy arrays load wherever the program runs, whatever devices wrote them.
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    # A damaged config may ask for any number of arrays.
+    names = [name for name, _ in itertools.islice(weight_shapes(config), _MOST_ARRAYS)]
+    expected = unflatten_dict(dict.fromkeys(names, as_numpy), sep="/")
     with restoring(f"{folder} is damaged: its weights can't be read"):
         handler = ocp.CompositeCheckpointHandler(
             weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
         )
         with ocp.Checkpointer(handler) as checkpointer:
-            tree = checkpointer.metadata(path).item_metadata["weights"].tree
-            how = jax.tree.map(lambda _: as_numpy, tree)
-            items = ocp.args.Composite(
-                weights=ocp.args.PyTreeRestore(restore_args=how)  # type: ignore[call-arg]
-            )
-            return checkpointer.restore(path, args=items)["weights"]
+
+            def restore(how: Any) -> Any:
+                items = ocp.args.Composite(
+                    weights=ocp.args.PyTreeRestore(restore_args=how)  # type: ignore[call-arg]
+                )
+                return checkpointer.restore(path, args=items)["weights"]
+
+            try:
+                return restore(expected)
+            except ValueError:
+                # Perhaps other arrays are there, which is told better when they have been read.
+                # Asking orbax in the first place costs as much as reading them.
+                tree = checkpointer.metadata(path).item_metadata["weights"].tree
+                return restore(jax.tree.map(lambda _: as_numpy, tree))
