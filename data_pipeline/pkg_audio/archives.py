@@ -40,5 +40,6 @@ def _read(archive: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(archive) as opened:
             for name in sorted(set(names) & set(opened.namelist())):
                 yield name, opened.read(name)
+    # zipfile's own word for a compression that it lacks is NotImplementedError.
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
         raise SatError(f"{archive} is damaged ({error}): remove it, and run this again") from error

@@ -39,15 +39,15 @@ def read_rcc(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         content = path.read_bytes()
         if content[:4] != b"qres":
-            raise SatError(f"{path} is no Qt resource file: remove it, and run this again")
+            raise SatError("no Qt resource file: remove it, and run this again")
         header = _Header(*struct.unpack_from(">4I", content, 4))
         yield from _walk(content, header, 0, "")
+    except SatError as error:
+        raise SatError(f"{path}: {error}") from error
     except OSError as error:
         raise SatError(f"cannot read {path}: {error.strerror or error}") from error
     except (struct.error, zlib.error, UnicodeDecodeError, RecursionError) as error:
         raise SatError(f"{path} is damaged ({error}): remove it, and run this again") from error
-    except NotImplementedError as error:
-        raise SatError(f"{path}: {error}") from error
 
 
 def _walk(content: bytes, header: _Header, node: int, folder: str) -> Iterator[tuple[str, bytes]]:
@@ -74,6 +74,6 @@ def _data(content: bytes, at: int, flags: int) -> bytes:
     if len(data) < size:
         raise struct.error(f"{size} bytes of data at {at}, and the file ends")
     if flags & _ZSTD:
-        raise NotImplementedError("compressed by zstd, which this can't read")
+        raise SatError("a file in it is compressed by zstd: only zlib can be read")
     # Qt writes the size that comes out in front of what zlib made.
     return zlib.decompress(data[4:]) if flags & _COMPRESSED else data
