@@ -13,10 +13,14 @@ def cache_dir() -> Path:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps what XLA compiles on disk, so that the next start of a program need not compile."""
+    """Keeps what XLA compiles on disk, so that the next start of a program need not compile.
+
+    A folder that the user gave to JAX (``JAX_COMPILATION_CACHE_DIR``) stays the one.
+    """
     import jax
 
-    folder = cache_dir() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -11,13 +11,14 @@ import os
 import pickle
 import platform
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import flax
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MAX_FILES = 64
@@ -62,12 +63,28 @@ class ProgramStore:
     def _make(
         self, path: Path, function: Any, static: Any, args: Any, options: Any
     ) -> Callable[..., Any]:
-        compiled = function.lower(*static, *args, **options).compile()
+        lowered = function.lower(*static, *args, **options)
+        with _without_jax_cache():
+            compiled = lowered.compile()
         # A device whose programs can't be saved, or a full disk, is no reason to stop.
         with contextlib.suppress(Exception):
             _save(path, compiled)
             _forget_oldest(self._folder)
         return compiled
+
+
+@contextlib.contextmanager
+def _without_jax_cache() -> Iterator[None]:
+    """Compiles anew: what comes out of JAX's own cache can be saved again, but not run again."""
+    was = jax.config.jax_enable_compilation_cache
+    try:
+        # JAX asks only once in a process whether the cache is used, unless it is reset.
+        compilation_cache.reset_cache()
+        jax.config.update("jax_enable_compilation_cache", False)
+        yield
+    finally:
+        compilation_cache.reset_cache()
+        jax.config.update("jax_enable_compilation_cache", was)
 
 
 def _load(path: Path) -> Callable[..., Any] | None:

@@ -50,7 +50,10 @@ def sounds(lengths=LENGTHS):
     [
         (STREAMING_MODEL, "chunk", 0.5, "silence"),
         (STREAMING_MODEL, "seamless", 0.48, "none"),
-        (STREAMING_MODEL | {"pad_last": True}, "seamless", 0.32, "silence"),
+        pytest.param(
+            *(STREAMING_MODEL | {"pad_last": True}, "seamless", 0.32, "silence"),
+            marks=pytest.mark.slow,
+        ),
         (CLIP_MODEL, "chunk", 0.5, "none"),
     ],
 )

@@ -259,7 +259,9 @@ def test_cached_keys_and_values_are_the_residual_form(kv: str, tokens: str) -> N
         np.testing.assert_allclose(have, want, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["mean, residual cache", "seamless, token"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("mean, residual cache", marks=pytest.mark.slow), "seamless, token"]
+)
 def test_gradients_of_scan_and_loop_agree(name: str) -> None:
     stream = stream_of(name)
     state, samples = stream.init(warmup="none"), stream.samples[:3]

@@ -162,6 +162,7 @@ def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
     samples = [noise(12_000)]
     want = probs(taggers["chunk"].stream(samples))
     folder = tmp_path / "programs"
+    jax.clear_caches()  # As in a process that begins.
     for _ in range(2):  # Compiled and kept, then loaded.
         tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
         np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
@@ -173,6 +174,17 @@ def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
     np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
     assert sorted(path.name for path in folder.iterdir()) == names
     assert all(path.stat().st_size > 1000 for path in folder.iterdir())
+
+
+def test_programs_of_jax_s_own_cache_are_not_taken_over(checkpoint, tmp_path, monkeypatch):
+    answers = []
+    for store in ("first", "second", "second"):
+        jax.clear_caches()
+        programs = ProgramStore(tmp_path / store)
+        tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
+        answers.append(probs(tagger.stream([noise(20_000)], warmup="none")))
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
 
 
 def test_a_store_that_cannot_be_written_is_no_obstacle(checkpoint, tmp_path):
