@@ -6,28 +6,23 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def summarize(
-    truth: Sequence[str], chosen: Sequence[str], groups: Sequence[str] | None
-) -> dict[str, object]:
-    """Accuracy of all clips, by class and by group, and what was taken for what.
+def summarize(truth: Sequence[str], chosen: Sequence[str]) -> dict[str, object]:
+    """Accuracy of all clips and by class, and what was taken for what.
 
     Args:
       truth: the class of each clip.
       chosen: what was chosen.
-      groups: a value for each clip, such as its fold; None for none.
     """
     right = np.array([a == b for a, b in zip(truth, chosen, strict=True)])
-
-    def by(values: Sequence[str]) -> dict[str, float]:
-        return {
-            value: float(right[[each == value for each in values]].mean())
-            for value in sorted(set(values))
-        }
-
+    by_class = {
+        value: float(right[[each == value for each in truth]].mean())
+        for value in sorted(set(truth))
+    }
     confused = collections.Counter(
         f"{a} -> {b}" for a, b in zip(truth, chosen, strict=True) if a != b
     )
-    result: dict[str, object] = {"accuracy": float(right.mean()), "by_class": by(truth)}
-    if groups is not None:
-        result["by_group"] = by(groups)
-    return result | {"confused": dict(confused.most_common())}
+    return {
+        "accuracy": float(right.mean()),
+        "by_class": by_class,
+        "confused": dict(confused.most_common()),
+    }

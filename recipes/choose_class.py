@@ -8,10 +8,9 @@ Each clip's labels are the names of one class of the table, which may be several
 the highest is chosen. No class is trained: this is zero-shot, where the model never heard the set.
 """
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -19,45 +18,42 @@ from absl import flags
 from recipes.accuracy import summarize
 from sat_jax.command_line import Program, need, refuse_arguments
 
+if TYPE_CHECKING:
+    from data_pipeline.sources.clips import Clip
+    from sat_jax.tagger import Tagger
+
 _MODEL = flags.DEFINE_string("model", "", "The model. Needed.", short_name="m")
 _CLIPS = flags.DEFINE_string("clips", "", "CSV table of clips. Needed.")
 _COLUMNS = flags.DEFINE_string("columns", "file,labels", "Its columns: FILE,LABELS.")
-_GROUP = flags.DEFINE_string("group", "", "A column by whose values accuracy is told too.")
+_WHERE = flags.DEFINE_string("where", None, "Only its rows with COLUMN=VALUE,VALUE; all.")
 _OUTPUT = flags.DEFINE_string("output", "", "JSON file for the result. Needed.")
 
 
 def main(arguments: Sequence[str]) -> bool:
     """Scores the clips, and writes accuracy and the confusions."""
     del arguments
-    from data_pipeline.sources.class_finder import ClassFinder
-    from data_pipeline.sources.clips import parse_columns
+    from data_pipeline.sources.clips import parse_columns, parse_where, read_clips
     from sat_jax.report.files import replacing_file
     from sat_jax.tagger import Tagger
 
-    columns = parse_columns(_COLUMNS.value)
+    columns, where = parse_columns(_COLUMNS.value), parse_where(_WHERE.value)
     tagger = Tagger.load(_MODEL.value)
-    table = Path(_CLIPS.value)
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    finder = ClassFinder(tagger.labels)
-    names = sorted({row[columns.labels] for row in rows})
-    indices = {name: finder.find_all(name, _CLIPS.value) for name in names}
-    chosen = [_choose(tagger, table.parent / row[columns.file], indices) for row in rows]
-    result = summarize(
-        [row[columns.labels] for row in rows],
-        chosen,
-        [row[_GROUP.value] for row in rows] if _GROUP.value else None,
-    )
+    every = read_clips(_CLIPS.value, tagger.labels, columns=columns)
+    clips = read_clips(_CLIPS.value, tagger.labels, columns=columns, where=where)
+    # Rows that don't count have classes too, which may be chosen.
+    classes = sorted({clip.labels for clip in every})
+    chosen = [_choose(tagger, clip, classes) for clip in clips]
+    names = {labels: ";".join(tagger.labels[index] for index in labels) for labels in classes}
+    result = summarize([names[clip.labels] for clip in clips], [names[labels] for labels in chosen])
     with replacing_file(_OUTPUT.value) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(rows)} clips")
+    print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(clips)} clips")
     return False
 
 
-def _choose(tagger: "object", path: Path, indices: Mapping[str, Sequence[int]]) -> str:
-    probs = np.stack([chunk.probs for chunk in tagger.tag_file(path)])  # type: ignore[attr-defined]
-    scores = {name: probs[:, list(of_name)].max(1).mean() for name, of_name in indices.items()}
-    return max(scores, key=lambda name: scores[name])
+def _choose(tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    probs = np.stack([chunk.probs for chunk in tagger.tag_file(clip.path)])
+    return max(classes, key=lambda labels: probs[:, list(labels)].max(1).mean())
 
 
 def _check(arguments: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class ProgramStore:
 @contextlib.contextmanager
 def _without_jax_cache() -> Iterator[None]:
     """Compiles anew: what comes out of JAX's own cache can be saved again, but not run again."""
-    was = jax.config.jax_enable_compilation_cache
+    was = jax.config.values["jax_enable_compilation_cache"]
     try:
         # JAX asks only once in a process whether the cache is used, unless it is reset.
         compilation_cache.reset_cache()

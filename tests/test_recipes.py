@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 from recipes import bundle as bundle_module
 from recipes.accuracy import summarize
@@ -20,15 +21,13 @@ from sat_jax.models.registry import model_config
 from sat_jax.warm_start import fresh_variables
 
 
-def test_accuracy_is_counted_by_class_and_group():
+def test_accuracy_is_counted_by_class():
     truth = ["dog", "dog", "rain", "rain", "rain"]
     chosen = ["dog", "rain", "rain", "rain", "dog"]
-    result = summarize(truth, chosen, ["1", "2", "1", "2", "2"])
+    result = summarize(truth, chosen)
     assert result["accuracy"] == pytest.approx(3 / 5)
     assert result["by_class"] == pytest.approx({"dog": 1 / 2, "rain": 2 / 3})
-    assert result["by_group"] == pytest.approx({"1": 1.0, "2": 1 / 3})
     assert result["confused"] == {"dog -> rain": 1, "rain -> dog": 1}
-    assert "by_group" not in summarize(truth, chosen, None)
 
 
 def test_results_tell_mean_and_spread_over_seeds(tmp_path):
@@ -104,6 +103,9 @@ def test_only_names_of_bundled_models_have_a_folder(name):
         ("pkg_audio", ["--tfds_dir=d", "--workdir=w"], 1, "run python -m data_pipeline.pkg_audio"),
         ("choose_class", ["-m", "x"], 2, "--clips is needed"),
         ("choose_class", ["-m", "x", "--clips=c", "--output=o"], 1, "x is no file"),
+        ("esc10", ["--workdir=w"], 2, "--clips is needed"),
+        ("esc10", ["--clips=c", "--workdir=w", "x"], 2, "x is no flag"),
+        ("esc10", ["--clips=no.csv", "--workdir=w"], 1, "no.csv"),
     ],
 )
 def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
@@ -127,3 +129,32 @@ def test_every_stage_asks_for_fields_that_its_config_has():
             for name in path:
                 place = place[name]
             assert last in place or field == "--config", field
+
+
+@pytest.mark.slow
+def test_no_fold_is_learned_from_before_it_is_measured(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["file,fold,class,audioset_names"]
+    for fold in "123":
+        for name, audioset in (("hum", "Hum;Mains hum"), ("hiss", "Hiss")):
+            samples = (
+                rng.normal(0, 0.1, 16_000) if name == "hiss" else np.sin(np.arange(16_000) / 9)
+            )
+            soundfile.write(tmp_path / f"{name}{fold}.wav", 0.3 * samples, 16_000)
+            rows.append(f"{name}{fold}.wav,{fold},{name},{audioset}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    model, _ = checkpoint
+    command = [sys.executable, "-m", "recipes.esc10", "-m", model, f"--clips={tmp_path}/table.csv"]
+    command += [f"--workdir={tmp_path}/work", "--", "--config.num_steps=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "work/results.json").read_text())
+    for kind in ("zero_shot", "fine_tuned"):
+        by_fold = result[kind]["by_fold"]
+        assert list(by_fold) == ["1", "2", "3"] and set(by_fold.values()) <= {0.0, 0.5, 1.0}
+        assert result[kind]["accuracy"] == pytest.approx(np.mean(list(by_fold.values())))
+    for fold, others in (("1", "2,3"), ("2", "1,3"), ("3", "1,2")):
+        run = tmp_path / "work" / f"fold{fold}"
+        assert f"--where=fold={others} --workdir={run} " in done.stdout
+        assert f"--where=fold={fold} --output={run / 'chosen.json'}" in done.stdout
+        assert load_checkpoint(run / "model").labels == ("hiss", "hum")
