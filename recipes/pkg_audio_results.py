@@ -1,13 +1,14 @@
-"""What came of the model in the box: a row for each way of hearing, over all seeds (floor 6)."""
+"""What came of the model in the box: tables and a picture of all seeds (floor 6)."""
 
 import collections
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sat_jax.report.files import replacing_file
+from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
 
 _COLUMNS = {
     "mAP": ("mAP",),
@@ -19,27 +20,64 @@ _COLUMNS = {
 """What is told of each, and where it stands in metrics.json."""
 
 
+class _Way(NamedTuple):
+    """A model and how it heard; without a delay, it waited for a clip's end."""
+
+    mode: str
+    delay: float | None
+    model: str
+
+
+_Found = Mapping[_Way, Mapping[str, Any]]
+"""What was measured of each way, by seed."""
+
+
 def write_results(work: Path) -> str:
-    """Writes ``work/results.md`` of all seeds that were measured; returns its text."""
-    found = collections.defaultdict[tuple[str, str, float], list[Any]](list)
+    """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text."""
+    found = collections.defaultdict[_Way, dict[str, Any]](dict)
     for path in sorted(work.glob("seed*/measured/*/metrics.json")):
         for result in json.loads(path.read_text(encoding="utf-8")):
-            found[path.parent.name, result["mode"], result["delay"]].append(result)
+            way = _Way(result["mode"], result["delay"], path.parent.name)
+            found[way][path.parts[-4]] = result
     times = json.loads((work / "seconds.json").read_text(encoding="utf-8"))
-    text = "\n".join([*_table(found), "", *_times(times)]) + "\n"
+    parts = [_table(found), _gains(found), _times(times)]
+    text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
     with replacing_file(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
+    _draw(work / "results.png", found)
     return text
 
 
-def _table(found: Mapping[tuple[str, str, float], Sequence[Any]]) -> list[str]:
+def _table(found: _Found) -> list[str]:
     lines = [
         f"| model | heard as | delay s | seeds | {' | '.join(_COLUMNS)} |",
         "|---|---|--:|--:|" + "--:|" * len(_COLUMNS),
     ]
-    for (name, mode, delay), results in sorted(found.items(), key=lambda item: item[0][1:]):
-        cells = [_spread([_at(result, keys) for result in results]) for keys in _COLUMNS.values()]
-        lines.append(f"| {name} | {mode} | {delay:g} | {len(results)} | {' | '.join(cells)} |")
+    for way in _sorted(found):
+        by_seed = found[way].values()
+        cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
+        delay = "all" if way.delay is None else f"{way.delay:g}"
+        about = f"| {way.model} | {way.mode} | {delay} | {len(by_seed)} |"
+        lines.append(f"{about} {' | '.join(cells)} |")
+    return lines
+
+
+def _sorted(found: _Found) -> list[_Way]:
+    return sorted(found, key=lambda way: (way.delay is None, -(way.delay or 0.0), way))
+
+
+def _gains(found: _Found) -> list[str]:
+    """How much better each streaming model is than a clip model of its seed, cut into chunks."""
+    lines = []
+    for way in _sorted(found):
+        other = _Way("chunks", way.delay, "vit")
+        pairs = [(found[way][seed], found.get(other, {}).get(seed)) for seed in found[way]]
+        gains = [ours["mAP"] - theirs["mAP"] for ours, theirs in pairs if theirs]
+        if way.mode == "stream" and gains:
+            lines.append(
+                f"- mAP of {way.model} less that of its clip model in chunks of {way.delay:g} s, "
+                f"seed by seed: {', '.join(f'{gain:+.3f}' for gain in gains)}"
+            )
     return lines
 
 
@@ -61,3 +99,17 @@ def _spread(values: Sequence[float | None]) -> str:
 def _times(times: Mapping[str, Mapping[str, float]]) -> list[str]:
     rows = [f"| {name} | {t['wall']:.0f} | {t['cpu']:.0f} |" for name, t in times.items()]
     return ["| stage, of all seeds | seconds | CPU seconds |", "|---|--:|--:|", *rows]
+
+
+def _draw(path: Path, found: _Found) -> None:
+    """The means over seeds; the streaming models, each of one delay, are a curve together."""
+    points = collections.defaultdict[tuple[str, str], dict[float, float]](dict)
+    levels = []
+    for way in _sorted(found):
+        mean = statistics.mean(result["mAP"] for result in found[way].values())
+        if way.delay is None:
+            levels.append(Level(way.model, way.mode, mean))
+        else:
+            points[way.model.removesuffix(f"_{way.delay:g}s"), way.mode][way.delay] = mean
+    curves = [Curve(*name, list(by), list(by.values())) for name, by in points.items()]
+    plot_map_by_delay(path, curves, levels)

@@ -44,6 +44,10 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
             "stability": {"mean_squared_change": 0.01},
         }
         (folder / "metrics.json").write_text(json.dumps([result]))
+        others = [{"mode": "chunks", "delay": 2.0, "mAP": 0.2}]
+        others += [{"mode": "clip", "delay": None, "mAP": 0.6}]
+        (folder.parent / "vit").mkdir()
+        (folder.parent / "vit" / "metrics.json").write_text(json.dumps(others))
     text = write_results(tmp_path)
     assert text == (tmp_path / "results.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| SAT_XS_2s"))
@@ -52,6 +56,9 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
         *("0.188 (0.125 to 0.25)", "-", "0.01 (0.01 to 0.01)"),
     ]
     assert "| vit | 60 | 100 |" in text
+    assert "| vit | clip | all | 2 | 0.6 (0.6 to 0.6) | - |" in text
+    assert "chunks of 2 s, seed by seed: +0.050, +0.300" in text
+    assert (tmp_path / "results.png").stat().st_size > 10_000
 
 
 @pytest.fixture
