@@ -68,7 +68,7 @@ class ProgramStore:
             compiled = lowered.compile()
         # A device whose programs can't be saved, or a full disk, is no reason to stop.
         with contextlib.suppress(Exception):
-            _save(path, compiled)
+            _save(path, compiled, args)
             _forget_oldest(self._folder)
         return compiled
 
@@ -88,28 +88,35 @@ def _without_jax_cache() -> Iterator[None]:
 
 
 def _load(path: Path) -> Callable[..., Any] | None:
-    from jax.experimental import serialize_executable
-
     try:
         stored = path.read_bytes()
         checksum, data = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
         if hashlib.sha256(data).digest() != checksum:  # It might crash, or answer wrongly.
             return None
-        program = serialize_executable.deserialize_and_load(*pickle.loads(data))
+        program = _unpack(data)
         path.touch()
         return program
     except Exception:  # Any kind: a damaged file is as good as none.
         return None
 
 
-def _save(path: Path, compiled: jax.stages.Compiled) -> None:
+def _save(path: Path, compiled: jax.stages.Compiled, args: Any) -> None:
     from jax.experimental import serialize_executable
 
     data = pickle.dumps(serialize_executable.serialize(compiled))
+    # Tried before it counts: one that this process had from JAX's cache, before any store, is such
+    # that it can be saved and loaded, but not run.
+    jax.block_until_ready(_unpack(data)(*args))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     temporary.write_bytes(hashlib.sha256(data).digest() + data)
     temporary.replace(path)
+
+
+def _unpack(data: bytes) -> Callable[..., Any]:
+    from jax.experimental import serialize_executable
+
+    return serialize_executable.deserialize_and_load(*pickle.loads(data))
 
 
 def _forget_oldest(folder: Path) -> None:
