@@ -151,6 +151,7 @@ def test_resetting_takes_as_many_fresh_streams(tagger):
 
 
 def test_recordings_of_any_length_need_few_programs(tmp_path):
+    jax.clear_caches()  # As in a process that begins.
     programs = ProgramStore(tmp_path)
     keeping = make_tagger(cache_length=0, target_length=96)
     keeping.programs = programs
