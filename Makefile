@@ -18,8 +18,8 @@ PINS := pyproject.toml $(wildcard constraints/*.txt)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(BASE)/.ready ## tag a short clip, with nothing installed but what tagging needs
-	@$(BASE)/bin/python infer.py --random_weights -m SAT_T_2s -k 3 tests/golden/clip.wav
+demo: $(BASE)/.ready ## tag the examples, with nothing installed but what tagging needs
+	@$(BASE)/bin/python infer.py -k 3 examples/*.flac
 
 # Most of the tests' time is compiling, and unoptimised programs compile twice as fast. With
 # test-all, they run as they do for users.

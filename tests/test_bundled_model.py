@@ -1,0 +1,76 @@
+"""The model in the box: what it makes of sounds that it did not learn from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipeline.pkg_audio.sounds import all_sounds, class_indices, split_sounds
+from sat_jax import Tagger
+from sat_jax.bundled import BUNDLED, DEFAULT_MODEL
+
+ROOT = Path(__file__).parent.parent
+RENDERED = Path(__file__).parent / "rendered"
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    return Tagger.load(DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return (RENDERED / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def scores(tagger, labels):
+    """[sounds, classes], of two seconds each."""
+    samples, rate = soundfile.read(RENDERED / "sounds.ogg", dtype="float32")
+    assert rate == 16_000 and len(samples) == 2 * rate * len(labels)
+    probs, _ = tagger.step(samples.reshape(len(labels), -1), tagger.init(len(labels)))
+    return np.asarray(probs)
+
+
+def test_it_is_small(tagger):
+    files = [path for path in (BUNDLED / DEFAULT_MODEL).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 4 * 2**20
+    assert len(tagger.labels) == 527
+
+
+def test_held_out_sounds_are_told_apart(tagger, labels, scores):
+    """By brute force: how many other classes of these a sound's own is behind, for each of 53."""
+    own = [tagger.labels.index(label) for label in labels]
+    behind = [(row[own] > row[index]).sum() for row, index in zip(scores, own, strict=True)]
+    print(f"first {np.mean(np.equal(behind, 0)):.3f}, of three {np.mean(np.less(behind, 3)):.3f}")
+    assert np.mean(np.equal(behind, 0)) >= 0.55
+    assert np.mean(np.less(behind, 3)) >= 0.8
+
+
+def test_what_it_never_learned_is_never_heard(scores):
+    learned = {
+        i for sound in split_sounds(all_sounds())["train"] for i in class_indices(sound.labels)
+    }
+    never = np.setdiff1d(np.arange(527), list(learned))
+    assert len(never) == 281
+    assert scores[:, never].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("file", "begin", "end", "heard"),
+    [
+        ("helicopter", 0, 6, "Helicopter"),
+        ("choir", 0, 6, "Choir"),
+        ("concert", 0, 6, "Cello"),
+        ("concert", 6, 12, "Applause"),
+    ],
+)
+def test_the_demo_is_right(tagger, file, begin, end, heard):
+    chunks = [
+        c for c in tagger.tag_file(ROOT / "examples" / f"{file}.flac") if begin <= c.start < end
+    ]
+    assert len(chunks) == 3
+    for chunk in chunks:
+        named = [tagger.labels[index] for index in np.argsort(-chunk.probs)[:3]]
+        assert heard in named and chunk.probs[tagger.labels.index(heard)] > 0.5
