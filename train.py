@@ -16,6 +16,7 @@ from absl import flags
 
 from data_pipeline.open_source import define_source_flags, source_flags
 from sat_jax.command_line import FAILED, Program, need, refuse_arguments
+from sat_jax.large_pages import restart_in_large_pages
 
 if TYPE_CHECKING:
     from sat_jax.checkpoint import Checkpoint
@@ -209,4 +210,5 @@ PROGRAM = Program(
 )
 
 if __name__ == "__main__":
+    restart_in_large_pages()
     PROGRAM.run()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recipes.summary import add_seconds
 from sat_jax.errors import SatError
+from sat_jax.large_pages import TUNABLES
 from sat_jax.report.files import naming_file
 
 ROOT = Path(__file__).parent.parent
@@ -19,8 +20,7 @@ def use_two_cores_well() -> None:
     """What every program of a recipe finds in its environment, where nothing else is said."""
     # CPUs are meant; an accelerator is used where the environment names it.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # XLA asks for large arrays anew in every step; in huge pages they come quicker.
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
 
 
 def run_stage(work: Path, name: str, result: Path, command: Sequence[str]) -> None:

@@ -120,6 +120,7 @@ def test_broken_clips_are_listed_with_reasons_and_counted(built):
     assert evaluation == "eval: 2 clips, 0 skipped"
 
 
+@pytest.mark.slow
 def test_another_process_builds_the_same_bytes_by_one_command(built, folder, tables, tmp_path):
     command = [sys.executable, "-m", "data_pipeline.audioset", f"--audio={folder / 'audio'}"]
     command += [f"--{split}_csv={path}" for split, path in tables.items()]

@@ -1,7 +1,9 @@
 """The benchmarks run and report; what they measure is not tested, since machines differ."""
 
+import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,16 @@ import jax
 import numpy as np
 import pytest
 import torch
+from counting_rival import count
 
-from benchmarks import measuring, start_up, stream_step, torch_reference, train_step
+from benchmarks import (
+    measuring,
+    start_up,
+    stream_step,
+    torch_reference,
+    train_step,
+    training_rivals,
+)
 from sat_jax.config import ModelConfig
 from sat_jax.models import registry
 
@@ -48,7 +58,12 @@ def test_stream_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len({row.count("|") for row in rows}) == 1
 
 
-def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Starting a process for each rival would take most of the time.
+    here = lambda make, task, tunables: contextlib.nullcontext(make(task))  # noqa: E731
+    monkeypatch.setattr(train_step, "own_process", here)
     file = tmp_path / "steps.json"
     train_step.main(["--models", "tiny:2", "--rounds", "2", "--json", str(file)])
     report = json.loads(file.read_text())
@@ -59,6 +74,17 @@ def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
     assert json.loads(printed) == report
     assert len([line for line in table.splitlines() if line.startswith("|")]) == 3
+
+
+def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with training_rivals.own_process(count, 0, tunables="glibc.malloc.top_pad=1") as rival:
+        assert rival.facts["pid"] != os.getpid()
+        assert rival.facts["tunables"] == "glibc.malloc.top_pad=1"
+        assert "GLIBC_TUNABLES" not in os.environ
+        assert [rival.call(), rival.call()] == [1, 2]
+        with pytest.raises(RuntimeError, match="a rival's process ended"):
+            rival.call()
 
 
 def test_steps_with_other_gradients_are_not_compared() -> None:

@@ -149,7 +149,8 @@ def test_answers_are_those_of_a_loop(checkpoint, hearing):
         np.testing.assert_allclose(answers, expected, atol=3e-6)
 
 
-@pytest.mark.parametrize("pad_last", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("pad_last", [False, True])
 def test_long_delays_take_no_more_memory(checkpoint, pad_last):
     config = dataclasses.replace(checkpoint.config, pad_last=pad_last)
     hearing = Hearing(mode="stream", delay=32.0, warmup="none")
@@ -329,6 +330,7 @@ print("alike")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one(model):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(

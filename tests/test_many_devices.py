@@ -78,6 +78,7 @@ def test_eight_devices_learn_what_one_learns(flags, one, tmp_path):
     assert_same_run(tmp_path, one)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(one, tmp_path):
     first, second = start_two(tmp_path, second=["--hold-at", 3])
     wait_for(second, "holding")

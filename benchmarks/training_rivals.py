@@ -1,0 +1,241 @@
+"""The training steps that are compared, each in a process of its own: ours, and eager PyTorch's."""
+
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
+NUM_STEPS = 10**9
+"""Steps in the run that is pretended: so many that the learning rate stays what it is."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """What all rivals learn.
+
+    Attributes:
+      ours: the model, a `sat_jax.config.ModelConfig`.
+      theirs: the same one, a `benchmarks.torch_reference.Config`.
+      weights: to begin with, under PyTorch's published names.
+      batch: waveforms [b, s] and targets [b, y].
+    """
+
+    ours: Any
+    theirs: Any
+    weights: Arrays
+    batch: Arrays
+
+
+class Rival(NamedTuple):
+    """A training step that is ready.
+
+    Attributes:
+      call: makes the next step and gives its loss.
+      facts: what else is known of it.
+    """
+
+    call: Callable[[], float]
+    facts: Mapping[str, float]
+
+
+def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
+    """A streaming model that both sides know, random weights, and a batch of two pieces each."""
+    import torch
+
+    from benchmarks.torch_reference import MODELS, SAT
+    from sat_jax.models import registry
+
+    torch.manual_seed(seed)
+    theirs = MODELS[name]
+    rng = np.random.default_rng(seed)
+    samples = round(2 * theirs.target_length / 96 * 16_000)
+    return Task(
+        ours=registry.MODELS[name],
+        theirs=theirs,
+        weights={key: x.numpy().copy() for key, x in SAT(theirs).state_dict().items()},
+        batch={
+            "waveform": (0.1 * rng.standard_normal((batch_size, samples))).astype(np.float32),
+            "target": rng.random((batch_size, theirs.outputdim), np.float32),
+        },
+    )
+
+
+def jax_gradients(task: Task) -> dict[str, np.ndarray]:
+    """Gradients of our loss by PyTorch's names; "loss" is the loss itself."""
+    import jax
+    from flax.traverse_util import flatten_dict
+
+    from sat_jax.convert.names import to_torch
+    from sat_jax.training.objectives import make_objective
+
+    variables = _variables(task)
+    loss_and_grads = jax.jit(jax.value_and_grad(make_objective(_run_config(task)), has_aux=True))
+    (loss, _), grads = loss_and_grads(
+        variables["params"], variables["batch_stats"], dict(task.batch), jax.random.key(0)
+    )
+    flat = flatten_dict({"params": grads}, sep="/")
+    named = to_torch({key: np.asarray(x) for key, x in flat.items()}, task.ours)
+    return {"loss": np.asarray(loss), **named}
+
+
+def torch_gradients(task: Task) -> dict[str, np.ndarray]:
+    """Gradients of PyTorch's loss; "loss" is the loss itself."""
+    model = _torch_model(task)
+    loss = _torch_loss(model, *_torch_batch(task))
+    loss.backward()
+    grads = {key: weight.grad.numpy() for key, weight in model.named_parameters()}
+    return {"loss": loss.detach().numpy(), **grads}
+
+
+def jax_step(task: Task) -> Rival:
+    """Compiles the step that `train.py` runs, on this machine's processor.
+
+    The facts are seconds of tracing, lowering and compiling, and what a step needs beside state
+    and batch, in bytes.
+    """
+    import jax
+
+    from sat_jax.sharding import make_mesh, to_devices
+    from sat_jax.training.compile import compiled_step, make_state
+
+    config, mesh, key = _run_config(task), make_mesh(), jax.random.key(0)
+    state = jax.jit(functools.partial(make_state, config))(_variables(task))
+    step: Any = compiled_step(config, mesh)
+    started = time.perf_counter()
+    compiled = step.lower(state, to_devices(mesh, task.batch), key=key).compile()
+    compile_seconds = time.perf_counter() - started
+
+    def call() -> float:
+        nonlocal state
+        state, metrics = compiled(state, to_devices(mesh, task.batch), key=key)
+        jax.block_until_ready(state)
+        return float(metrics.loss)
+
+    temporary_bytes = compiled.memory_analysis().temp_size_in_bytes
+    return Rival(call, {"compile_s": compile_seconds, "temporary_mb": temporary_bytes / 1e6})
+
+
+def torch_step(task: Task, *, fused: bool = False) -> Rival:
+    """The step in eager PyTorch, whose AdamW loops over the weights or is fused."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model, arrays = _torch_model(task), _torch_batch(task)
+    # None is PyTorch's own choice: on CPUs a loop over the weights.
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=fused or None
+    )
+
+    def call() -> float:
+        optimizer.zero_grad()
+        loss = _torch_loss(model, *arrays)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        return float(loss.item())
+
+    return Rival(call, {})
+
+
+@contextlib.contextmanager
+def own_process(make: Callable[[Task], Rival], task: Task, *, tunables: str) -> Iterator[Rival]:
+    """A rival that lives in another process while the context lasts.
+
+    Args:
+      make: `jax_step` or `torch_step`.
+      task: what it learns.
+      tunables: for glibc in that process; "" leaves all as it is by default.
+
+    Raises:
+      RuntimeError: the process ended.
+    """
+    start = multiprocessing.get_context("spawn")
+    here, there = start.Pipe()
+    process = start.Process(target=_serve, args=(there, make, task), daemon=True)
+    with _environment(GLIBC_TUNABLES=tunables, JAX_ENABLE_COMPILATION_CACHE="false"):
+        process.start()
+    there.close()
+
+    def receive() -> Any:
+        try:
+            return here.recv()
+        except EOFError:
+            raise RuntimeError("a rival's process ended, see above") from None
+
+    def call() -> float:
+        here.send(True)
+        return receive()
+
+    try:
+        yield Rival(call, receive())
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(pipe: Connection, make: Callable[[Task], Rival], task: Task) -> None:
+    rival = make(task)
+    pipe.send(rival.facts)
+    with contextlib.suppress(EOFError):  # Nobody asks any more.
+        while pipe.recv():
+            pipe.send(rival.call())
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run_config(task: Task) -> Any:
+    from sat_jax.training.config import OptimizerConfig, TrainConfig
+
+    optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, clip_norm=CLIP_NORM)
+    return TrainConfig(model=task.ours, optimizer=optimizer, num_steps=NUM_STEPS)
+
+
+def _variables(task: Task) -> Any:
+    from sat_jax.convert.names import from_torch, nest
+
+    return nest(from_torch(dict(task.weights)))
+
+
+def _torch_model(task: Task) -> Any:
+    import torch
+
+    from benchmarks.torch_reference import SAT
+
+    model = SAT(task.theirs).train()
+    model.load_state_dict({key: torch.from_numpy(x.copy()) for key, x in task.weights.items()})
+    return model
+
+
+def _torch_batch(task: Task) -> Any:
+    import torch
+
+    return [torch.from_numpy(task.batch[key]) for key in ("waveform", "target")]
+
+
+def _torch_loss(model: Any, waveform: Any, target: Any) -> Any:
+    """As published: one spectrogram of the window, its pieces in turn, their mean answer."""
+    import torch.nn.functional as F
+
+    return F.binary_cross_entropy(model.forward_clip(waveform), target)
