@@ -205,6 +205,7 @@ PROGRAM = Program(
     main=main,
     check=_check,
     explain=_explain,
+    on_interrupt="stopped; the same command goes on",
     # What config files raise, and what ml_collections does for fields that they do not have.
     flag_errors=(AttributeError, KeyError, OSError, TypeError, ValueError),
 )

@@ -132,6 +132,27 @@ def test_sigterm_saves_and_stops(whole, tmp_path):
     assert_same_run(whole, tmp_path)
 
 
+def test_ctrl_c_saves_before_it_interrupts(whole, tmp_path, capfd):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, stopped_by(lambda: os.kill(os.getpid(), signal.SIGINT), at=1))
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert "stopping after this step" in capfd.readouterr().err
+    started_at = []
+    assert run(tmp_path, lambda start: started_at.append(start) or endless(start)).step == 6
+    assert started_at == [2], "the step that was under way is not lost"
+    assert_same_run(whole, tmp_path)
+
+
+def test_ctrl_c_that_is_ignored_stops_nothing(tmp_path):
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = run(tmp_path, stopped_by(lambda: os.kill(os.getpid(), signal.SIGINT), at=1))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert result.step == 6
+
+
 def test_training_in_another_thread_works(whole, tmp_path):
     thread = threading.Thread(target=run, args=(tmp_path,))
     thread.start()

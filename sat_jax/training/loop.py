@@ -20,7 +20,7 @@ from sat_jax.training.compile import compiled_step, make_state, state_shape
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.progress import Progress
 from sat_jax.training.state import TrainState
-from sat_jax.training.stopping import CheckpointClock, stop_at_sigterm
+from sat_jax.training.stopping import CheckpointClock, stop_when_asked
 from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
 from sat_jax.training.workdir import open_workdir
 
@@ -88,6 +88,7 @@ def train(
     Raises:
       SatError: the folder belongs to another run or can't be used, batches don't suit the model
         or end early, or the loss is not finite.
+      KeyboardInterrupt: the user stopped it by Ctrl-C; the state is saved.
     """
     folder = Path(workdir)
     open_workdir(folder, config)
@@ -141,7 +142,7 @@ class _Run:
         """Makes the steps that are left, or those until the run is asked to stop."""
         config, clock = self._config, CheckpointClock(self._config)
         step_fn = compiled_step(config, self._mesh)
-        with stop_at_sigterm() as should_stop:
+        with stop_when_asked() as should_stop:
             for step in range(int(state.step) + 1, config.num_steps + 1):
                 batch = next(batches)
                 state, metrics = step_fn(state, self._place(batch), key=key)

@@ -1,6 +1,7 @@
 """When a run should write a checkpoint and stop (floor 4)."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -16,10 +17,14 @@ ShouldStop = Callable[[int], bool]
 
 
 @contextlib.contextmanager
-def stop_at_sigterm() -> Iterator[ShouldStop]:
-    """Answers yes once SIGTERM came, in whichever process; a second one acts as it did before.
+def stop_when_asked() -> Iterator[ShouldStop]:
+    """Answers yes once SIGTERM or Ctrl-C came; a second one acts as it did before.
 
-    Signals reach the main thread of a program only; elsewhere the answer stays no.
+    Of several processes JAX tells the others of a SIGTERM, and Ctrl-C is left alone. Signals reach
+    the main thread of a program only; elsewhere the answer stays no.
+
+    Raises:
+      KeyboardInterrupt: at the end, when it was Ctrl-C, so that nothing goes on behind it.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -27,21 +32,33 @@ def stop_at_sigterm() -> Iterator[ShouldStop]:
         # JAX's own handler tells the other processes, which then agree on a step.
         yield multihost_utils.reached_preemption_sync_point
         return
-    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: stop.is_set()
+        yield lambda step: False
         return
-    before = signal.getsignal(signal.SIGTERM)
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before)
+        came.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # Nobody may be there to read it.
+                os.write(_STANDARD_ERROR, _ONE_MORE_STEP)  # print may be at work just now.
 
-    signal.signal(signal.SIGTERM, ask_to_stop)
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # As Ctrl-C is in a shell's background jobs.
+            signal.signal(number, ask_to_stop)
     try:
-        yield lambda step: stop.is_set()
+        yield lambda step: bool(came)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signal.SIGINT in came:
+        raise KeyboardInterrupt
+
+
+_STANDARD_ERROR = 2
+_ONE_MORE_STEP = b"\nstopping after this step and a checkpoint; Ctrl-C once more: at once\n"
 
 
 class CheckpointClock:
