@@ -8,7 +8,7 @@ import pytest
 
 from sat_jax.large_pages import TUNABLES
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc is of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs restart on Linux only")
 
 SCRIPT = """
 import os, sys
