@@ -131,7 +131,7 @@ def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
 def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
     import jax
 
-    from configs.common import window_seconds
+    from configs.common import num_chunks, window_seconds
     from data_pipeline.training_data import open_training_data
     from data_pipeline.windows import WindowConfig
     from sat_jax.config import MaeConfig
@@ -139,12 +139,13 @@ def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
     fields = config.data.to_dict()
     fields["window_seconds"] = fields["window_seconds"] or window_seconds(model)
     transformer = model.encoder if isinstance(model, MaeConfig) else model
-    chunks = round(fields["window_seconds"] / window_seconds(model) * 2)
+    per_chunk = config.loss_per_chunk and config.data.psl_share
+    chunks = num_chunks(transformer, fields["window_seconds"]) if per_chunk else 1
     return open_training_data(
         WindowConfig(
             **fields,
             num_classes=0 if isinstance(model, MaeConfig) else model.num_classes,
-            chunks=chunks if config.loss_per_chunk and config.data.psl_share else 1,
+            chunks=chunks,
             seed=config.seed,
             sample_rate=transformer.frontend.sample_rate,
         ),

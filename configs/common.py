@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, config_dict
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.models.clip import plan_pieces
 from sat_jax.training.config import TrainConfig
 
 DEBUG = "debug"
@@ -167,6 +168,26 @@ def window_seconds(model: AnyConfig) -> float:
     if transformer.is_streaming:
         return transformer.target_length / 48  # The spectrogram of 4 s has 2 x 192 frames and more.
     return min(10.0, transformer.target_length / 100)
+
+
+def num_chunks(model: ModelConfig, seconds: float) -> int:
+    """Chunks of a window, which the model hears one by one.
+
+    Args:
+      model: what is trained.
+      seconds: length of the window.
+
+    Raises:
+      SatError: a shorter last chunk would be heard too, which has no target of its own.
+    """
+    frontend = model.frontend
+    plan = plan_pieces(model, frontend.num_frames(round(seconds * frontend.sample_rate)))
+    if plan.rest:
+        raise SatError(
+            f"loss_per_chunk needs whole chunks, and a window of {seconds:g} s has more: set "
+            "model.pad_last=False or another data.window_seconds"
+        )
+    return plan.num_whole
 
 
 def to_train_config(

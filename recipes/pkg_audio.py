@@ -4,8 +4,9 @@ python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seed
 
 The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages --data_dir
 data/tfds`. Each seed trains a clip model (audiotransformer_xs) on single sounds, then on whole
-scenes, and from it SAT_XS_2s and SAT_XS_1s on what is heard in each chunk; all are measured on
-scenes of sounds that none of them learned from. A run that was stopped goes on by the same command.
+scenes, and from it SAT_XS_2s and SAT_XS_1s on what is heard in each chunk, and beside each of them
+a model that learns the same without a memory; all are measured on scenes of sounds that none of
+them learned from. A run that was stopped goes on by the same command.
 What came of it stands in WORKDIR/results.md and results.png. Flags behind a `--` go to every
 train.py, such as `-- --config.num_steps=2`.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
+from recipes.pkg_audio_results import without_memory, write_results
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.command_line import Program, need
 from sat_jax.errors import SatError
@@ -70,6 +72,9 @@ SAT = (
 STREAMING = {"SAT_XS_2s": 2, "SAT_XS_1s": 1}
 """The streaming models, and the seconds of their chunks."""
 
+# The same windows, targets and steps, but each chunk is heard alone.
+WITHOUT_MEMORY = ("--config.model.cache_length=0", "--config.silence_share=0.0")
+
 _TFDS = flags.DEFINE_string(
     "tfds_dir", "", "Folder of data_pipeline.pkg_audio's --data_dir. Needed."
 )
@@ -79,8 +84,6 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all 
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs all stages of all seeds, then tells what came of them."""
-    from recipes.pkg_audio_results import write_results
-
     tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
     folder = tfds / "pkg_audio" / "1.0.0"
     if not (folder / "strong_train.tsv").is_file():
@@ -119,20 +122,23 @@ def _train(work: Path, tfds: Path, seed: int, more: Sequence[str]) -> None:
     command = ("train.py", *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
     run_stage(work, "vit", vit / "model", (*command, *more))
     for name, seconds in STREAMING.items():
-        run = work / f"seed{seed}" / name
         start = (f"--init={vit / 'model'}", f"--psl={work / f'heard_{seconds}s.parquet'}")
         command = ("train.py", f"--config=configs/sat.py:{name}", *SAT, *start, *common)
-        run_stage(work, name, run / "model", (*command, f"--workdir={run}", *more))
+        for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
+            run = work / f"seed{seed}" / other
+            about = (f"--config.name={other}", f"--workdir={run}")
+            run_stage(work, other, run / "model", (*command, *changes, *about, *more))
 
 
 def _measure(work: Path, tfds: Path, folder: Path, seed: int) -> None:
     at = work / f"seed{seed}"
     source = (*_source(tfds, "test"), f"--strong={folder / 'strong_test.tsv'}")
     # In chunks, a streaming model does without its memory: that tells what it is worth.
-    hearings = {
-        "vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip"),
-        **{name: (at / name / "model", f"{s}", "stream,chunks") for name, s in STREAMING.items()},
-    }
+    hearings = {"vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip")}
+    for name, seconds in STREAMING.items():
+        hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")
+        other = without_memory(name)
+        hearings[other] = (at / other / "model", f"{seconds}", "chunks")
     for name, (model, delays, modes) in hearings.items():
         result = at / "measured" / name
         heard = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")

@@ -66,19 +66,34 @@ def _sorted(found: _Found) -> list[_Way]:
     return sorted(found, key=lambda way: (way.delay is None, -(way.delay or 0.0), way))
 
 
+def without_memory(name: str) -> str:
+    """What the clip model is called that learns as this streaming model does."""
+    return name.replace("SAT", "no_memory")
+
+
 def _gains(found: _Found) -> list[str]:
-    """How much better each streaming model is than a clip model of its seed, cut into chunks."""
+    """How much better each streaming model is than others of its seed that hear chunks alone."""
     lines = []
     for way in _sorted(found):
-        other = _Way("chunks", way.delay, "vit")
-        pairs = [(found[way][seed], found.get(other, {}).get(seed)) for seed in found[way]]
-        gains = [ours["mAP"] - theirs["mAP"] for ours, theirs in pairs if theirs]
-        if way.mode == "stream" and gains:
-            lines.append(
-                f"- mAP of {way.model} less that of its clip model in chunks of {way.delay:g} s, "
-                f"seed by seed: {', '.join(f'{gain:+.3f}' for gain in gains)}"
-            )
+        if way.mode != "stream":
+            continue
+        for model in ("vit", without_memory(way.model)):
+            other = found.get(_Way("chunks", way.delay, model), {})
+            seeds = [seed for seed in found[way] if seed in other]
+            for measure in ("mAP", "segment mAP"):
+                keys = _COLUMNS[measure]
+                gains = [_difference(found[way][s], other[s], keys) for s in seeds]
+                if known := [f"{gain:+.3f}" for gain in gains if gain is not None]:
+                    lines.append(
+                        f"- {measure} of {way.model} less that of {model} in chunks of "
+                        f"{way.delay:g} s, seed by seed: {', '.join(known)}"
+                    )
     return lines
+
+
+def _difference(ours: Any, theirs: Any, keys: Sequence[str]) -> float | None:
+    values = _at(ours, keys), _at(theirs, keys)
+    return None if values[0] is None or values[1] is None else values[0] - values[1]
 
 
 def _at(result: Any, keys: Sequence[str]) -> float | None:

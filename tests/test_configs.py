@@ -12,14 +12,16 @@ import pytest
 import soundfile
 
 from configs import finetune, mae, sat, vit
-from configs.common import to_model, to_train_config, window_seconds
+from configs.common import num_chunks, to_model, to_train_config, window_seconds
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
 from sat_jax.models.clip import plan_pieces
 from sat_jax.models.registry import MAES, MODELS
 from sat_jax.sharding import make_mesh
 from sat_jax.tagger import Checkpoint
+from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.loop import compiled_step
+from sat_jax.training.objectives import make_objective
 from sat_jax.training.optimizer import make_optimizer
 from sat_jax.training.state import init_state
 from sat_jax.warm_start import fresh_variables
@@ -32,6 +34,11 @@ VITS = [name for name in MODELS if not name.startswith("SAT_")]
 def run_of(config, epoch_size=1000, init=None):
     model = to_model(config, init, num_classes=None)
     return to_train_config(config, model, epoch_size=epoch_size, data=config.data.to_dict())
+
+
+def training_of(model, **fields):
+    optimizer = OptimizerConfig(learning_rate=1e-3)
+    return TrainConfig(model=model, optimizer=optimizer, num_steps=1, **fields)
 
 
 def frames(config):
@@ -49,6 +56,37 @@ def test_sat_configs_are_the_published_ones(name):
     assert run.data["batch_size"] == 32
     assert run.num_steps == 7813  # 250 epochs of 1000 clips in batches of 32
     assert round(run.optimizer.warmup_fraction * run.num_steps) == 313  # 10 epochs
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds", "chunks"),
+    [
+        ({}, 4.0, 2),
+        ({}, 6.0, 3),
+        ({"cache_length": 0}, 4.0, 2),  # a clip model that hears as a streaming one does
+        ({"cache_length": 0}, 2.0, 1),
+        ({"cache_length": 0, "target_length": 1000}, 10.0, 1),
+    ],
+)
+def test_chunks_of_a_window_are_what_the_model_answers_one_by_one(fields, seconds, chunks):
+    model = dataclasses.replace(MODELS["SAT_XS_2s"], width=64, depth=1, **fields)
+    assert num_chunks(model, seconds) == chunks
+    objective = make_objective(training_of(model, loss_per_chunk=True))
+    variables = jax.jit(fresh_variables, static_argnums=0)(model, jax.random.key(0))
+    batch = {"waveform": np.zeros((2, round(16_000 * seconds)), np.float32)}
+    batch["target"] = np.zeros((2, chunks, 527), np.float32)
+    run = (variables["params"], variables["batch_stats"], batch, jax.random.key(1))
+    loss, _ = jax.eval_shape(objective, *run)
+    assert loss.shape == ()
+    batch["target"] = np.zeros((2, chunks + 1, 527), np.float32)
+    with pytest.raises(ValueError, match="broadcast"):
+        jax.eval_shape(objective, *run)
+
+
+def test_a_rest_that_is_heard_has_no_target_of_its_own():
+    model = dataclasses.replace(MODELS["SAT_XS_2s"], pad_last=True)
+    with pytest.raises(SatError, match="a window of 5 s has more: set model"):
+        num_chunks(model, 5.0)
 
 
 @pytest.mark.parametrize("name", VITS)

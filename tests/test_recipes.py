@@ -48,6 +48,11 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
         others += [{"mode": "clip", "delay": None, "mAP": 0.6}]
         (folder.parent / "vit").mkdir()
         (folder.parent / "vit" / "metrics.json").write_text(json.dumps(others))
+        taught_alike = {"mode": "chunks", "delay": 2.0, "mAP": 0.25}
+        taught_alike["strong"] = {"segment_mAP": 0.05}
+        (folder.parent / "no_memory_XS_2s").mkdir()
+        alike = folder.parent / "no_memory_XS_2s" / "metrics.json"
+        alike.write_text(json.dumps([taught_alike]))
     text = write_results(tmp_path)
     assert text == (tmp_path / "results.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| SAT_XS_2s"))
@@ -57,7 +62,12 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
     ]
     assert "| vit | 60 | 100 |" in text
     assert "| vit | clip | all | 2 | 0.6 (0.6 to 0.6) | - |" in text
-    assert "chunks of 2 s, seed by seed: +0.050, +0.300" in text
+    assert (
+        "- mAP of SAT_XS_2s less that of vit in chunks of 2 s, seed by seed: +0.050, +0.300" in text
+    )
+    assert "segment mAP of SAT_XS_2s less that of vit" not in text, "that was not measured"
+    assert "no_memory_XS_2s in chunks of 2 s, seed by seed: +0.000, +0.250" in text
+    assert "no_memory_XS_2s in chunks of 2 s, seed by seed: +0.075, +0.200" in text
     assert (tmp_path / "results.png").stat().st_size > 10_000
 
 
