@@ -7,6 +7,7 @@ The trained model is WORKDIR/model, for infer.py -m WORKDIR/model. A run that wa
 by the same command.
 """
 
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from absl import flags
 
 from data_pipeline.open_source import define_source_flags, source_flags
 from sat_jax.command_line import FAILED, Program, need, refuse_arguments
+from sat_jax.errors import SatError
 from sat_jax.large_pages import restart_in_large_pages
 
 if TYPE_CHECKING:
@@ -131,24 +133,10 @@ def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
 def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
     import jax
 
-    from configs.common import num_chunks, window_seconds
     from data_pipeline.training_data import open_training_data
-    from data_pipeline.windows import WindowConfig
-    from sat_jax.config import MaeConfig
 
-    fields = config.data.to_dict()
-    fields["window_seconds"] = fields["window_seconds"] or window_seconds(model)
-    transformer = model.encoder if isinstance(model, MaeConfig) else model
-    per_chunk = config.loss_per_chunk and config.data.psl_share
-    chunks = num_chunks(transformer, fields["window_seconds"]) if per_chunk else 1
     return open_training_data(
-        WindowConfig(
-            **fields,
-            num_classes=0 if isinstance(model, MaeConfig) else model.num_classes,
-            chunks=chunks,
-            seed=config.seed,
-            sample_rate=transformer.frontend.sample_rate,
-        ),
+        _windows(config, model),
         _output_names(model, labels),
         source_flags() or {},
         valid_fields=source_flags("valid_"),
@@ -157,6 +145,30 @@ def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
         process_count=jax.process_count(),
         workers=_WORKERS.value,
     )
+
+
+def _windows(config: Any, model: Any) -> Any:
+    from configs.common import num_chunks, window_seconds
+    from data_pipeline.windows import WindowConfig
+    from sat_jax.config import MaeConfig
+
+    is_mae = isinstance(model, MaeConfig)
+    if is_mae and config.data.psl_share:
+        raise SatError(
+            f"data.psl_share={config.data.psl_share:g} is for taggers, and an autoencoder learns "
+            "without labels: leave it out"
+        )
+    fields = config.data.to_dict()
+    fields["window_seconds"] = fields["window_seconds"] or window_seconds(model)
+    windows = WindowConfig(
+        **fields,
+        num_classes=0 if is_mae else model.num_classes,
+        seed=config.seed,
+        sample_rate=(model.encoder if is_mae else model).frontend.sample_rate,
+    )
+    if not (config.loss_per_chunk and windows.psl_share):
+        return windows
+    return dataclasses.replace(windows, chunks=num_chunks(model, windows.window_seconds))
 
 
 def _first_variables(init: "Checkpoint | None", model: Any, key: Any, config: Any) -> Any:

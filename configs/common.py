@@ -178,16 +178,29 @@ def num_chunks(model: ModelConfig, seconds: float) -> int:
       seconds: length of the window.
 
     Raises:
-      SatError: a shorter last chunk would be heard too, which has no target of its own.
+      SatError: they are not this part of the window each, so targets that are would be of other
+        times; or a shorter last chunk would be heard too, which has no target of its own.
     """
+    if fits := _whole_chunks(model, seconds):
+        return fits
+    frame = model.frontend.hop_length / model.frontend.sample_rate
+    chunk = model.target_length * frame
+    heard = max(round(seconds / chunk), 1) * chunk
+    # A published chunk of 2 s has 1.92 s of frames; where a rest is heard too, none may be left.
+    tries = (heard / 0.96 if model.is_streaming else heard, heard - frame)
+    better = next((each for each in tries if _whole_chunks(model, each)), heard)
+    raise SatError(
+        f"loss_per_chunk needs a window of whole chunks of {chunk:g} s, and {seconds:g} s is none: "
+        f"set --config.data.window_seconds={better:g}"
+    )
+
+
+def _whole_chunks(model: ModelConfig, seconds: float) -> int:
+    """Chunks of a window if they fill it but for what the published ones leave out, else 0."""
     frontend = model.frontend
     plan = plan_pieces(model, frontend.num_frames(round(seconds * frontend.sample_rate)))
-    if plan.rest:
-        raise SatError(
-            f"loss_per_chunk needs whole chunks, and a window of {seconds:g} s has more: set "
-            "model.pad_last=False or another data.window_seconds"
-        )
-    return plan.num_whole
+    heard = plan.num_whole * plan.length * frontend.hop_length / frontend.sample_rate
+    return plan.num_whole if not plan.rest and heard >= 0.95 * seconds else 0
 
 
 def to_train_config(

@@ -16,6 +16,9 @@ from sat_jax.errors import SatError
 
 Fill = Literal["wrap", "zeros"]
 
+_LONGEST = 3600
+"""Seconds in a window: a batch of longer ones is no batch for any memory."""
+
 
 class Plan(NamedTuple):
     """What is to be read for one process's rows of a batch.
@@ -69,8 +72,10 @@ class WindowConfig:
         for name in ("batch_size", "draws_per_epoch", "chunks"):
             if getattr(self, name) < 1:
                 raise SatError(f"data.{name}={getattr(self, name)} is under 1")
-        if not self.window_seconds >= 0.16:
-            raise SatError(f"data.window_seconds={self.window_seconds} is under 0.16")
+        if not 0.16 <= self.window_seconds <= _LONGEST:
+            raise SatError(
+                f"data.window_seconds={self.window_seconds:g} is not between 0.16 and {_LONGEST}"
+            )
         for name, allowed in (("fill", Fill), ("sampler", Sampler)):
             if getattr(self, name) not in get_args(allowed):
                 choices = ", ".join(get_args(allowed))

@@ -9,6 +9,7 @@ space where they are compressed, and every program reads them.
 import dataclasses
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from sat_jax.bundled import BUNDLED
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
 from sat_jax.models.registry import model_config
+from sat_jax.report.files import naming_file
 
 
 def bundle(model: Path, name: str) -> Path:
@@ -38,13 +40,21 @@ def bundle(model: Path, name: str) -> Path:
     if checkpoint.config != model_config(name):
         raise SatError(f"{model} is no {name}: its config is another")
     rounded = jax.tree.map(_round, checkpoint.variables)
-    folder = BUNDLED / name
-    shutil.rmtree(folder, ignore_errors=True)
-    save_checkpoint(folder, dataclasses.replace(checkpoint, variables=rounded))
-    # They only say that saving is over, and where it was done.
-    for note in folder.rglob("commit_success.txt"):
-        note.unlink()
-    load_checkpoint(folder)
+    with naming_file(BUNDLED), tempfile.TemporaryDirectory(dir=_made(BUNDLED)) as beside:
+        new = Path(beside) / name
+        save_checkpoint(new, dataclasses.replace(checkpoint, variables=rounded))
+        # They only say that saving is over, and where it was done.
+        for note in new.rglob("commit_success.txt"):
+            note.unlink()
+        load_checkpoint(new)
+        folder = BUNDLED / name
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -174,9 +174,9 @@ def _measure(work: Path, tfds: Path, folder: Path, seed: int) -> None:
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
         raise flags.Error(f"{strange[0]} is no flag")
-    need(_TFDS, _WORKDIR)
-    if not all(seed.isdecimal() for seed in _SEEDS.value):
-        raise flags.Error(f"--seeds={','.join(_SEEDS.value)} are no numbers")
+    need(_TFDS, _WORKDIR, _SEEDS)
+    if not all(seed.isdecimal() and int(seed) < 2**32 for seed in _SEEDS.value):
+        raise flags.Error(f"--seeds={','.join(_SEEDS.value)} are no numbers from 0 to {2**32 - 1}")
 
 
 PROGRAM = Program(name="pkg_audio", main=main, check=_check, call="python -m recipes.pkg_audio")

@@ -1,12 +1,12 @@
 """What came of the model in the box: tables and a picture of all seeds (floor 6)."""
 
 import collections
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipes.stage_log import StageLog, read_json
 from sat_jax.report.files import replacing_file
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
 
@@ -28,19 +28,19 @@ class _Way(NamedTuple):
     model: str
 
 
-_Found = Mapping[_Way, Mapping[str, Any]]
+_Found = Mapping[_Way, Mapping[int, Any]]
 """What was measured of each way, by seed."""
 
 
 def write_results(work: Path) -> str:
     """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text."""
-    found = collections.defaultdict[_Way, dict[str, Any]](dict)
+    found = collections.defaultdict[_Way, dict[int, Any]](dict)
     for path in sorted(work.glob("seed*/measured/*/metrics.json")):
-        for result in json.loads(path.read_text(encoding="utf-8")):
+        seed = int(path.parts[-4].removeprefix("seed"))
+        for result in read_json(path):
             way = _Way(result["mode"], result["delay"], path.parent.name)
-            found[way][path.parts[-4]] = result
-    times = json.loads((work / "seconds.json").read_text(encoding="utf-8"))
-    parts = [_table(found), _gains(found), _times(times)]
+            found[way][seed] = result
+    parts = [_table(found), _gains(found), _times(StageLog(work).seconds())]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
     with replacing_file(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -79,14 +79,14 @@ def _gains(found: _Found) -> list[str]:
             continue
         for model in ("vit", without_memory(way.model)):
             other = found.get(_Way("chunks", way.delay, model), {})
-            seeds = [seed for seed in found[way] if seed in other]
+            seeds = [seed for seed in sorted(found[way]) if seed in other]
             for measure in ("mAP", "segment mAP"):
                 keys = _COLUMNS[measure]
-                gains = [_difference(found[way][s], other[s], keys) for s in seeds]
-                if known := [f"{gain:+.3f}" for gain in gains if gain is not None]:
+                gains = [(s, _difference(found[way][s], other[s], keys)) for s in seeds]
+                if known := [f"{gain:+.3f} ({s})" for s, gain in gains if gain is not None]:
                     lines.append(
                         f"- {measure} of {way.model} less that of {model} in chunks of "
-                        f"{way.delay:g} s, seed by seed: {', '.join(known)}"
+                        f"{way.delay:g} s (seed): {', '.join(known)}"
                     )
     return lines
 

@@ -8,19 +8,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from recipes.stage_log import StageLog, read_json, write_json
 from sat_jax.errors import SatError
 from sat_jax.report.files import replacing_file
 
 _AVERAGED = 10
 """Steps at either end of a stage whose mean loss is told: that of a single step is noise."""
-
-
-def add_seconds(work: Path, stage: str, wall: float, cpu: float) -> None:
-    """Adds what a stage took to ``work/seconds.json``, over all starts."""
-    times = _read_json(work / "seconds.json") or {}
-    before = times.get(stage, {"wall": 0.0, "cpu": 0.0})
-    times[stage] = {"wall": before["wall"] + wall, "cpu": before["cpu"] + cpu}
-    _write(work / "seconds.json", json.dumps(times, indent=2) + "\n")
 
 
 def first_clip_of(table: Path, label: str) -> Path:
@@ -42,16 +35,17 @@ def write_summary(work: Path) -> str:
         "cores": os.cpu_count(),
         "processor": _processor(),
         "stages": {name: _losses(work / name / "log.jsonl") for name in ("mae", "vit", "sat")},
-        "seconds": _read_json(work / "seconds.json") or {},
+        "seconds": StageLog(work).seconds(),
         "held_out": {
             path.parent.name: result
             for path in work.glob("measured/*/metrics.json")
-            for result in _read_json(path)  # One model, heard in one way.
+            for result in read_json(path)  # One model, heard in one way.
         },
     }
-    _write(work / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(work / "results.json", results)
     text = _markdown(results)
-    _write(work / "results.md", text + "\n")
+    with replacing_file(work / "results.md") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return text
 
 
@@ -99,13 +93,3 @@ def _processor() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

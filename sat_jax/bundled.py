@@ -11,4 +11,9 @@ DEFAULT_MODEL = "SAT_XS_2s"
 
 def bundled_folder(name: str) -> Path | None:
     """The checkpoint folder of a bundled model, or None where there is none of this name."""
-    return next((folder for folder in BUNDLED.glob("*/") if folder.name == name), None)
+    return BUNDLED / name if name in bundled_names() else None
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled models."""
+    return sorted(folder.name for folder in BUNDLED.glob("*/"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sat_jax.bundled import bundled_names
 from sat_jax.cache_dir import cache_dir
 from sat_jax.errors import SatError
 from sat_jax.transfer import FailedAttempt, Transfer, attempt, discard_part, part_size
@@ -41,7 +42,8 @@ def published_url(name: str) -> str:
     """
     if name not in PUBLISHED_FILES:
         raise SatError(
-            f"no weights are published as {name!r}: choose from {', '.join(PUBLISHED_FILES)}"
+            f"no weights are published as {name!r}: choose from "
+            f"{', '.join([*bundled_names(), *PUBLISHED_FILES])}"
         )
     form = os.environ.get("SAT_JAX_WEIGHTS_URL") or PUBLISHED_URL
     if "{name}" not in form:

@@ -26,7 +26,7 @@ from sat_jax.audio import read_blocks
 from sat_jax.blocks import SpectrogramStream, rebuffer
 from sat_jax.bundled import bundled_folder
 from sat_jax.cache import Cache, init_cache
-from sat_jax.checkpoint import Checkpoint, load_checkpoint
+from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing, FramingKind, make_framing
@@ -373,19 +373,20 @@ def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
             f"{name_or_path!r} is no model: give a file, a checkpoint folder or one of "
             f"{', '.join(MODELS)}"
         )
-    path = Path(name_or_path)
-    if path.is_dir():
+    path, name = Path(name_or_path), str(name_or_path)
+    # A run's folder may be called as the model that it trains, and is no checkpoint.
+    if is_checkpoint(path) or (path.is_dir() and name not in MODELS):
         return load_checkpoint(path)
     if path.is_file():
         from sat_jax.convert import convert_file
 
         return convert_file(path)
-    if (folder := bundled_folder(str(name_or_path))) is not None:
+    if (folder := bundled_folder(name)) is not None:
         return load_checkpoint(folder)
-    if str(name_or_path) in MODELS:
+    if name in MODELS:
         from sat_jax.convert import load_published
 
-        return load_published(str(name_or_path))
+        return load_published(name)
     raise SatError(
         f"{name_or_path} is no file, no checkpoint folder and no model; the models are "
         f"{', '.join(MODELS)}"

@@ -9,6 +9,7 @@ import soundfile
 from data_pipeline.pkg_audio.sounds import all_sounds, class_indices, split_sounds
 from sat_jax import Tagger
 from sat_jax.bundled import BUNDLED, DEFAULT_MODEL
+from sat_jax.errors import SatError
 
 ROOT = Path(__file__).parent.parent
 RENDERED = Path(__file__).parent / "rendered"
@@ -31,6 +32,14 @@ def scores(tagger, labels):
     assert rate == 16_000 and len(samples) == 2 * rate * len(labels)
     probs, _ = tagger.step(samples.reshape(len(labels), -1), tagger.init(len(labels)))
     return np.asarray(probs)
+
+
+def test_a_run_of_its_name_does_not_hide_it(tagger, tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_MODEL / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert Tagger.load(DEFAULT_MODEL).source == tagger.source
+    with pytest.raises(SatError, match="is no checkpoint folder"):
+        Tagger.load(tmp_path / DEFAULT_MODEL)
 
 
 def test_it_is_small(tagger):

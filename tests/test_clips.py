@@ -9,6 +9,7 @@ import pytest
 from data_pipeline.sources.clips import (
     Clip,
     class_names,
+    column_values,
     parse_columns,
     parse_where,
     read_clips,
@@ -32,6 +33,17 @@ def write(tmp_path):
         return path
 
     return write_table
+
+
+def test_values_of_a_column_are_read_once_each(write):
+    table = write("fold,file\n10,a.wav\n 2 ,b.wav\n10,sub/c.wav\n")
+    assert column_values(table, "fold") == {"10", "2"}
+    with pytest.raises(SatError, match="has no column 'class'"):
+        column_values(table, "class")
+    with pytest.raises(SatError, match="line 3: fold is empty"):
+        column_values(write("fold,file\n1,a.wav\n ,b.wav\n"), "fold")
+    with pytest.raises(SatError, match="no text in UTF-8"):
+        column_values(write("fold,file\n1,\u00e4.wav\n", encoding="latin-1"), "fold")
 
 
 def test_names_mids_and_indices_mean_the_same(write, tmp_path):

@@ -83,10 +83,19 @@ def test_chunks_of_a_window_are_what_the_model_answers_one_by_one(fields, second
         jax.eval_shape(objective, *run)
 
 
-def test_a_rest_that_is_heard_has_no_target_of_its_own():
-    model = dataclasses.replace(MODELS["SAT_XS_2s"], pad_last=True)
-    with pytest.raises(SatError, match="a window of 5 s has more: set model"):
-        num_chunks(model, 5.0)
+@pytest.mark.parametrize(
+    ("fields", "seconds", "better"),
+    [
+        ({}, 5.0, 6.0),  # Two chunks of 1.92 s are heard, and targets would be of 2.5 s.
+        ({"pad_last": True}, 4.0, 3.83),  # The rest is heard too, and has no target of its own.
+        ({"cache_length": 0, "target_length": 1000}, 15.0, 20.0),
+    ],
+)
+def test_windows_of_broken_chunks_are_refused_and_better_ones_named(fields, seconds, better):
+    model = dataclasses.replace(MODELS["SAT_XS_2s"], **fields)
+    with pytest.raises(SatError, match=f"{seconds:g} s is none: set .*={better:g}$"):
+        num_chunks(model, seconds)
+    assert num_chunks(model, better) == max(round(seconds / (model.target_length / 100)), 1)
 
 
 @pytest.mark.parametrize("name", VITS)

@@ -1,8 +1,10 @@
 """What recipes tell of their models, and how a trained one gets into the package."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ from recipes import bundle as bundle_module
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
 from recipes.pkg_audio_results import write_results
+from recipes.stage_log import StageLog, read_json
+from recipes.stages import run_stage
 from sat_jax.bundled import bundled_folder
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
@@ -31,8 +35,11 @@ def test_accuracy_is_counted_by_class():
 
 
 def test_results_tell_mean_and_spread_over_seeds(tmp_path):
-    (tmp_path / "seconds.json").write_text(json.dumps({"vit": {"wall": 60.4, "cpu": 100.0}}))
-    for seed, value in ((0, 0.25), (1, 0.5)):
+    log = StageLog(tmp_path)
+    for seed, value in ((2, 0.25), (10, 0.5)):
+        result = tmp_path / f"seed{seed}" / "vit" / "model"
+        log.begin("vit", result, ["train.py"])
+        log.add_seconds(result, 30.2, 50.0)
         folder = tmp_path / f"seed{seed}" / "measured" / "SAT_XS_2s"
         folder.mkdir(parents=True)
         result = {
@@ -63,12 +70,97 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
     assert "| vit | 60 | 100 |" in text
     assert "| vit | clip | all | 2 | 0.6 (0.6 to 0.6) | - |" in text
     assert (
-        "- mAP of SAT_XS_2s less that of vit in chunks of 2 s, seed by seed: +0.050, +0.300" in text
+        "- mAP of SAT_XS_2s less that of vit in chunks of 2 s (seed): +0.050 (2), +0.300 (10)\n"
+        in text
     )
     assert "segment mAP of SAT_XS_2s less that of vit" not in text, "that was not measured"
-    assert "no_memory_XS_2s in chunks of 2 s, seed by seed: +0.000, +0.250" in text
-    assert "no_memory_XS_2s in chunks of 2 s, seed by seed: +0.075, +0.200" in text
+    assert "no_memory_XS_2s in chunks of 2 s (seed): +0.000 (2), +0.250 (10)\n" in text
+    assert "no_memory_XS_2s in chunks of 2 s (seed): +0.075 (2), +0.200 (10)\n" in text
     assert (tmp_path / "results.png").stat().st_size > 10_000
+
+
+def write_file(path, text):
+    """A command whose result is a file."""
+    code = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
+    return ("-c", code, str(path), text)
+
+
+def test_results_are_reused_only_where_they_were_made_in_the_same_way(tmp_path, capfd):
+    result = tmp_path / "course" / "sub" / "result"
+
+    def stage(text, work=result.parent.parent, inputs=()):
+        path = work / "sub" / "result"
+        run_stage(work, "writing", path, write_file(path, text), inputs=inputs)
+        return path.read_text()
+
+    assert [stage("one"), stage("one")] == ["one", "one"]
+    assert capfd.readouterr().out.count("$ python") == 1
+    for made in (lambda: stage("two"), lambda: stage("one", inputs=["other weights"])):
+        with pytest.raises(SatError, match=r"result was made with .*give another --workdir"):
+            made()
+    assert result.read_text() == "one"
+    moved = result.parent.parent.rename(tmp_path / "moved")
+    assert stage("one", work=moved) == "one"
+    assert capfd.readouterr().out == "", "it was not made again"
+    (moved / "stages.json").unlink()
+    with pytest.raises(SatError, match="is there, but not how it was made"):
+        stage("one", work=moved)
+    (moved / "stages.json").write_text("{")
+    with pytest.raises(SatError, match=r"stages\.json is damaged: remove it"):
+        stage("one", work=moved)
+
+
+def test_what_failed_may_be_tried_in_another_way(tmp_path):
+    result = tmp_path / "result"
+    with pytest.raises(SatError, match="exit code 3"):
+        run_stage(tmp_path, "writing", result, ("-c", "raise SystemExit(3)"))
+    run_stage(tmp_path, "writing", result, write_file(result, "one"))
+    assert StageLog(tmp_path).seconds()["writing"]["wall"] > 0.01
+    assert [stage["made_by"][-1] for stage in read_json(tmp_path / "stages.json").values()] == [
+        "one"
+    ]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_recipe_that_is_told_to_stop_waits_for_the_command_it_runs(tmp_path, name):
+    command = (
+        "import os, pathlib, signal, sys, time\n"
+        "def stop(*_): time.sleep(0.3); pathlib.Path('saved').touch(); sys.exit()\n"
+        f"signal.signal(signal.{name}, stop)\n"
+        "pathlib.Path('ready').touch()\n"
+        "time.sleep(60)"
+    )
+    recipe = (
+        "import os, pathlib, sys\n"
+        "from recipes import stages\n"
+        "from sat_jax.errors import SatError\n"
+        f"stages.ROOT = pathlib.Path({str(tmp_path)!r})\n"
+        "try: stages.run('-c', sys.argv[1])\n"
+        "except SatError as error: print(error, (stages.ROOT / 'saved').exists())"
+    )
+    arguments = [sys.executable, "-c", recipe, command]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(tmp_path / "ready")
+        process.send_signal(signal.Signals[name])
+        out, _ = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "stopped: the same command goes on True"
+
+
+def wait_for(path):
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has not come")
+
+
+def test_one_fold_is_not_enough(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("file,fold,class,audioset_names\na.wav,1,hum,Hum\n")
+    command = [sys.executable, "-m", "recipes.esc10", f"--clips={table}", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "table.csv has clips of 1 fold: two are needed" in done.stderr
 
 
 @pytest.fixture
@@ -117,6 +209,8 @@ def test_only_names_of_bundled_models_have_a_folder(name):
     [
         ("pkg_audio", [], 2, "--tfds_dir is needed"),
         ("pkg_audio", ["--tfds_dir=d", "--workdir=w", "--seeds=x"], 2, "--seeds=x are no numbers"),
+        ("pkg_audio", ["--tfds_dir=d", "--workdir=w", "--seeds="], 2, "--seeds"),
+        ("pkg_audio", ["--tfds_dir=d", "--workdir=w", f"--seeds={2**32}"], 2, "0 to 4294967295"),
         ("pkg_audio", ["--tfds_dir=d", "--workdir=w"], 1, "run python -m data_pipeline.pkg_audio"),
         ("choose_class", ["-m", "x"], 2, "--clips is needed"),
         ("choose_class", ["-m", "x", "--clips=c", "--output=o"], 1, "x is no file"),
@@ -133,11 +227,12 @@ def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
 
 
 def test_every_stage_asks_for_fields_that_its_config_has():
-    from configs import sat, vit
-    from recipes.pkg_audio import COMMON, SAT, SOUNDS, STREAMING, VIT
+    from configs import mae, sat, vit
+    from recipes.pkg_audio import COMMON, MAE, SAT, SOUNDS, STREAMING, VIT, WITHOUT_MEMORY
 
     stages = [(vit.get_config("xs"), SOUNDS), (vit.get_config("xs"), VIT)]
-    stages += [(sat.get_config(name), SAT) for name in STREAMING]
+    stages += [(mae.get_config("xs"), MAE)]
+    stages += [(sat.get_config(name), (*SAT, *WITHOUT_MEMORY)) for name in STREAMING]
     for config, flags in stages:
         asked = [flag.removeprefix("--config.").split("=")[0] for flag in (*flags, *COMMON)]
         for field in asked:

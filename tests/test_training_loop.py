@@ -234,6 +234,17 @@ def test_a_folder_in_the_models_place_is_found_before_training(tmp_path):
         run(tmp_path, stopped_by(kill, 0))
 
 
+def test_a_folder_that_another_run_writes_is_left_alone(whole, tmp_path):
+    def batches(start):
+        for one in endless(start):
+            with pytest.raises(SatError, match="is in use by another run: wait for it"):
+                run(tmp_path)
+            yield one
+
+    assert run(tmp_path, batches).step == 6
+    assert_same_run(tmp_path, whole)
+
+
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SatError, match="can't be used as a workdir"):

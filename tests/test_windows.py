@@ -151,6 +151,33 @@ def test_chunks_have_the_labels_of_their_own_time():
         np.testing.assert_allclose(target, [dense(int(start)), dense(int(start) + 2)])
 
 
+def table_of(*clips):
+    """Pseudo strong labels of clips, each given as the windows of it: (start, end)."""
+    windows = np.array([window for clip in clips for window in clip], np.float32)
+    indices, probs = np.zeros((len(windows), 1), np.int32), np.ones((len(windows), 1), np.float32)
+    firsts = np.cumsum([0, *map(len, clips)])
+    return PslTable(firsts, windows[:, 0], windows[:, 1], indices, probs)
+
+
+def test_shorter_labels_are_only_good_for_what_is_left_of_a_clip():
+    long, short = [(0, 2), (2, 4), (4, 4.5)], [(0, 0.7)]
+    windows = PslWindows(table_of(long, short), window_seconds=2.0)
+    starts = {
+        (clip, float(windows.choose(np.array([clip]), np.float32([place]), 1)[0][0]))
+        for clip in windows.clips
+        for place in (0.0, 0.4, 0.9)
+    }
+    assert starts == {(0, 0.0), (0, 2.0), (0, 4.0), (1, 0.0)}
+    chains = PslWindows(table_of(long, short), window_seconds=4.0, chunks=2)
+    assert list(chains.clips) == [0]
+    places = np.float32([0.0, 0.9])
+    assert list(chains.choose(np.array([0, 0]), places, 1)[0]) == [0.0, 2.0]
+    seconds = [(float(i), i + 1.0) for i in range(4)]
+    for chunks in (1, 2):
+        with pytest.raises(SatError, match=rf"for {chunks} x 2 s.*make them with --window 2"):
+            PslWindows(table_of(seconds, short), window_seconds=2.0 * chunks, chunks=chunks)
+
+
 def test_what_does_not_fit_is_refused():
     clips = make_table(["a", "b", "c"], [(0,), (1,), (2,)])
     with pytest.raises(SatError, match="batch_size=6 can't be shared evenly by 4"):

@@ -2,8 +2,8 @@ r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian
 
 python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
 
-Downloads the packages (2 GB), unpacks 1500 recordings without installing anything (nobody has to be
-root), plays instruments from a soundfont, and mixes scenes of ten seconds with one to four sounds.
+Downloads the packages (4 GB), unpacks 2605 recordings without installing anything (nobody has to be
+root), plays instruments from a soundfont, and mixes scenes of ten seconds with none to four sounds.
 Which recordings these are, and their licences, stands in data_pipeline/data/pkg_audio_clips.csv.
 A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
 are the same.

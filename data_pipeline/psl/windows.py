@@ -21,29 +21,29 @@ class PslWindows:
           table: pseudo strong labels of n clips.
           window_seconds: length of a training window.
           chunks: labels a training window needs, one after the other: the labels' windows must be
-            this part of it. With 1 they must be as long as it, or those of clips that are shorter.
+            this part of it. A shorter one is good where its clip ends with it.
 
         Raises:
           SatError: no clip has such windows.
         """
         self._table = table
+        wanted = window_seconds / chunks
         length = table.end - table.start
-        fits = length <= window_seconds / chunks + _SAME_TIME
+        is_whole = np.abs(length - wanted) <= _SAME_TIME
+        fits = is_whole | ((length < wanted) & _is_rest(table, is_whole))
         chain = np.flatnonzero(fits)[:, None]
         for _ in range(chunks - 1):
             following = _following(table)[chain[:, -1]]
-            chain = np.concatenate([chain, following[:, None]], axis=1)[following >= 0]
+            keep = (following >= 0) & fits[following]
+            chain = np.concatenate([chain, following[:, None]], axis=1)[keep]
         if not len(chain):
-            seconds = f"{window_seconds / chunks:g}"
+            hop = f" --hop {wanted:g}" if chunks > 1 else ""
             raise SatError(
-                f"none of the {len(table.start)} pseudo strong labels is for {chunks} x "
-                f"{seconds} s: make them with --window {seconds}"
+                f"none of the {len(table.start)} pseudo strong labels is for {chunks} x {wanted:g} "
+                f"s, one after the other: make them with --window {wanted:g}{hop}"
             )
         self._chain = chain
-        clip_of_row = np.repeat(
-            np.arange(len(table.window_starts) - 1), np.diff(table.window_starts)
-        )
-        self.clips, first = np.unique(clip_of_row[chain[:, 0]], return_index=True)
+        self.clips, first = np.unique(_clip_of_row(table)[chain[:, 0]], return_index=True)
         self._first = np.append(first, len(chain))
 
     clips: np.ndarray
@@ -73,9 +73,28 @@ class PslWindows:
         return start, by_chunk[:, 0] if rows.shape[1] == 1 else by_chunk
 
 
+def _clip_of_row(table: PslTable) -> np.ndarray:
+    return np.repeat(np.arange(len(table.window_starts) - 1), np.diff(table.window_starts))
+
+
+def _is_rest(table: PslTable, is_whole: np.ndarray) -> np.ndarray:
+    """Which rows, if they are short, are what is left of their clip or all of it: bool [w].
+
+    Where no row is whole but clips have several, the labels were made for shorter windows.
+    """
+    clip = _clip_of_row(table)
+    clip_end, has_whole = (np.zeros(len(table.window_starts) - 1, kind) for kind in (float, bool))
+    np.maximum.at(clip_end, clip, table.end)
+    np.logical_or.at(has_whole, clip, is_whole)
+    is_first = table.start <= _SAME_TIME
+    made_for_these = is_whole.any() or is_first.all()
+    is_last = table.end >= clip_end[clip] - _SAME_TIME
+    return is_last & (has_whole[clip] | is_first) & made_for_these
+
+
 def _following(table: PslTable) -> np.ndarray:
     """For each row the row of the same clip that begins where it ends, else -1: int64 [w]."""
-    clip_of_row = np.repeat(np.arange(len(table.window_starts) - 1), np.diff(table.window_starts))
+    clip_of_row = _clip_of_row(table)
     # One number that sorts by clip, then by time: clips are far shorter than this many seconds.
     day = 1e6
     starts = clip_of_row * day + table.start

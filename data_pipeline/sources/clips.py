@@ -168,10 +168,38 @@ def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) ->
     return tuple(sorted(names))
 
 
+def column_values(table: str | os.PathLike[str], column: str) -> frozenset[str]:
+    """What stands in a column of a table, such as the folds of its clips.
+
+    Args:
+      table: a UTF-8 CSV file whose first line names its columns.
+      column: one of them.
+
+    Raises:
+      SatError: the table can't be read, lacks the column, or a row has nothing in it.
+    """
+    values = set()
+    for line, fields in _lines(table, (column,), None):
+        value = (fields[column] or "").strip()
+        if not value:
+            raise SatError(f"{os.fspath(table)}, line {line}: {column} is empty: fill it")
+        values.add(value)
+    return frozenset(values)
+
+
 def _rows(
     table: str | os.PathLike[str], columns: Columns, where: Where | None, *, needs_labels: bool
 ) -> Iterator[_Row]:
-    name, needed = os.fspath(table), columns if needs_labels else columns[:1]
+    needed = columns if needs_labels else columns[:1]
+    for line, fields in _lines(table, needed, where):
+        yield _row(fields, columns, needed, os.fspath(table), line)
+
+
+def _lines(
+    table: str | os.PathLike[str], needed: Sequence[str], where: Where | None
+) -> Iterator[tuple[int, Mapping[str | None, str | None]]]:
+    """The rows of a table that count, by column, and the lines they end in."""
+    name = os.fspath(table)
     try:
         with open(name, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True, skipinitialspace=True)
@@ -181,7 +209,7 @@ def _rows(
             for fields in reader:
                 if where and (fields[where.column] or "").strip() not in where.values:
                     continue
-                yield _row(fields, columns, needed, name, reader.line_num)
+                yield reader.line_num, fields
     except OSError as error:
         raise SatError(f"cannot read {name}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -91,7 +91,21 @@ def train(
       KeyboardInterrupt: the user stopped it by Ctrl-C; the state is saved.
     """
     folder = Path(workdir)
-    open_workdir(folder, config)
+    with open_workdir(folder, config):
+        step, variables = _go_on(config, batches, folder, make_variables, validation)
+        if variables is None:
+            return TrainResult(step, None)
+        return TrainResult(step, _export(folder / "model", config, variables, labels, source))
+
+
+def _go_on(
+    config: TrainConfig,
+    batches: BatchSource,
+    folder: Path,
+    make_variables: Callable[[jax.Array], Variables],
+    validation: ValidationSource | None,
+) -> tuple[int, Variables | None]:
+    """Makes the steps that are left; the model too if none is, and else the run was stopped."""
     mesh = make_mesh()
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     shape = state_shape(config, mesh)
@@ -113,12 +127,11 @@ def train(
             state = run.go_on(state, source_batches, run_key)
         step = int(state.step)
         if step < config.num_steps:
-            return TrainResult(step, None)
+            return step, None
         best.wait()
-        variables = (
-            best.average(first_shape(state.variables)) if best.steps else gather(state.variables)
-        )
-    return TrainResult(step, _export(folder / "model", config, variables, labels, source))
+        if best.steps:
+            return step, best.average(first_shape(state.variables))
+        return step, gather(state.variables)
 
 
 class _Run:

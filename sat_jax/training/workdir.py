@@ -8,12 +8,15 @@ WORKDIR/best/          the best models so far, measured on the validation clips
 WORKDIR/model/         the trained model, once the run is through
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 from flax.traverse_util import flatten_dict
 
@@ -26,25 +29,48 @@ _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "
 _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
 
 
-def open_workdir(folder: Path, config: TrainConfig) -> None:
-    """Makes the folder of a run, or checks that it is this run's.
+@contextlib.contextmanager
+def open_workdir(folder: Path, config: TrainConfig) -> Iterator[None]:
+    """Makes the folder of a run, or checks that it is this run's, and keeps others out of it.
 
     Raises:
-      SatError: another run's config is there, or the folder can't be used.
+      SatError: another run's config is there, another program trains there, or the folder can't
+        be used.
     """
-    if jax.process_index() == 0:
-        _write_config(folder, config)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(_locked(folder))
+            _write_config(folder, config)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices("workdir")
+            multihost_utils.sync_global_devices("workdir")
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Of two programs in one folder each would undo what the other saves."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise SatError(
+            f"{folder} is in use by another run: wait for it, or choose another workdir"
+        ) from error
+    except OSError as error:
+        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     path = folder / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _check_same(folder, json.loads(path.read_text(encoding="utf-8"))["config"], ours)
         versions = {name: _version(name) for name in _LIBRARIES}
