@@ -51,7 +51,11 @@ class StageLog:
         self._work, self._path = work, work / "stages.json"
         self._stages: dict[str, dict[str, Any]] = {}
         if self._path.exists():
-            self._stages = read_json(self._path)
+            try:
+                self._stages = dict(read_json(self._path))
+            except (SatError, ValueError, TypeError) as error:
+                # Made again it would not know how the results were made.
+                raise SatError(f"{self._path} is damaged: {_way_out(work)}") from error
 
     def begin(self, stage: str, result: Path, made_by: Sequence[str]) -> None:
         """Notes how a result is made, before anything is done for it.
@@ -97,14 +101,17 @@ class StageLog:
 
 
 def _check_same(result: Path, before: Sequence[str] | None, now: Sequence[str], work: Path) -> None:
-    way_out = f"give another --workdir, or remove {work}"
     if before is None:
-        raise SatError(f"{result} is there, but not how it was made: {way_out}")
+        raise SatError(f"{result} is there, but not how it was made: {_way_out(work)}")
     if before != now:
         gone, new = (" ".join(_less(*pair)) for pair in ((before, now), (now, before)))
         raise SatError(
-            f"{result} was made with {gone or 'less'}, now it is {new or 'less'}: {way_out}"
+            f"{result} was made with {gone or 'less'}, now it is {new or 'less'}: {_way_out(work)}"
         )
+
+
+def _way_out(work: Path) -> str:
+    return f"give another --workdir, or remove {work}"
 
 
 def _less(some: Sequence[str], others: Sequence[str]) -> list[str]:

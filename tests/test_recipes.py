@@ -106,7 +106,7 @@ def test_results_are_reused_only_where_they_were_made_in_the_same_way(tmp_path, 
     with pytest.raises(SatError, match="is there, but not how it was made"):
         stage("one", work=moved)
     (moved / "stages.json").write_text("{")
-    with pytest.raises(SatError, match=r"stages\.json is damaged: remove it"):
+    with pytest.raises(SatError, match=r"stages\.json is damaged: give another --workdir"):
         stage("one", work=moved)
 
 
