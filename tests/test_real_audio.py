@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from recipes.first_models import save_first_models
-from recipes.summary import add_seconds, first_clip_of, write_summary
+from recipes.stage_log import StageLog
+from recipes.summary import first_clip_of, write_summary
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
@@ -54,7 +55,9 @@ def test_summary_tells_losses_times_and_measures(tmp_path):
         lines = [*losses, {"step": 29, "validation": {"mAP": 0.5}}]
         (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     for _ in range(2):  # a stage that was stopped and went on
-        add_seconds(tmp_path, "sat", wall=60.0, cpu=100.0)
+        log = StageLog(tmp_path)
+        log.begin("sat", tmp_path / "sat" / "model", ["train.py"])
+        log.add_seconds(tmp_path / "sat" / "model", wall=60.0, cpu=100.0)
     told = {"clips_scored": 76, "classes": 527, "classes_without_positives": 511}
     told |= {"mAP": 0.25, "mAUC": 0.75, "lwlrap": 0.5}
     (tmp_path / "measured" / "sat").mkdir(parents=True)
