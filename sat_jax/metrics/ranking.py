@@ -106,7 +106,9 @@ def compute_metrics(targets: np.ndarray, scores: np.ndarray) -> Metrics:
     for index in np.flatnonzero(positives):
         average_precision[index] = average_precision_score(truth[:, index], scores[:, index])
     # Clips without a label would count as perfectly ranked; here they weigh nothing.
-    lwlrap = label_ranking_average_precision_score(truth, scores, sample_weight=truth.sum(1))
+    # SciPy from 1.18 on ranks in the precision of what it is given.
+    ranked = scores.astype(np.float64)
+    lwlrap = label_ranking_average_precision_score(truth, ranked, sample_weight=truth.sum(1))
     return Metrics(
         num_clips=len(truth),
         positives=positives,
