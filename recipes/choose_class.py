@@ -8,14 +8,15 @@ Each clip's labels are the names of one class of the table, which may be several
 the highest is chosen. No class is trained: this is zero-shot, where the model never heard the set.
 """
 
-import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from recipes.accuracy import summarize
+from recipes.stage_log import write_json
 from sat_jax.command_line import Program, need, refuse_arguments
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ def main(arguments: Sequence[str]) -> bool:
     """Scores the clips, and writes accuracy and the confusions."""
     del arguments
     from data_pipeline.sources.clips import parse_columns, parse_where, read_clips
-    from sat_jax.report.files import replacing_file
     from sat_jax.tagger import Tagger
 
     columns, where = parse_columns(_COLUMNS.value), parse_where(_WHERE.value)
@@ -45,8 +45,7 @@ def main(arguments: Sequence[str]) -> bool:
     chosen = [_choose(tagger, clip, classes) for clip in clips]
     names = {labels: ";".join(tagger.labels[index] for index in labels) for labels in classes}
     result = summarize([names[clip.labels] for clip in clips], [names[labels] for labels in chosen])
-    with replacing_file(_OUTPUT.value) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(_OUTPUT.value), result)
     print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(clips)} clips")
     return False
 
