@@ -6,16 +6,15 @@ source, its answers, its samples, its version. Rows stand in the order of clips 
 those of a recording that has changed since stay there, and count no more.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import numpy as np
 
-from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.report.files import naming_file, own_folder, replacing_file
 
 FORMAT = 2
 """Counted up when files change, so that older folders are not read as new ones."""
@@ -73,30 +72,22 @@ class ScoreStore:
         """
         self.folder, self._num_classes = folder, num_classes
         self._versions = np.asarray(versions, np.int64)
-        with naming_file(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(folder / ".lock", timeout=0)
-            try:
-                self._lock.acquire()
-            except filelock.Timeout as error:
-                raise SatError(
-                    f"{folder} is in use by another run: wait for it, or choose another folder"
-                ) from error
+        with contextlib.ExitStack() as stack, naming_file(folder):
+            stack.enter_context(own_folder(folder))
             with replacing_file(folder / "about.json") as temporary:
                 temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            self._rows = (folder / "scores.f32").open("ab")
-            self._clips = (folder / "clips.i64").open("ab")
+            self._rows = stack.enter_context((folder / "scores.f32").open("ab"))
+            self._clips = stack.enter_context((folder / "clips.i64").open("ab"))
             self._records = self._mend()
+            self._opened = stack.pop_all()
 
     def __enter__(self) -> "ScoreStore":
         """The store itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the files."""
-        self._rows.close()
-        self._clips.close()
-        self._lock.release()
+        """Closes the files, and lets others have the folder."""
+        self._opened.close()
 
     @property
     def done(self) -> set[int]:

@@ -34,6 +34,30 @@ def naming_file(path: str | Path) -> Iterator[None]:
         raise SatError(f"cannot write {path}: {error.strerror or error}; {advice}") from error
 
 
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and keeps other programs out: of two, each would undo what the other saves.
+
+    Raises:
+      SatError: it can't be made or written to, or another program has it.
+    """
+    import filelock
+
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    with naming_file(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise SatError(
+                f"{folder} is in use by another run: wait for it, or choose another folder"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_file(path: str | Path) -> None:
     """Finds out, before hours of work, that a file could not be written.
 

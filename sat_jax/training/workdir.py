@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
+from sat_jax.report.files import own_folder
 from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -39,32 +39,13 @@ def open_workdir(folder: Path, config: TrainConfig) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            stack.enter_context(_locked(folder))
+            stack.enter_context(own_folder(folder))
             _write_config(folder, config)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("workdir")
         yield
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Of two programs in one folder each would undo what the other saves."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise SatError(
-            f"{folder} is in use by another run: wait for it, or choose another workdir"
-        ) from error
-    except OSError as error:
-        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
