@@ -1,4 +1,4 @@
-"""Measures how good models are at tagging labelled clips: whole, streamed, or in pieces.
+r"""Measures how good models are at tagging labelled clips: whole, streamed, or in pieces.
 
 python evaluate.py -m SAT_T_2s --clips eval.csv --folder eval/ --workdir results/SAT_T_2s
 python evaluate.py -m SAT_T_2s -m runs/mine -c 2,1,0.5 --mode stream,chunks,sliding,clip \
@@ -95,7 +95,9 @@ _WORKERS = flags.DEFINE_integer("workers", 4, "Threads that read clips.", lower_
 _COST = flags.DEFINE_bool("cost", True, "Count tokens, memory and operations of an answer.")
 _PLOTS = flags.DEFINE_bool("plots", True, "Draw the results, into plots/.")
 _PLOT_CLIP = flags.DEFINE_string(
-    "plot_clip", None, "Whose scores over time are drawn; the first labelled clip by default."
+    "plot_clip",
+    None,
+    "Whose scores over time are drawn; by default the longest labelled clip of up to a minute.",
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -246,7 +248,7 @@ def _precision() -> float | None:
 
 def _check_with(listeners: "Sequence[Listener]") -> None:
     """Finds out what is wrong with flags that only the models and clips tell."""
-    from sat_jax.report.files import check_file
+    from sat_jax.files import check_file
     from sat_jax.thresholds import thresholds_path
 
     for listener in listeners:

@@ -30,14 +30,22 @@ except ModuleNotFoundError:
     sys.exit(FAILED)
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file in configs/, and behind a colon what it is asked for.", lock_config=True
+    "config",
+    None,
+    "A file in configs/, and behind a colon what it is asked for. Needed.",
+    lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: state, log and trained model.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: state, log and trained model. Needed."
+)
 define_source_flags()
 define_source_flags("valid_")
 _PSL = flags.DEFINE_list("psl", [], "Pseudo strong labels: files or folders of data_pipeline.psl.")
 _LABELS = flags.DEFINE_string(
-    "labels", None, "File with the names of own classes, one a line; AudioSet's by default."
+    "labels",
+    None,
+    "File with the names of own classes, one a line or as AudioSet's list; by default those of "
+    "--clips with configs/finetune.py, else AudioSet's.",
 )
 _INIT = flags.DEFINE_string(
     "init", None, "A model's name, checkpoint folder, or weights file to start from."
@@ -115,7 +123,7 @@ def _class_names(config: Any) -> Sequence[str]:
     if _LABELS.value is not None:
         return read_labels(_LABELS.value)
     # A config that trains the model of --init for other classes takes them from the clips.
-    if not config.model and flags.FLAGS["clips"].value:
+    if "width" not in config.model and flags.FLAGS["clips"].value:
         columns = parse_columns(flags.FLAGS["columns"].value)
         return class_names(flags.FLAGS["clips"].value, columns=columns)
     return ()

@@ -50,8 +50,8 @@ def training_config(
     return ConfigDict(
         {
             "name": name,
-            # Fields of the model; without any, those of the model of --init.
-            "model": {} if model is None else _model_fields(model),
+            # Fields of the model; those without a value are those of the model of --init.
+            "model": _fields_of_init() if model is None else _model_fields(model),
             "optimizer": {
                 # AdamW; the published one was Adam with 8-bit memory.
                 "learning_rate": config_dict.required_placeholder(float),
@@ -115,6 +115,11 @@ def training_config(
     )
 
 
+def _fields_of_init() -> dict[str, Any]:
+    """What a config that trains the model of --init may change of it."""
+    return {"dtype": _placeholder(None, str), "remat": _placeholder(None, bool)}
+
+
 def _model_fields(model: AnyConfig) -> dict[str, Any]:
     if isinstance(model, MaeConfig):
         return {**model.to_dict(), "encoder": _model_fields(model.encoder)}
@@ -128,7 +133,7 @@ def _placeholder(value: Any, kind: type) -> Any:
 def shrink(config: ConfigDict) -> ConfigDict:
     """Makes a config run in seconds on a laptop, with all of its parts."""
     transformer = config.model.get("encoder", config.model)
-    if transformer:
+    if "width" in transformer:
         transformer.update(width=64, depth=2)
     if "encoder" in config.model:
         config.model.update(decoder_width=64, decoder_depth=1)
@@ -156,7 +161,8 @@ def to_model(config: ConfigDict, init: AnyConfig | None, *, num_classes: int | N
         if init is None:
             raise SatError("this config trains the model of --init: name one")
         transformer = init.encoder if isinstance(init, MaeConfig) else init
-        fields = {**transformer.to_dict(), **fields}
+        said = {name: value for name, value in fields.items() if value is not None}
+        fields = {**transformer.to_dict(), **said}
     if num_classes is not None:
         fields["num_classes"] = num_classes
     return ModelConfig.from_dict(fields)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file
+from sat_jax.files import naming_file
 
 _ASKED = ".asked"
 """The file in a package's folder that says which files were asked for: some may not be there."""

@@ -18,7 +18,7 @@ _TFDS = re.compile(r"(?P<name>[^:]+(?::[\d.*]+)?):(?P<split>.+)")
 _MAIN_FLAGS = ("clips", "hdf5_tsv", "tfds")
 _BELONG = {
     "folder": ("clips", "hdf5_tsv"),
-    "columns": ("clips",),
+    "columns": ("clips", "tfds"),
     "where": ("clips",),
     "data_dir": ("tfds",),
 }
@@ -40,7 +40,8 @@ def define_source_flags(prefix: str = "") -> None:
         ("folder", f"{what}: what files in its table are relative to; the table's own folder."),
         (
             "columns",
-            f"{what}: what its CSV table calls the columns file and labels: FILE,LABELS.",
+            f"{what}: what its CSV table calls the columns file and labels, or its data set the "
+            "features audio and labels: FILE,LABELS.",
         ),
         ("where", f"{what}: only rows of its CSV table with COLUMN=VALUE,VALUE; all."),
         ("data_dir", f"{what}: where the TensorFlow data set is; the usual place."),
@@ -107,7 +108,8 @@ def open_source(
         clips have none.
       clips: a CSV table, see `data_pipeline.sources.clips.read_clips`.
       folder: what the files in `clips` or `hdf5_tsv` are relative to; None is the table's folder.
-      columns: what the table in `clips` calls its columns: FILE,LABELS; None is file,labels.
+      columns: what the table in `clips` calls its columns: FILE,LABELS; None is file,labels. Of
+        `tfds`, its features with audio and labels; None finds them.
       where: which rows of that table count: COLUMN=VALUE,VALUE…; None is all.
       hdf5_tsv: a TSV table, see `data_pipeline.sources.hdf5.Hdf5Source`.
       tfds: NAME:SPLIT of a prepared TensorFlow data set.
@@ -140,13 +142,10 @@ def open_source(
     with _needing("tensorflow-datasets"), _without_warnings():
         from data_pipeline.tfds.source import TfdsSource
 
-        source = TfdsSource(named["name"], named["split"], data_dir)
-    last = source.clips.label_indices.max(initial=-1)
-    if label_names and last >= len(label_names):
-        raise SatError(
-            f"tfds={tfds} has a class {last}, the model only 0 to {len(label_names) - 1}: choose "
-            "a model with its classes"
-        )
+        audio, labels = parse_columns(columns) if columns else (None, None)
+        source = TfdsSource(named["name"], named["split"], data_dir, audio=audio, labels=labels)
+    if label_names:
+        source.use_classes(label_names)
     return source
 
 

@@ -21,7 +21,7 @@ from absl import flags
 from data_pipeline.debian import fetch_package
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.files import naming_file, replacing_file
 
 FACTS = Path(__file__).parent / "data" / "package_clips.csv"
 """The recordings that are taken."""

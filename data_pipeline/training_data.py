@@ -9,6 +9,7 @@ from data_pipeline.open_source import open_source
 from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sources.source import Source
 from data_pipeline.windows import Planner, WindowConfig
+from sat_jax.errors import SatError
 
 
 class TrainingData(NamedTuple):
@@ -97,8 +98,13 @@ def _count(source: Source, purpose: str) -> str:
 def _psl_windows(
     source: Source, config: WindowConfig, paths: Sequence[str]
 ) -> tuple[PslWindows | None, list[str]]:
-    if not config.psl_share or not paths:
+    if not paths:
         return None, []
+    if not config.psl_share:
+        raise SatError(
+            f"--psl={','.join(paths)} is not used where data.psl_share is 0: leave it out, or add "
+            "--config.data.psl_share=1"
+        )
     from data_pipeline.psl.table import read_psl
 
     table = read_psl(paths, source.clips.ids)

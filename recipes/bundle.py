@@ -19,8 +19,8 @@ import numpy as np
 from sat_jax.bundled import BUNDLED
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file
 from sat_jax.models.registry import model_config
-from sat_jax.report.files import naming_file
 
 
 def bundle(model: Path, name: str) -> Path:

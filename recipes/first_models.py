@@ -12,8 +12,8 @@ import jax
 
 from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file
 from sat_jax.models.registry import model_config
-from sat_jax.report.files import naming_file
 from sat_jax.warm_start import fresh_variables, start_from
 
 
@@ -44,6 +44,8 @@ def save_first_models(name: str, clip_model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m recipes.first_models NAME CLIP_MODEL_FOLDER FOLDER")
     try:
         save_first_models(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
     except SatError as error:

@@ -103,7 +103,8 @@ def main(arguments: Sequence[str]) -> bool:
     folder = tfds / "pkg_audio" / "1.0.0"
     if not (folder / "strong_train.tsv").is_file():
         raise SatError(
-            f"{folder} is missing: run python -m data_pipeline.pkg_audio --data_dir {tfds}"
+            f"{folder} is missing: run python -m data_pipeline.pkg_audio --packages DIR "
+            f"--data_dir {tfds}"
         )
     use_two_cores_well()
     for seconds in STREAMING.values():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recipes.stage_log import StageLog, read_json
-from sat_jax.report.files import replacing_file
+from sat_jax.files import replacing_file
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
 
 _COLUMNS = {

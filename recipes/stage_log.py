@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.files import naming_file, replacing_file
 
 
 def read_json(path: Path) -> Any:

@@ -13,8 +13,8 @@ from types import FrameType
 
 from recipes.stage_log import StageLog
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file
 from sat_jax.large_pages import TUNABLES
-from sat_jax.report.files import naming_file
 
 ROOT = Path(__file__).parent.parent
 

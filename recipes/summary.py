@@ -10,7 +10,7 @@ from typing import Any
 
 from recipes.stage_log import StageLog, read_json, write_json
 from sat_jax.errors import SatError
-from sat_jax.report.files import replacing_file
+from sat_jax.files import replacing_file
 
 _AVERAGED = 10
 """Steps at either end of a stage whose mean loss is told: that of a single step is noise."""

@@ -1,4 +1,4 @@
-"""Streaming Audio Transformers in JAX.
+"""Streaming Audio Transformers in JAX (floor 5).
 
 `Tagger` hears and tags; `SatError` is what it raises for the user to read. Importing this
 package imports neither of them until it is asked for, nor TensorFlow, torch or ONNX ever.

@@ -1,4 +1,4 @@
-"""Models on disk; the only file that knows orbax (floor 4).
+"""Models on disk; but for training's states, only this file knows orbax (floor 4).
 
 A checkpoint is a folder::
 

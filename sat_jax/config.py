@@ -150,11 +150,6 @@ class ModelConfig:
         return self.cache_length > 0
 
     @property
-    def num_heads(self) -> int:
-        """Attention heads."""
-        return self.width // HEAD_WIDTH
-
-    @property
     def freq_patches(self) -> int:
         """Rows of the patch grid."""
         return self.frontend.n_mels // PATCH_SIZE

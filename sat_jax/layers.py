@@ -176,7 +176,8 @@ class Block(nn.Module):
           train: whether dropout and stochastic depth act.
 
         Returns:
-          The residual stream [b, n, d] and the new past, of the same form and shape as `past`.
+          The residual stream [b, n, d] and the new past, of the same form and shape as `past`; None
+          where `past` leaves out the first pieces.
         """
         normed = self.norm1(x)
         query, kv = jnp.split(self.attn.qkv(normed), [self.config.width], axis=-1)

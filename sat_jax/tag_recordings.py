@@ -15,16 +15,16 @@ from tqdm import tqdm
 from sat_jax.audio import duration_seconds, read_blocks, read_pcm_blocks
 from sat_jax.blocks import SpectrogramStream
 from sat_jax.errors import SatError
-from sat_jax.models.clip import Aggregation
-from sat_jax.report.files import (
+from sat_jax.files import (
     distinct_paths,
     naming_file,
     open_output,
     refuse_overwriting,
-    save_scores,
 )
+from sat_jax.models.clip import Aggregation
 from sat_jax.report.formats import OutputError, TagWriter, check_format
 from sat_jax.report.plot import check_plot, plot_scores
+from sat_jax.report.score_arrays import save_scores
 from sat_jax.report.spectrogram import SpectrogramPool
 from sat_jax.report.tags import ScoredChunk, TagSelection
 from sat_jax.streaming import Warmup

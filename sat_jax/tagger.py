@@ -136,8 +136,8 @@ class Tagger:
         """Loads a model.
 
         Args:
-          name_or_path: a published model's name (downloaded once, then kept), a checkpoint
-            folder, or a PyTorch or safetensors file.
+          name_or_path: the name of the bundled model or of a published one (downloaded once, then
+            kept), a checkpoint folder, or a PyTorch or safetensors file.
           chunk_seconds: see `Tagger`.
           framing: see `Tagger`.
           pad_last: see `Tagger`.
@@ -367,7 +367,11 @@ class Tagger:
 
 
 def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
-    """Loads a checkpoint by a model's name, a folder or a file; see `Tagger.load`."""
+    """Loads a checkpoint by a model's name, a folder or a file; see `Tagger.load`.
+
+    Raises:
+      SatError: there is no such model, or it can't be fetched, read or used.
+    """
     if not (isinstance(name_or_path, (str, os.PathLike)) and str(name_or_path)):
         raise SatError(
             f"{name_or_path!r} is no model: give a file, a checkpoint folder or one of "

@@ -10,7 +10,7 @@ import numpy as np
 from sat_jax.cache_dir import cache_dir
 from sat_jax.checkpoint import Checkpoint, fingerprint
 from sat_jax.errors import SatError
-from sat_jax.report.files import check_file, naming_file, replacing_file
+from sat_jax.files import check_file, naming_file, replacing_file
 
 _FILE = "thresholds.json"
 

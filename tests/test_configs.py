@@ -173,6 +173,18 @@ def test_every_config_makes_a_real_step(config, arg):
     assert not still or (config is mae and all("encoder']['head" in name for name in still)), still
 
 
+def test_fine_tuning_takes_over_the_model_but_for_what_is_said():
+    tiny = dataclasses.replace(MODELS["SAT_T_2s"], width=64, depth=2)
+    config = finetune.get_config()
+    assert to_model(config, tiny, num_classes=3) == dataclasses.replace(tiny, num_classes=3)
+    config.model.update(dtype="bfloat16", remat=True)
+    changed = dataclasses.replace(tiny, dtype="bfloat16", remat=True)
+    assert to_model(config, tiny, num_classes=None) == changed
+    assert to_model(finetune.get_config(), tiny, num_classes=None) == tiny
+    with pytest.raises(SatError, match="name one"):
+        to_model(config, None, num_classes=None)
+
+
 def _is_pair(node):
     return isinstance(node, tuple) and len(node) == 2 and isinstance(node[0], str)
 

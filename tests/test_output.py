@@ -16,13 +16,13 @@ import pytest
 
 from sat_jax.command_line import PIPE_CLOSED
 from sat_jax.errors import SatError
-from sat_jax.report.files import (
+from sat_jax.files import (
     distinct_paths,
     open_output,
     replacing_file,
-    save_scores,
 )
 from sat_jax.report.formats import FORMATS, TagWriter, check_format
+from sat_jax.report.score_arrays import save_scores
 from sat_jax.report.tags import ScoredChunk, TagSelection
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
@@ -429,7 +429,7 @@ def test_output_is_standard_output(path, capsys):
 PROGRAM = """
 import numpy as np
 from sat_jax.command_line import Program
-from sat_jax.report.files import open_output
+from sat_jax.files import open_output
 from sat_jax.report.formats import TagWriter
 from sat_jax.report.tags import ScoredChunk, TagSelection
 def main(arguments):

@@ -44,6 +44,17 @@ def test_with_another_teacher_the_higher_of_both_counts():
     assert answers[Window(1, 0, RATE)].tolist() == pytest.approx([0.25, 0.5, 0.0])
 
 
+def test_a_teacher_of_other_classes_is_refused():
+    class Other:
+        def score(self, windows):
+            for window, _ in windows:
+                yield window, np.zeros(2, np.float32)
+
+    teacher = EventTeacher([[]], num_classes=3, other=Other())
+    with pytest.raises(SatError, match="teacher has 2 classes, and the events are of 3: choose"):
+        list(teacher.score([(Window(0, 0, RATE), None)]))
+
+
 def test_a_table_is_a_teacher_of_the_clips_that_it_has(tmp_path):
     table = tmp_path / "strong.tsv"
     table.write_text("filename\tonset\toffset\tevent_label\nb\t0.5\t1.5\tDog\na\t\t\t\n")

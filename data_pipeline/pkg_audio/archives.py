@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.pkg_audio.rcc import read_rcc
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file
+from sat_jax.files import naming_file
 
 INSIDE = "!/"
 """Stands between an archive and the name of a file in it."""

@@ -1,4 +1,4 @@
-"""The scenes as a TFDS dataset with labels of clips, and tables of what begins and ends when."""
+"""The scenes as a TFDS dataset, and tables of what begins and ends when (floor 0)."""
 
 import collections
 import csv

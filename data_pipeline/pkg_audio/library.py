@@ -13,7 +13,7 @@ from data_pipeline.pkg_audio.sounds import Sound, read_recordings
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file
+from sat_jax.files import naming_file
 
 SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
 _LONGEST = 60 * SAMPLE_RATE

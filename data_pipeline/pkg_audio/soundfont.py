@@ -64,6 +64,21 @@ def _to_voice(row: dict[str, str]) -> Voice:
     return Voice(row["label"], int(row["bank"]), programs, tuple(keys), row["style"])
 
 
+def load_player() -> Any:
+    """The library that plays.
+
+    Raises:
+      SatError: it is missing.
+    """
+    try:
+        import tinysoundfont
+    except ModuleNotFoundError as error:
+        raise SatError(
+            "instruments are played by tinysoundfont: pip install --no-deps tinysoundfont"
+        ) from error
+    return tinysoundfont
+
+
 class Player:
     """Plays one soundfont."""
 
@@ -76,13 +91,7 @@ class Player:
         Raises:
           SatError: tinysoundfont is missing, or the file can't be loaded.
         """
-        try:
-            import tinysoundfont
-        except ModuleNotFoundError as error:
-            raise SatError(
-                "instruments are played by tinysoundfont: pip install --no-deps tinysoundfont"
-            ) from error
-        self._synth: Any = tinysoundfont.Synth(samplerate=_RATE)
+        self._synth: Any = load_player().Synth(samplerate=_RATE)
         try:
             self._font = self._synth.sfload(str(path))
         except Exception as error:  # The library has an exception of its own, of no fixed place.

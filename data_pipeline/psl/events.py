@@ -1,4 +1,4 @@
-"""Labels of windows from onsets and offsets: strong labels that are not pseudo (floor 0)."""
+"""Labels of windows from onsets and offsets: strong labels that are not pseudo (floor 5)."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,12 +38,21 @@ class EventTeacher:
     def score(
         self, windows: Iterable[tuple[Window, np.ndarray]]
     ) -> Iterator[tuple[Window, np.ndarray]]:
-        """Each window's probabilities float32 [y]: 1 for what is heard in it."""
+        """Each window's probabilities float32 [y]: 1 for what is heard in it.
+
+        Raises:
+          SatError: the other teacher has another number of classes.
+        """
         if self._other is None:
             for window, _ in windows:
                 yield window, self._heard(window)
         else:
             for window, probs in self._other.score(windows):
+                if len(probs) != self._num_classes:
+                    raise SatError(
+                        f"the teacher has {len(probs)} classes, and the events are of "
+                        f"{self._num_classes}: choose a teacher of AudioSet's classes, or none"
+                    )
                 yield window, np.maximum(probs, self._heard(window))
 
     def _heard(self, window: Window) -> np.ndarray:

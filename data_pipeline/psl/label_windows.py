@@ -16,7 +16,7 @@ from data_pipeline.psl.files import PslWriter, read_about, read_names, top_class
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.files import naming_file, replacing_file
 
 
 class Window(NamedTuple):

@@ -170,7 +170,10 @@ def _columns(rows: Iterable[_Row], files: Sequence[str]) -> tuple[ClipTable, Pla
         places.extend(row.place)
     if len(set(ids)) < len(ids):
         name, count = collections.Counter(ids).most_common(1)[0]
-        raise SatError(f"{count} clips are called {name!r}: name another feature for ids")
+        raise SatError(
+            f"{count} clips are called {name!r}: prepare it with a feature 'id' that tells "
+            "them apart"
+        )
     table = ClipTable(ids, np.asarray(label_starts), np.asarray(label_indices))
     file_of_clip, *others = np.asarray(places).reshape(len(ids), -1).T.copy()
     return table, Places(files, file_of_clip.astype(np.int32), *others)

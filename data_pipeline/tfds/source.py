@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
+from data_pipeline.sources.class_finder import ClassFinder
 from data_pipeline.sources.source import ClipTable
 from data_pipeline.tfds.index import Decoder, Part, Places, find_clips
 from data_pipeline.windows import Fill, Plan
@@ -71,6 +72,33 @@ class TfdsSource:
             folder=os.fspath(builder.data_dir),
             name=self.name,
         )
+
+    def use_classes(self, label_names: Sequence[str]) -> None:
+        """Makes the clips' labels those of a model: classes are found by their names.
+
+        Args:
+          label_names: the model's class names in output order. A dataset without names has class i
+            where the model has class i.
+
+        Raises:
+          SatError: the model lacks a class of a clip.
+        """
+        used, places = np.unique(self.clips.label_indices, return_inverse=True)
+        finder = ClassFinder(label_names)
+        theirs = [self.label_names[i] if self.label_names else str(i) for i in used]
+        ours = [finder.get(name, self.name) for name in theirs]
+        if None in ours:
+            lacking = theirs[ours.index(None)]
+            raise SatError(
+                f"{self.name} has a class {lacking!r}, which the model lacks: choose a model with "
+                "its classes, or begin one by --labels FILE"
+            )
+        starts = self.clips.label_starts
+        indices = np.asarray(ours, np.int32)[places] if ours else self.clips.label_indices
+        # In each clip ascending, as before.
+        clip_of_label = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        order = np.lexsort((indices, clip_of_label))
+        self.clips = self.clips._replace(label_indices=indices[order])
 
     def path_of(self, index: int) -> str:
         """The TFRecord file that a clip is in."""
@@ -210,7 +238,8 @@ def _find_audio(features: Any, name: str) -> str:
     found = [key for key in features if isinstance(features[key], tfds.features.Audio)]
     if len(found) != 1:
         raise SatError(
-            f"{name} has {len(found)} audio features among {', '.join(features)}: say which (audio)"
+            f"{name} has {len(found)} audio features among {', '.join(features)}: "
+            "name one by --columns AUDIO,LABELS"
         )
     return found[0]
 
@@ -219,7 +248,9 @@ def _first_of(names: Sequence[str], features: Any, name: str) -> str:
     for wanted in names:
         if wanted in features:
             return wanted
-    raise SatError(f"{name} has no labels among {', '.join(features)}: say which (labels)")
+    raise SatError(
+        f"{name} has no labels among {', '.join(features)}: name them by --columns AUDIO,LABELS"
+    )
 
 
 def _checked_audio(features: Any, key: str, name: str) -> Any:
@@ -252,5 +283,8 @@ def _label_names(features: Any, key: str, name: str) -> list[str] | None:
 def _sample_rate(feature: Any, given: int | None, name: str) -> int:
     rate = given or getattr(feature, "sample_rate", None)
     if not rate:
-        raise SatError(f"{name} does not tell the rate of its samples: say sample_rate")
+        raise SatError(
+            f"{name} does not tell the rate of its samples: prepare it as an audio feature with a "
+            "sample_rate"
+        )
     return int(rate)

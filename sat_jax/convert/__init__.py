@@ -1,7 +1,8 @@
 """PyTorch weights to ours and back (floor 5).
 
-`names` pairs the tensors, `evidence` and `architecture` read the model off them, `files` reads
-and writes them, `checkpoints` puts these together, `published` does so for a name;
+`names` pairs the tensors, `evidence` and `architecture` read the model off them, `settings` are
+what people say of it, `files` reads and writes them, `checkpoints` puts these together,
+`published` does so for a name;
 ``python -m sat_jax.convert`` is the command line.
 """
 

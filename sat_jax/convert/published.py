@@ -8,7 +8,7 @@ from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_
 from sat_jax.convert.checkpoints import convert_file
 from sat_jax.download import cache_dir, fetch_published, published_url
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file
+from sat_jax.files import naming_file
 
 
 def load_published(name: str) -> Checkpoint:

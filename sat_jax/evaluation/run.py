@@ -21,7 +21,7 @@ from sat_jax.evaluation.store import FORMAT, ScoredClips, ScoreStore
 from sat_jax.sharding import make_mesh
 from sat_jax.tagger import Tagger
 
-PARTS_PER_BATCH = 4
+BATCHES_PER_PART = 4
 """Batches scored before their scores are stored."""
 
 
@@ -162,7 +162,7 @@ def _score(
             clips.read,
             scorer,
             store,
-            clips_per_part=PARTS_PER_BATCH * side_by_side,
+            clips_per_part=BATCHES_PER_PART * side_by_side,
             title=title,
             report=report,
         )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.report.files import naming_file, own_folder, replacing_file
+from sat_jax.files import naming_file, own_folder, replacing_file
 
 FORMAT = 2
 """Counted up when files change, so that older folders are not read as new ones."""

@@ -118,7 +118,8 @@ class MaskedAutoencoder(nn.Module):
         """Paints the hidden patches.
 
         Args:
-          log_mel: float32 dB [b, f, t], raw, at most the encoder's target length.
+          log_mel: float32 dB [b, f, t], raw; frames behind the encoder's target length are not
+            painted.
           noise: float32 [b, n] in [0, 1), one value a patch; the lowest are seen.
           train: whether dropout acts and BatchNorm uses the batch's statistics.
 

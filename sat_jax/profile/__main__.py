@@ -49,10 +49,10 @@ def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
         # Imported late: a wrong flag or --help should be answered at once.
         from tqdm import tqdm
 
+        from sat_jax.files import open_output
         from sat_jax.profile.measure import find_subject, profile_step
         from sat_jax.profile.published import EXTRA_SMALL, PUBLISHED
         from sat_jax.profile.report import as_json, as_markdown, describe_machine
-        from sat_jax.report.files import open_output
 
         chunks: list[tuple[str, float | None]] = [(name, chunk.value) for name in arguments]
         if not arguments:
@@ -77,7 +77,7 @@ def make_program(flag_values: flags.FlagValues = flags.FLAGS) -> Program:
 
     def check(arguments: Sequence[str]) -> None:
         if output.value:
-            from sat_jax.report.files import refuse_overwriting
+            from sat_jax.files import refuse_overwriting
 
             refuse_overwriting(output.value, arguments)
 

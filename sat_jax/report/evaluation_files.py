@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from sat_jax.files import check_file, check_folder, naming_file, replacing_file
 from sat_jax.report.evaluation import Evaluation, MissingClip
 from sat_jax.report.evaluation_tables import as_markdown
-from sat_jax.report.files import check_file, check_folder, naming_file, replacing_file
 
 METRICS, TABLE, MISSING = "metrics.json", "table.md", "missing_clips.csv"
 """Names of files that `save_evaluations` writes."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.report.files import naming_file, replacing_file
+from sat_jax.files import naming_file, replacing_file
 from sat_jax.report.spectrogram import SpectrogramPool
 
 if TYPE_CHECKING:

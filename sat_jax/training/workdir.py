@@ -20,7 +20,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
-from sat_jax.report.files import own_folder
+from sat_jax.files import own_folder
 from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

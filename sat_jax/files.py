@@ -1,4 +1,4 @@
-"""Writing files so that an older one is never harmed, and printing to a pipe (floor 2)."""
+"""Writing files so that an older one is never harmed, and printing to a pipe (floor 0)."""
 
 import contextlib
 import errno
@@ -11,10 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
 from sat_jax.errors import SatError
-from sat_jax.report.tags import ScoredChunk
 
 
 @contextlib.contextmanager
@@ -167,33 +164,6 @@ def open_output(path: str | Path | None) -> Iterator[TextIO]:
     is_stdout = path is None or str(path) == "-"
     with _standard_output() if is_stdout else _text_file(str(path)) as stream:
         yield stream
-
-
-def save_scores(path: str | Path, *, chunks: Sequence[ScoredChunk], labels: Sequence[str]) -> None:
-    """Saves every score of a recording as an ``.npz`` file; a file of that name is replaced.
-
-    It holds ``probs`` [k, y] float32, ``start`` and ``end`` [k] float64 in seconds, and ``labels``
-    [y] strings; `numpy.load` reads it without pickle.
-
-    Args:
-      path: the file; its folder is created if need be.
-      chunks: the recording's chunks in order, perhaps none.
-      labels: [y] display names.
-
-    Raises:
-      SatError: the file cannot be written.
-    """
-    # Filled row by row: three hours of short chunks would be too much to hold twice.
-    probs = np.empty((len(chunks), len(labels)), np.float32)
-    for row, chunk in zip(probs, chunks, strict=True):
-        row[:] = chunk.probs
-    start = np.array([chunk.start for chunk in chunks], np.float64)
-    end = np.array([chunk.end for chunk in chunks], np.float64)
-    names = np.array(labels, np.str_)
-    with naming_file(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, probs=probs, start=start, end=end, labels=names)
 
 
 def distinct_paths(folder: str | Path, sources: Sequence[str], *, suffix: str) -> list[Path]:
