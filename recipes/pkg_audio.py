@@ -100,7 +100,7 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all 
 def main(arguments: Sequence[str]) -> bool:
     """Runs all stages of all seeds, then tells what came of them."""
     tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
-    folder = tfds / "pkg_audio" / "1.0.0"
+    folder = tfds / "pkg_audio" / "1.1.0"
     if not (folder / "strong_train.tsv").is_file():
         raise SatError(
             f"{folder} is missing: run python -m data_pipeline.pkg_audio --packages DIR "

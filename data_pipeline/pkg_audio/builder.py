@@ -28,7 +28,7 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
     name = "pkg_audio"
     # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
     url_infos: ClassVar[dict[str, Any]] = {}
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self,
