@@ -66,7 +66,7 @@ def fetch_published(name: str, *, progress: bool = True) -> Path:
     try:
         return download(url, destination, progress=progress, expect_prefix=_TORCH_PREFIXES)
     except _DownloadError as error:
-        raise SatError(f"{error}, or name the file itself instead") from error
+        raise SatError(f"{error}, or give its path in place of the name") from error
 
 
 class _DownloadError(SatError):

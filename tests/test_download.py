@@ -516,5 +516,5 @@ def test_published_without_a_server(
     name = PUBLISHED_FILES["SAT_T_2s"]
     assert str(caught.value) == (
         f"cannot download {refusing_url}/{name}: Connection refused; download it elsewhere and "
-        f"put it at {tmp_path / 'published' / name}, or pass its path with -m FILE.pt"
+        f"put it at {tmp_path / 'published' / name}, or give its path in place of the name"
     )

@@ -332,7 +332,7 @@ CLIPS = ("--clips", "a.csv", "--workdir", "out")
         ([*CLIPS, "--mode=clip", "--strong=a"], 2, "--strong has no meaning with --mode=clip"),
         ([*CLIPS, "--mode=clip", "--threshold=.5"], 2, "--threshold has no meaning with --mode"),
         ([*CLIPS, "--data_dir=a"], 2, "--data_dir has no meaning with --clips, only with --tfds"),
-        (["--tfds=a:b", "--columns=a,b"], 2, "--columns has no meaning with --tfds, only with --c"),
+        (["--hdf5_tsv=a", "--columns=a,b"], 2, "--columns has no meaning with --hdf5_tsv, only"),
         (["--tfds=a:b", "--folder=a"], 2, "--folder has no meaning with --tfds"),
     ],
 )
