@@ -279,7 +279,8 @@ class _Transformer(nn.Module):
 
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Waveform [b, s] in [-1, 1] -> normalised log-mel [b, 64, 1 + s // 160]."""
-        return self.init_bn(self.front_end(waveform))
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.init_bn(self.front_end(waveform))
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """Log-mel piece [b, 64, t] -> tokens [b, n, d], frequency-major behind a cls token."""

@@ -72,7 +72,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Times a training step beside eager PyTorch.")
     add = functools.partial(parser.add_argument, metavar="X")
     models = [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
-    add("--models", type=_models, default=models, help="NAME:BATCH, with commas")
+    add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
     add("--rounds", type=int, default=9, help="blocks of steps of each rival")
     add("--threads", type=int, default=None, help="CPUs to use; all by default")
     add("--seed", type=int, default=0, help="of the random weights and batches")
@@ -80,7 +80,8 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _models(text: str) -> list[tuple[str, int]]:
+def parse_models(text: str) -> list[tuple[str, int]]:
+    """Names and batch sizes from NAME:BATCH,NAME:BATCH."""
     pairs = (part.split(":") for part in text.split(","))
     return [(name, int(batch_size)) for name, batch_size in pairs]
 

@@ -78,8 +78,8 @@ def jax_gradients(task: Task) -> dict[str, np.ndarray]:
     from sat_jax.convert.names import to_torch
     from sat_jax.training.objectives import make_objective
 
-    variables = _variables(task)
-    loss_and_grads = jax.jit(jax.value_and_grad(make_objective(_run_config(task)), has_aux=True))
+    variables = initial_variables(task)
+    loss_and_grads = jax.jit(jax.value_and_grad(make_objective(run_config(task)), has_aux=True))
     (loss, _), grads = loss_and_grads(
         variables["params"], variables["batch_stats"], dict(task.batch), jax.random.key(0)
     )
@@ -90,8 +90,8 @@ def jax_gradients(task: Task) -> dict[str, np.ndarray]:
 
 def torch_gradients(task: Task) -> dict[str, np.ndarray]:
     """Gradients of PyTorch's loss; "loss" is the loss itself."""
-    model = _torch_model(task)
-    loss = _torch_loss(model, *_torch_batch(task))
+    model = torch_model(task)
+    loss = torch_loss(model, *torch_batch(task))
     loss.backward()
     grads = {key: weight.grad.numpy() for key, weight in model.named_parameters()}
     return {"loss": loss.detach().numpy(), **grads}
@@ -108,8 +108,8 @@ def jax_step(task: Task) -> Rival:
     from sat_jax.sharding import make_mesh, to_devices
     from sat_jax.training.compile import compiled_step, make_state
 
-    config, mesh, key = _run_config(task), make_mesh(), jax.random.key(0)
-    state = jax.jit(functools.partial(make_state, config))(_variables(task))
+    config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
+    state = jax.jit(functools.partial(make_state, config))(initial_variables(task))
     step: Any = compiled_step(config, mesh)
     started = time.perf_counter()
     compiled = step.lower(state, to_devices(mesh, task.batch), key=key).compile()
@@ -130,7 +130,7 @@ def torch_step(task: Task, *, fused: bool = False) -> Rival:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    model, arrays = _torch_model(task), _torch_batch(task)
+    model, arrays = torch_model(task), torch_batch(task)
     # None is PyTorch's own choice: on CPUs a loop over the weights.
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=fused or None
@@ -138,7 +138,7 @@ def torch_step(task: Task, *, fused: bool = False) -> Rival:
 
     def call() -> float:
         optimizer.zero_grad()
-        loss = _torch_loss(model, *arrays)
+        loss = torch_loss(model, *arrays)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
@@ -205,20 +205,23 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _run_config(task: Task) -> Any:
+def run_config(task: Task) -> Any:
+    """The training run that `train.py` would make of a task."""
     from sat_jax.training.config import OptimizerConfig, TrainConfig
 
     optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, clip_norm=CLIP_NORM)
     return TrainConfig(model=task.ours, optimizer=optimizer, num_steps=NUM_STEPS)
 
 
-def _variables(task: Task) -> Any:
+def initial_variables(task: Task) -> Any:
+    """A task's first weights as ours."""
     from sat_jax.convert.names import from_torch, nest
 
     return nest(from_torch(dict(task.weights)))
 
 
-def _torch_model(task: Task) -> Any:
+def torch_model(task: Task) -> Any:
+    """A task's model in PyTorch, with its first weights."""
     import torch
 
     from benchmarks.torch_reference import SAT
@@ -228,13 +231,14 @@ def _torch_model(task: Task) -> Any:
     return model
 
 
-def _torch_batch(task: Task) -> Any:
+def torch_batch(task: Task) -> Any:
+    """A task's batch in PyTorch: waveforms and targets."""
     import torch
 
     return [torch.from_numpy(task.batch[key]) for key in ("waveform", "target")]
 
 
-def _torch_loss(model: Any, waveform: Any, target: Any) -> Any:
+def torch_loss(model: Any, waveform: Any, target: Any) -> Any:
     """As published: one spectrogram of the window, its pieces in turn, their mean answer."""
     import torch.nn.functional as F
 

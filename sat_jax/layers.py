@@ -4,7 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.attention import attend, attention_weights, split_heads
+from sat_jax.attention import (
+    attend,
+    attention_weights,
+    fused_attention,
+    product_precision,
+    split_heads,
+    suits_cudnn,
+)
 from sat_jax.cache import KVPast, Past, TokenPast, append_past
 from sat_jax.config import PATCH_SIZE, ModelConfig
 
@@ -25,7 +32,7 @@ class Linear(nn.Module):
 
     Attributes:
       features: outputs.
-      dtype: precision of the computation; weights are float32.
+      dtype: precision of the computation, see `product_precision`; weights are float32.
     """
 
     features: int
@@ -40,7 +47,9 @@ class Linear(nn.Module):
         dtype = jnp.dtype(self.dtype)
         rows = jnp.asarray(kernel[skip:], dtype)
         contract_last = (((x.ndim - 1,), (1,)), ((), ()))
-        product = jax.lax.dot_general(jnp.asarray(x, dtype), rows, contract_last)
+        product = jax.lax.dot_general(
+            jnp.asarray(x, dtype), rows, contract_last, precision=product_precision(dtype)
+        )
         return product + jnp.asarray(bias[skip:], dtype)
 
 
@@ -101,10 +110,13 @@ class Attention(nn.Module):
         Returns:
           [b, n, d].
         """
-        key, value = (split_heads(part) for part in jnp.split(kv, 2, axis=-1))
-        weights = attention_weights(split_heads(query), key, key_is_real)
-        weights = self.weight_dropout(weights, deterministic=not train)
-        return self.dropout(self.proj(attend(weights, value)), deterministic=not train)
+        query, key, value = (split_heads(x) for x in (query, *jnp.split(kv, 2, axis=-1)))
+        if suits_cudnn(query, key) and not (train and self.config.attention_dropout):
+            mixed = fused_attention(query, key, value, key_is_real)
+        else:
+            weights = attention_weights(query, key, key_is_real)
+            mixed = attend(self.weight_dropout(weights, deterministic=not train), value)
+        return self.dropout(self.proj(mixed), deterministic=not train)
 
 
 def gelu(x: jax.Array) -> jax.Array:

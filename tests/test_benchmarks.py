@@ -1,6 +1,7 @@
 """The benchmarks run and report; what they measure is not tested, since machines differ."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 from counting_rival import count
 
 from benchmarks import (
+    gpu_train_step,
     measuring,
     start_up,
     stream_step,
@@ -21,8 +23,12 @@ from benchmarks import (
     train_step,
     training_rivals,
 )
+from benchmarks.gpu_rivals import jax_steps
+from sat_jax.cache import init_cache
 from sat_jax.config import ModelConfig
 from sat_jax.models import registry
+from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.profile.traced import count_matmul_flops
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +80,43 @@ def test_train_step(
     table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
     assert json.loads(printed) == report
     assert len([line for line in table.splitlines() if line.startswith("|")]) == 3
+
+
+def test_gpu_train_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = lambda make, task, tunables: contextlib.nullcontext(make(task))  # noqa: E731
+    monkeypatch.setattr(gpu_train_step, "own_process", here)
+    # PyTorch's rivals need a GPU.
+    monkeypatch.setattr(gpu_train_step, "RIVALS", dict.fromkeys(gpu_train_step.RIVALS, jax_steps))
+    monkeypatch.setattr(gpu_train_step, "CEILING_SIZE", 64)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    file = tmp_path / "steps.json"
+    gpu_train_step.main(["--models", "tiny:2", "--rounds", "1", "--json", str(file)])
+    report = json.loads(file.read_text())
+    (step,) = report["steps"]
+    assert len(set(step["losses"].values())) == 1
+    busy = step["jax"]["examples_per_s"] * step["gflop_per_example"] * 1e9
+    assert step["jax"]["utilisation"] == pytest.approx(busy / 989e12)
+    table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
+    assert json.loads(printed) == report
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
+    config = ModelConfig(width=64, num_classes=5, target_length=192, cache_length=192, depth=3)
+    piece = np.zeros((1, config.frontend.n_mels, config.target_length), np.float32)
+
+    def count(config: ModelConfig) -> int:
+        variables = init_variables(config, jax.random.key(0))
+        apply = functools.partial(AudioTransformer(config).apply, variables)
+        return count_matmul_flops(jax.make_jaxpr(apply)(piece, init_cache(config, 1, "kv")).jaxpr)
+
+    first, later = count(dataclasses.replace(config, cache_length=0)), count(config)
+    # Layer 0 projects its past anew, which is not needed.
+    again = 2 * config.cache_tokens * 2 * config.width**2
+    assert gpu_train_step.needed_flops(config) == 3 * (first + later - again)
 
 
 def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:

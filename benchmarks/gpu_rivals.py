@@ -1,0 +1,84 @@
+"""Training steps on a GPU in bfloat16: ours, and PyTorch's as it comes and compiled.
+
+Weights and optimiser state are float32. A call makes several steps and waits for the last alone, so
+that a GPU never waits for the host to look; the batch is on the GPU before.
+"""
+
+import time
+from typing import Any
+
+from benchmarks.training_rivals import (
+    CLIP_NORM,
+    LEARNING_RATE,
+    Rival,
+    Task,
+    initial_variables,
+    run_config,
+    torch_batch,
+    torch_model,
+)
+
+STEPS_PER_CALL = 10
+
+
+def jax_steps(task: Task) -> Rival:
+    """The step that `train.py` runs. The facts are those of `training_rivals.jax_step`."""
+    import functools
+
+    import jax
+
+    from sat_jax.sharding import make_mesh, to_devices
+    from sat_jax.training.compile import compiled_step, make_state
+
+    config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
+    state = jax.jit(functools.partial(make_state, config))(initial_variables(task))
+    batch, step = to_devices(mesh, task.batch), compiled_step(config, mesh)
+    started = time.perf_counter()
+    compiled = step.lower(state, batch, key=key).compile()  # type: ignore[attr-defined]
+    compile_seconds = time.perf_counter() - started
+
+    def call() -> float:
+        nonlocal state
+        for _ in range(STEPS_PER_CALL):
+            state, metrics = compiled(state, batch, key=key)
+        jax.block_until_ready(state)
+        return float(metrics.loss)
+
+    temporary_bytes = compiled.memory_analysis().temp_size_in_bytes
+    return Rival(call, {"compile_s": compile_seconds, "temporary_mb": temporary_bytes / 1e6})
+
+
+def torch_steps(task: Task, *, compiled: bool = False) -> Rival:
+    """Autocast to bfloat16 and fused AdamW, eager or with model and loss by `torch.compile`."""
+    import torch
+    import torch.nn.functional as F
+
+    model = torch_model(task).cuda()
+    arrays = [array.cuda() for array in torch_batch(task)]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+    )
+
+    def loss_of(waveform: Any, target: Any) -> Any:
+        with torch.autocast("cuda", torch.bfloat16):
+            probs = model.forward_clip(waveform)
+        return F.binary_cross_entropy(probs.float(), target)
+
+    # The compiler has no complex numbers, so the spectrogram stays as it is.
+    model.log_mel = torch.compiler.disable(model.log_mel)
+    compute = torch.compile(loss_of) if compiled else loss_of
+    started = time.perf_counter()
+    compute(*arrays).backward()
+    torch.cuda.synchronize()
+
+    def call() -> float:
+        for _ in range(STEPS_PER_CALL):
+            optimizer.zero_grad()
+            loss = compute(*arrays)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+            optimizer.step()
+        torch.cuda.synchronize()
+        return float(loss.item())
+
+    return Rival(call, {"compile_s": time.perf_counter() - started})

@@ -1,0 +1,202 @@
+"""Measures a training step on a GPU, in bfloat16, beside PyTorch's.
+
+python -m benchmarks.gpu_train_step --models SAT_T_2s:512,SAT_B_2s:256
+
+Needs JAX and PyTorch that both see the GPU. Prints a Markdown table and JSON, which --json writes
+to a file as well. See benchmarks/README.md.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu_rivals import STEPS_PER_CALL, jax_steps, torch_steps
+from benchmarks.measuring import interleave, machine, markdown_table, ratio, spread
+from benchmarks.train_step import parse_models
+from benchmarks.training_rivals import make_task, own_process
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
+LOSS_TOLERANCE = 0.02
+"""How far apart the rivals' first losses may be, of the loss: bfloat16 has 8 bits."""
+CEILING_SIZE = 8192
+"""Rows and columns of the product that tells what the GPU reaches at best."""
+MEMORY_SHARE = "0.35"
+"""Of the GPU's memory that JAX takes; PyTorch's rivals need the rest at the same time."""
+
+RIVALS = {
+    "jax": jax_steps,
+    "torch": torch_steps,
+    "torch_compile": functools.partial(torch_steps, compiled=True),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures what the flags ask for."""
+    options = parse_flags(argv)
+    os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = MEMORY_SHARE
+    steps = [
+        measure(name, batch_size, rounds=options.rounds, peak=options.peak_tflops)
+        for name, batch_size in options.models
+    ]
+    setting = machine(PACKAGES, threads=len(os.sched_getaffinity(0)))
+    ceiling = own_ceiling(CEILING_SIZE)
+    report = {"machine": setting, "gpu": gpu_name(), "ceiling_tflops": ceiling, "steps": steps}
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(as_markdown(report), json.dumps(report), sep="\n\n")
+
+
+def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's settings."""
+    parser = argparse.ArgumentParser(description="Times a training step on a GPU beside PyTorch.")
+    add = functools.partial(parser.add_argument, metavar="X")
+    models = [("SAT_T_2s", 512), ("SAT_B_2s", 256)]
+    add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
+    add("--rounds", type=int, default=7, help="blocks of steps of each rival")
+    add(
+        "--peak_tflops",
+        type=float,
+        default=989.0,
+        help="of the GPU in bfloat16, as H100 and H200",
+    )
+    add("--json", default=None, help="file for all numbers")
+    return parser.parse_args(argv)
+
+
+def measure(name: str, batch_size: int, *, rounds: int, peak: float) -> dict[str, Any]:
+    """All numbers of one model.
+
+    Args:
+      name: a streaming model that both sides know.
+      batch_size: windows of two pieces.
+      rounds: blocks of steps of each rival.
+      peak: TFLOP/s of the GPU by its data sheet.
+
+    Raises:
+      RuntimeError: the first losses differ, so that comparing times means nothing.
+    """
+    task = make_task(name, batch_size)
+    task = dataclasses.replace(task, ours=dataclasses.replace(task.ours, dtype="bfloat16"))
+    with contextlib.ExitStack() as stack:
+        rivals = {
+            rival: stack.enter_context(own_process(make, task, tunables=""))
+            for rival, make in RIVALS.items()
+        }
+        losses = {rival: made.call() for rival, made in rivals.items()}
+        if max(losses.values()) - min(losses.values()) > LOSS_TOLERANCE * losses["torch"]:
+            raise RuntimeError(f"the rivals' losses after {STEPS_PER_CALL} steps are {losses}")
+        times = interleave({rival: made.call for rival, made in rivals.items()}, rounds=rounds)
+    steps = {rival: [block / STEPS_PER_CALL for block in times[rival]] for rival in RIVALS}
+    flops = needed_flops(task.ours) * batch_size
+    return {
+        "model": name,
+        "batch": batch_size,
+        "gflop_per_example": flops / batch_size / 1e9,
+        **{
+            rival: spread(times) | _rates(times, batch_size, flops, peak)
+            for rival, times in steps.items()
+        },
+        # The other way round than in time: above 1 ours makes more steps a second.
+        **{
+            f"speedup_over_{rival}": ratio(times, steps["jax"])
+            for rival, times in steps.items()
+            if rival != "jax"
+        },
+        "losses": losses,
+        "facts": {rival: dict(made.facts) for rival, made in rivals.items()},
+    }
+
+
+def _rates(times: list[np.ndarray], batch_size: int, flops: float, peak: float) -> dict[str, float]:
+    seconds = float(np.median(np.concatenate(times)))
+    return {"examples_per_s": batch_size / seconds, "utilisation": flops / seconds / (1e12 * peak)}
+
+
+def needed_flops(config: Any) -> float:
+    """Operations that one window of two chunks asks for in training, the front end's left out.
+
+    Twice the multiply-adds of both chunks, the first of which has no past, and twice as many again
+    for the gradients. Keys and values of past tokens count once, when they are new, although the
+    step computes them again.
+    """
+    from sat_jax.framing import make_framing
+    from sat_jax.profile.analytic import count_multiply_adds
+
+    counted = count_multiply_adds(config, make_framing(config, "chunk"))
+    forward = 2 * (counted.linear + counted.attention_new) + counted.attention_cached
+    return 3 * 2 * forward
+
+
+def own_ceiling(size: int, repeats: int = 20) -> float:
+    """TFLOP/s of products [size, size] x [size, size] of random bfloat16 numbers."""
+    import jax
+    import jax.numpy as jnp
+
+    square = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+    product = jax.jit(jnp.dot)
+    product(square, square).block_until_ready()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        result = product(square, square)
+    result.block_until_ready()
+    return 2 * size**3 * repeats / (time.perf_counter() - started) / 1e12
+
+
+def gpu_name() -> str:
+    """What JAX calls the GPU."""
+    import jax
+
+    return str(jax.devices()[0].device_kind)
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """A line on the machine, and a table of the steps."""
+    columns = [
+        "model",
+        "batch",
+        "sat_jax ms (p95)",
+        "PyTorch ms (p95)",
+        "torch.compile ms (p95)",
+        "sat_jax examples/s",
+        "sat_jax utilisation",
+        "PyTorch",
+        "torch.compile",
+        "speed over PyTorch (quartiles)",
+        "over torch.compile (quartiles)",
+        "compile s",
+        "temporary MB",
+    ]
+    versions = ", ".join(f"{name} {report['machine'][name]}" for name in PACKAGES)
+    return (
+        f"{report['gpu']}, a product of 8192 squared at {report['ceiling_tflops']:.0f} TFLOP/s; "
+        f"{versions}\n\n" + markdown_table(columns, [_row(step) for step in report["steps"]])
+    )
+
+
+def _row(step: dict[str, Any]) -> list[str]:
+    times = [step[rival] for rival in RIVALS]
+    speedups = [step[f"speedup_over_{rival}"] for rival in RIVALS if rival != "jax"]
+    facts = step["facts"]["jax"]
+    return [
+        step["model"],
+        str(step["batch"]),
+        *(f"{t['median_ms']:.1f} ({t['p95_ms']:.1f})" for t in times),
+        f"{step['jax']['examples_per_s']:.0f}",
+        *(f"{t['utilisation']:.0%}" for t in times),
+        *(f"{s['median']:.2f} ({s['quartile_1']:.2f}-{s['quartile_3']:.2f})" for s in speedups),
+        f"{facts['compile_s']:.0f}",
+        f"{facts['temporary_mb']:.0f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()
