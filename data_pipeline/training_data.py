@@ -110,4 +110,5 @@ def _psl_windows(
     table = read_psl(paths, source.clips.ids)
     windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)
     note = f"{len(windows.clips)} of them have pseudo strong labels, and only those are used"
-    return windows, [note]
+    strange = f"; labels of {table.unknown_clips} others are left out"
+    return windows, [note + strange if table.unknown_clips else note]

@@ -54,6 +54,9 @@ class WindowConfig:
       chunks: targets in a window: 1, or as many as it has chunks, for a loss per chunk; the
         pseudo strong labels must have windows of a chunk's length then.
       sample_rate: samples per second.
+
+    Raises:
+      SatError: a value is out of range.
     """
 
     batch_size: int

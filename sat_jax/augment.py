@@ -25,6 +25,9 @@ class AugmentConfig:
       time_mask_frames: longest such stretch, frames.
       freq_masks: ranges of frequency that are hidden in each spectrogram.
       freq_mask_bins: widest such range, mel bands.
+
+    Raises:
+      SatError: a value is under 0.
     """
 
     time_shift: float = 0.0

@@ -38,6 +38,9 @@ class FrontendConfig:
       f_min: lower edge of the filterbank, Hz.
       f_max: upper edge of the filterbank, Hz.
       top_db: how far below the loudest value of a recording the floor lies, dB.
+
+    Raises:
+      SatError: a value is out of range, or `n_mels` neither 64 nor 128.
     """
 
     sample_rate: int = 16_000
@@ -96,6 +99,9 @@ class ModelConfig:
       dtype: precision of the computation on any device; weights are always float32.
       remat: recompute block activations in the backward pass, which saves memory in training.
       frontend: the log-mel spectrogram.
+
+    Raises:
+      SatError: a value is out of range or none of its choices.
     """
 
     width: int
@@ -193,6 +199,9 @@ class MaeConfig:
       decoder_depth: decoder blocks.
       mask_ratio: share of patches that are hidden from the encoder.
       normalize_target: whether each target patch is made zero-mean, unit-variance.
+
+    Raises:
+      SatError: a value is out of range, or the encoder is a streaming model.
     """
 
     encoder: ModelConfig

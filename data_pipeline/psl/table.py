@@ -35,11 +35,6 @@ class PslTable(NamedTuple):
     probs: np.ndarray
     unknown_clips: int = 0
 
-    @property
-    def clips_without(self) -> int:
-        """How many of the n clips have no window."""
-        return int((np.diff(self.window_starts) == 0).sum())
-
     def targets(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
         """Soft targets of some windows: int [b] -> float32 [b, y], 0 but for the k classes.
 

@@ -27,6 +27,9 @@ class Hearing:
       warmup: stream mode only, what the cache holds at a clip's start.
       buffer: sliding mode only, how many seconds it hears; fewer near a clip's start.
       aggregation: how a clip's answers (in clip mode, those of its pieces) become one.
+
+    Raises:
+      SatError: there is no such mode, or framing or buffer do not suit it.
     """
 
     mode: EvaluationMode = "stream"

@@ -41,11 +41,6 @@ class Psds:
     value: float
     per_class: np.ndarray
 
-    @property
-    def classes_without_events(self) -> int:
-        """Classes left out of `value`."""
-        return int(np.isnan(self.per_class).sum())
-
 
 def check_psds() -> None:
     """Refuses early, before hours of audio are scored, what `psds1` could not do.

@@ -93,26 +93,6 @@ class OnsetDelays:
         return self.detected / self.events if self.events else None
 
 
-def segment_targets(
-    events: Sequence[Event], start: np.ndarray, end: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Which classes are heard in which chunks.
-
-    Args:
-      events: of one clip.
-      start: float [k], seconds.
-      end: float [k], seconds.
-      num_classes: y.
-
-    Returns:
-      bool [k, y]: whether an event of the class lies in the chunk for longer than `TIME_TOLERANCE`.
-    """
-    targets = np.zeros((len(start), num_classes), bool)
-    for event in events:
-        targets[:, event.class_index] |= overlapped(event, start, end)
-    return targets
-
-
 def overlapped(event: Event, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Which of k chunks an event overlaps by more than `TIME_TOLERANCE`: bool [k]."""
     return np.minimum(end, event.offset) - np.maximum(start, event.onset) > TIME_TOLERANCE

@@ -26,6 +26,9 @@ class OptimizerConfig:
       layer_decay: learning rate of a block over that of the block above it; the head has all of
         it, the patch embedding the least. 1 is the same for all.
       accumulate: steps whose gradients are averaged into one update.
+
+    Raises:
+      SatError: a value is out of range.
     """
 
     learning_rate: float
@@ -88,6 +91,9 @@ class TrainConfig:
       log_every: steps between two lines of the log.
       data: what makes the batches, as JSON-ready data; the loop only keeps it with the run, so
         that one is never taken up again with other data by mistake.
+
+    Raises:
+      SatError: a value is out of range, or does not suit the model.
     """
 
     model: AnyConfig

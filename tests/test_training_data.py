@@ -1,0 +1,63 @@
+"""What a run learns from, and what is said about it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from data_pipeline.training_data import open_training_data
+from data_pipeline.windows import WindowConfig
+from sat_jax.errors import SatError
+
+LABELS = ("Speech", "Dog", "Cat")
+
+
+@pytest.fixture
+def source(tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(32_000), 16_000)
+    table = tmp_path / "clips.csv"
+    table.write_text("file,labels\na.wav,Speech\nb.wav,Dog\nc.wav,Cat\n")
+    return {"clips": str(table), "folder": str(tmp_path)}
+
+
+def config(**changes):
+    fields = {"batch_size": 2, "window_seconds": 2.0, "num_classes": 3, "psl_share": 1.0}
+    return WindowConfig(**(fields | changes))
+
+
+def psl(path, names):
+    columns = {
+        "filename": names,
+        "start": [0.0] * len(names),
+        "end": [2.0] * len(names),
+        "prob": ["0.5"] * len(names),
+        "idxs": ["0"] * len(names),
+    }
+    pq.write_table(pa.table(columns), path)
+    return [str(path)]
+
+
+def test_it_says_how_many_clips_have_pseudo_labels_and_how_many_labels_no_clip(source, tmp_path):
+    known = psl(tmp_path / "known.parquet", ["a.wav", "b.wav"])
+    data = open_training_data(config(), LABELS, source, psl_paths=known)
+    assert data.notes == [
+        "3 clips to learn from",
+        "2 of them have pseudo strong labels, and only those are used",
+    ]
+    more = psl(tmp_path / "more.parquet", ["a.wav", "x.wav", "y.wav"])
+    data = open_training_data(config(), LABELS, source, psl_paths=more)
+    assert data.notes[1] == (
+        "1 of them have pseudo strong labels, and only those are used; labels of 2 others are left "
+        "out"
+    )
+    batch = next(data.batches(0))
+    assert batch["target"].tolist() == [[0.5, 0.0, 0.0]] * 2
+
+
+def test_pseudo_labels_that_would_not_be_used_are_refused(source, tmp_path):
+    with pytest.raises(SatError, match=r"not used where data\.psl_share is 0"):
+        open_training_data(
+            config(psl_share=0.0), LABELS, source, psl_paths=psl(tmp_path / "p.parquet", ["a.wav"])
+        )
