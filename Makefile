@@ -48,7 +48,7 @@ format: $(DEV)/.ready ## mend style and formatting where ruff can
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
 
-real-audio-data: $(DEV)/.ready ## fetch a few hundred real recordings out of Debian packages (200 MB)
+real-audio-data: $(DEV)/.ready ## fetch a few hundred real recordings out of Debian packages (210 MB)
 	$(DEV)/bin/python -m data_pipeline.packages --output data/real_audio
 
 real-audio: real-audio-data ## train all three stages on them, see docs/real_audio.md

@@ -134,6 +134,8 @@ def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
     from sat_jax.labels import default_label_names
 
     if isinstance(model, MaeConfig):
+        if _LABELS.value is not None:
+            raise SatError(f"--labels={_LABELS.value}: an autoencoder has no classes, leave it out")
         return ()
     return labels or default_label_names(model.num_classes)
 

@@ -19,6 +19,37 @@ from benchmarks.training_rivals import (
 )
 
 STEPS_PER_CALL = 10
+PRODUCT_SIZE = 8192
+"""Rows and columns of the product that tells what the GPU reaches at best."""
+
+
+def product(task: Any = None) -> Rival:
+    """Products of random bfloat16 numbers, [8192, 8192] each; a call gives their TFLOP/s.
+
+    The facts are what JAX calls the GPU, "" where it sees none, and whether PyTorch sees one.
+    """
+    del task
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    try:
+        gpu = jax.devices("cuda")[0].device_kind
+    except RuntimeError:
+        gpu = ""
+    multiply = jax.jit(jnp.dot)
+
+    def call() -> float:
+        shape = (PRODUCT_SIZE, PRODUCT_SIZE)
+        square = jax.random.normal(jax.random.key(0), shape, jnp.bfloat16)
+        multiply(square, square).block_until_ready()
+        started, repeats = time.perf_counter(), 20
+        for _ in range(repeats):
+            result = multiply(square, square)
+        result.block_until_ready()
+        return 2e-12 * PRODUCT_SIZE**3 * repeats / (time.perf_counter() - started)
+
+    return Rival(call, {"gpu": gpu, "torch": torch.cuda.is_available()})
 
 
 def jax_steps(task: Task) -> Rival:

@@ -3,7 +3,7 @@
 python -m benchmarks.gpu_train_step --models SAT_T_2s:512,SAT_B_2s:256
 
 Needs JAX and PyTorch that both see the GPU. Prints a Markdown table and JSON, which --json writes
-to a file as well. See benchmarks/README.md.
+to a file as well, after each model. See benchmarks/README.md.
 """
 
 import argparse
@@ -12,25 +12,38 @@ import dataclasses
 import functools
 import json
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_rivals import STEPS_PER_CALL, jax_steps, torch_steps
-from benchmarks.measuring import interleave, machine, markdown_table, ratio, spread
-from benchmarks.train_step import parse_models
-from benchmarks.training_rivals import make_task, own_process
+from benchmarks.gpu_rivals import PRODUCT_SIZE, STEPS_PER_CALL, jax_steps, product, torch_steps
+from benchmarks.measuring import (
+    interleave,
+    machine,
+    markdown_table,
+    ratio,
+    spread,
+    warn_if_busy,
+)
+from benchmarks.train_step import compare_gradients, parse_count, parse_models
+from benchmarks.training_rivals import (
+    Rival,
+    Task,
+    jax_gradients,
+    make_task,
+    own_process,
+    torch_gradients,
+)
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
+PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
+"""TFLOP/s in bfloat16 by the data sheets, by what is in a GPU's name."""
 LOSS_TOLERANCE = 0.02
-"""How far apart the rivals' first losses may be, of the loss: bfloat16 has 8 bits."""
-CEILING_SIZE = 8192
-"""Rows and columns of the product that tells what the GPU reaches at best."""
-MEMORY_SHARE = "0.35"
-"""Of the GPU's memory that JAX takes; PyTorch's rivals need the rest at the same time."""
+"""How far apart the rivals' losses may be after the first call: bfloat16 has 8 bits."""
+ENVIRONMENT = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.35"}
+"""Of each rival. PyTorch's need what JAX leaves of the GPU's memory at the same time."""
 
 RIVALS = {
     "jax": jax_steps,
@@ -42,16 +55,24 @@ RIVALS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the flags ask for."""
     options = parse_flags(argv)
-    os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = MEMORY_SHARE
-    steps = [
-        measure(name, batch_size, rounds=options.rounds, peak=options.peak_tflops)
-        for name, batch_size in options.models
-    ]
+    # The rivals have processes of their own; here only gradients are compared, in float32.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     setting = machine(PACKAGES, threads=len(os.sched_getaffinity(0)))
-    ceiling = own_ceiling(CEILING_SIZE)
-    report = {"machine": setting, "gpu": gpu_name(), "ceiling_tflops": ceiling, "steps": steps}
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    warn_if_busy(setting)
+    with own_process(product, None, environment=ENVIRONMENT) as multiply:
+        peak = options.peak_tflops or find_peak(multiply)
+        report = {
+            "machine": setting,
+            "gpu": multiply.facts["gpu"],
+            "peak_tflops": peak,
+            "product_tflops": multiply.call(),
+            "steps": [],
+        }
+    for name, batch_size in options.models:
+        compare_gradients(*gradients(make_task(name, 2)))
+        report["steps"].append(measure(name, batch_size, rounds=options.rounds, peak=peak))
+        if options.json:
+            Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(as_markdown(report), json.dumps(report), sep="\n\n")
 
 
@@ -61,15 +82,30 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add = functools.partial(parser.add_argument, metavar="X")
     models = [("SAT_T_2s", 512), ("SAT_B_2s", 256)]
     add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
-    add("--rounds", type=int, default=7, help="blocks of steps of each rival")
-    add(
-        "--peak_tflops",
-        type=float,
-        default=989.0,
-        help="of the GPU in bfloat16, as H100 and H200",
-    )
+    add("--rounds", type=parse_count, default=7, help="blocks of steps of each rival")
+    add("--peak_tflops", type=float, default=None, help="of the GPU in bfloat16, if not known here")
     add("--json", default=None, help="file for all numbers")
     return parser.parse_args(argv)
+
+
+def find_peak(multiply: Rival) -> float:
+    """TFLOP/s of the GPU by its data sheet.
+
+    Raises:
+      SystemExit: there is no GPU, or it is not known.
+    """
+    gpu = multiply.facts["gpu"]
+    if not gpu or not multiply.facts["torch"]:
+        raise SystemExit(f"{'PyTorch' if gpu else 'JAX'} sees no CUDA GPU: install it with CUDA")
+    known = [peak for name, peak in PEAKS.items() if name in gpu]
+    if not known:
+        raise SystemExit(f"{gpu} is not known here: give its bfloat16 speed by --peak_tflops")
+    return known[0]
+
+
+def gradients(task: Task) -> tuple[Any, Any]:
+    """Ours and PyTorch's, on the CPU in float32, of the same weights and batch."""
+    return jax_gradients(task), torch_gradients(task)
 
 
 def measure(name: str, batch_size: int, *, rounds: int, peak: float) -> dict[str, Any]:
@@ -82,17 +118,17 @@ def measure(name: str, batch_size: int, *, rounds: int, peak: float) -> dict[str
       peak: TFLOP/s of the GPU by its data sheet.
 
     Raises:
-      RuntimeError: the first losses differ, so that comparing times means nothing.
+      RuntimeError: the losses differ, so that comparing times means nothing.
     """
     task = make_task(name, batch_size)
     task = dataclasses.replace(task, ours=dataclasses.replace(task.ours, dtype="bfloat16"))
     with contextlib.ExitStack() as stack:
         rivals = {
-            rival: stack.enter_context(own_process(make, task, tunables=""))
+            rival: stack.enter_context(own_process(make, task, environment=ENVIRONMENT))
             for rival, make in RIVALS.items()
         }
         losses = {rival: made.call() for rival, made in rivals.items()}
-        if max(losses.values()) - min(losses.values()) > LOSS_TOLERANCE * losses["torch"]:
+        if not np.ptp(list(losses.values())) <= LOSS_TOLERANCE * losses["torch"]:
             raise RuntimeError(f"the rivals' losses after {STEPS_PER_CALL} steps are {losses}")
         times = interleave({rival: made.call for rival, made in rivals.items()}, rounds=rounds)
     steps = {rival: [block / STEPS_PER_CALL for block in times[rival]] for rival in RIVALS}
@@ -136,28 +172,6 @@ def needed_flops(config: Any) -> float:
     return 3 * 2 * forward
 
 
-def own_ceiling(size: int, repeats: int = 20) -> float:
-    """TFLOP/s of products [size, size] x [size, size] of random bfloat16 numbers."""
-    import jax
-    import jax.numpy as jnp
-
-    square = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
-    product = jax.jit(jnp.dot)
-    product(square, square).block_until_ready()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        result = product(square, square)
-    result.block_until_ready()
-    return 2 * size**3 * repeats / (time.perf_counter() - started) / 1e12
-
-
-def gpu_name() -> str:
-    """What JAX calls the GPU."""
-    import jax
-
-    return str(jax.devices()[0].device_kind)
-
-
 def as_markdown(report: dict[str, Any]) -> str:
     """A line on the machine, and a table of the steps."""
     columns = [
@@ -175,10 +189,13 @@ def as_markdown(report: dict[str, Any]) -> str:
         "compile s",
         "temporary MB",
     ]
-    versions = ", ".join(f"{name} {report['machine'][name]}" for name in PACKAGES)
+    setting = report["machine"]
+    versions = ", ".join(f"{name} {setting[name]}" for name in PACKAGES)
     return (
-        f"{report['gpu']}, a product of 8192 squared at {report['ceiling_tflops']:.0f} TFLOP/s; "
-        f"{versions}\n\n" + markdown_table(columns, [_row(step) for step in report["steps"]])
+        f"{report['gpu']}, {report['peak_tflops']:.0f} TFLOP/s by its data sheet, "
+        f"{report['product_tflops']:.0f} in a product of {PRODUCT_SIZE} squared; load "
+        f"{setting['load_before']:.1f} before; {versions}\n\n"
+        + markdown_table(columns, [_row(step) for step in report["steps"]])
     )
 
 

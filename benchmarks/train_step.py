@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     add = functools.partial(parser.add_argument, metavar="X")
     models = [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
     add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
-    add("--rounds", type=int, default=9, help="blocks of steps of each rival")
+    add("--rounds", type=parse_count, default=9, help="blocks of steps of each rival")
     add("--threads", type=int, default=None, help="CPUs to use; all by default")
     add("--seed", type=int, default=0, help="of the random weights and batches")
     add("--json", default=None, help="file for all numbers")
@@ -82,8 +83,17 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parse_models(text: str) -> list[tuple[str, int]]:
     """Names and batch sizes from NAME:BATCH,NAME:BATCH."""
-    pairs = (part.split(":") for part in text.split(","))
-    return [(name, int(batch_size)) for name, batch_size in pairs]
+    found = re.findall(r"([^:,]+):([1-9]\d*)(?:,|$)", text)
+    if ",".join(map(":".join, found)) != text:
+        raise argparse.ArgumentTypeError(f"{text} is not NAME:BATCH,NAME:BATCH")
+    return [(name, int(batch_size)) for name, batch_size in found]
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[str, Any]:
@@ -102,7 +112,9 @@ def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[s
     difference = compare_gradients(jax_gradients(task), torch_gradients(task))
     with contextlib.ExitStack() as stack:
         rivals = {
-            rival: stack.enter_context(own_process(make, task, tunables=tunables))
+            rival: stack.enter_context(
+                own_process(make, task, environment={"GLIBC_TUNABLES": tunables})
+            )
             for rival, (make, tunables) in RIVALS.items()
         }
         calls = {rival: made.call for rival, made in rivals.items()}

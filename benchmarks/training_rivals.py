@@ -45,16 +45,23 @@ class Rival(NamedTuple):
     """
 
     call: Callable[[], float]
-    facts: Mapping[str, float]
+    facts: Mapping[str, Any]
 
 
 def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
-    """A streaming model that both sides know, random weights, and a batch of two pieces each."""
+    """A streaming model that both sides know, random weights, and a batch of two pieces each.
+
+    Raises:
+      SystemExit: there is no such model.
+    """
     import torch
 
     from benchmarks.torch_reference import MODELS, SAT
     from sat_jax.models import registry
 
+    if name not in MODELS or not MODELS[name].cache_length:
+        streaming = ", ".join(known for known, model in MODELS.items() if model.cache_length)
+        raise SystemExit(f"--models: {name} is none of {streaming}")
     torch.manual_seed(seed)
     theirs = MODELS[name]
     rng = np.random.default_rng(seed)
@@ -148,13 +155,15 @@ def torch_step(task: Task, *, fused: bool = False) -> Rival:
 
 
 @contextlib.contextmanager
-def own_process(make: Callable[[Task], Rival], task: Task, *, tunables: str) -> Iterator[Rival]:
+def own_process(
+    make: Callable[[Any], Rival], task: Any, *, environment: Mapping[str, str]
+) -> Iterator[Rival]:
     """A rival that lives in another process while the context lasts.
 
     Args:
-      make: `jax_step` or `torch_step`.
+      make: such as `jax_step` or `torch_step`.
       task: what it learns.
-      tunables: for glibc in that process; "" leaves all as it is by default.
+      environment: variables that the process has beside those of this one.
 
     Raises:
       RuntimeError: the process ended.
@@ -162,7 +171,7 @@ def own_process(make: Callable[[Task], Rival], task: Task, *, tunables: str) -> 
     start = multiprocessing.get_context("spawn")
     here, there = start.Pipe()
     process = start.Process(target=_serve, args=(there, make, task), daemon=True)
-    with _environment(GLIBC_TUNABLES=tunables, JAX_ENABLE_COMPILATION_CACHE="false"):
+    with _environment({**environment, "JAX_ENABLE_COMPILATION_CACHE": "false"}):
         process.start()
     there.close()
 
@@ -192,7 +201,7 @@ def _serve(pipe: Connection, make: Callable[[Task], Rival], task: Task) -> None:
 
 
 @contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,6 +1,7 @@
 r"""Own classes: a trained model gets a new head and learns what is to be told apart.
 
-The model is that of --init, streaming or not; its classes are those named in the table of clips.
+The model is that of --init, streaming or not; its classes are those named in the table of clips or
+in --labels.
 
 python train.py --config configs/finetune.py --workdir runs/mine --init SAT_T_2s \
     --clips mine.csv --valid_clips held_out.csv

@@ -1,6 +1,7 @@
 """All that a training run reads, from what a user names (floor 0)."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ def open_training_data(
     """
     source = open_source(labels, **source_fields, leave_out_missing=True)
     windows, psl_notes = _psl_windows(source, config, psl_paths)
+    names = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
     planner = Planner(
         source.clips,
         config,
@@ -68,7 +70,12 @@ def open_training_data(
         process_count=process_count,
     )
     notes = [_count(source, "to learn from"), *psl_notes]
-    record = {**dataclasses.asdict(config), "clips": source.clips.fingerprint()}
+    record = {
+        **dataclasses.asdict(config),
+        "clips": source.clips.fingerprint(),
+        "labels": names,
+        "psl": windows.table.fingerprint() if windows else None,
+    }
     validation = None
     if valid_fields is not None:
         held_out = open_source(labels, **valid_fields, leave_out_missing=True)
@@ -108,6 +115,11 @@ def _psl_windows(
     from data_pipeline.psl.table import read_psl
 
     table = read_psl(paths, source.clips.ids)
+    if table.num_classes > config.num_classes:
+        raise SatError(
+            f"--psl={','.join(paths)} has class {table.num_classes - 1}, the model has 0 to "
+            f"{config.num_classes - 1}: give labels made for this model"
+        )
     windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)
     note = f"{len(windows.clips)} of them have pseudo strong labels, and only those are used"
     strange = f"; labels of {table.unknown_clips} others are left out"

@@ -60,7 +60,7 @@ def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
 def suits_cudnn(query: jax.Array, key: jax.Array) -> bool:
     """Whether this machine's GPU can do attention as one program: [b, n, h, 64], [b, m, h, 64].
 
-    cuDNN wants 16-bit numbers, and even numbers of tokens where there are gradients.
+    cuDNN wants 16-bit numbers, and even numbers of tokens for gradients under a mask.
     """
     halves = query.dtype in (jnp.bfloat16, jnp.float16)
     return halves and not (query.shape[1] % 2 or key.shape[1] % 2) and _has_flash_attention()
@@ -68,6 +68,10 @@ def suits_cudnn(query: jax.Array, key: jax.Array) -> bool:
 
 @functools.cache
 def _has_flash_attention() -> bool:
+    """Whether programs run on one CUDA GPU that is new enough."""
+    # JAX 0.12 does not split a mask together with the batch over several devices.
+    if jax.device_count() > 1:
+        return False
     device = jax.devices()[0]
     capability = str(getattr(device, "compute_capability", ""))
     # AMD's names are no numbers.

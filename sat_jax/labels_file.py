@@ -14,7 +14,8 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         with one name a line; empty lines don't count.
 
     Raises:
-      SatError: the file can't be read, or its indices aren't 0, 1, 2, ….
+      SatError: the file can't be read, names nothing, or has a row without a name, or its indices
+        aren't 0, 1, 2, ….
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -23,11 +24,18 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise SatError(f"{path} is no text in UTF-8") from error
     lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
+        raise SatError(f"{path} is empty: give names of classes, one a line")
     columns = next(csv.reader(lines[:1]), [])
     if not {"index", "display_name"} <= set(columns):
         return tuple(lines)
     rows = list(csv.DictReader(lines))
     names = {row["index"]: row["display_name"] for row in rows}
+    if not all(names.values()):
+        nameless = next(index for index, name in names.items() if not name)
+        raise SatError(f"{path} has no display_name for index {nameless}: give each class one")
+    if not names:
+        raise SatError(f"{path} has columns but no rows: give names of classes")
     try:
         return tuple(names[str(index)] for index in range(len(rows)))
     except KeyError as error:

@@ -43,27 +43,30 @@ def test_one_program_gives_the_same_as_weights_and_sums(masked: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "capability", "dtype", "tokens", "suits"),
+    ("platform", "capability", "count", "dtype", "tokens", "suits"),
     [
-        ("gpu", "9.0", "bfloat16", 48, True),
-        ("gpu", "12.0", "bfloat16", 48, True),
-        ("gpu", "7.5", "bfloat16", 48, False),
-        ("gpu", "gfx90a", "bfloat16", 48, False),
-        ("gpu", "9.0", "float32", 48, False),
-        ("gpu", "9.0", "bfloat16", 49, False),
-        ("cpu", None, "bfloat16", 48, False),
+        ("gpu", "9.0", 1, "bfloat16", 48, True),
+        ("gpu", "12.0", 1, "bfloat16", 48, True),
+        ("gpu", "9.0", 2, "bfloat16", 48, False),
+        ("gpu", "7.5", 1, "bfloat16", 48, False),
+        ("gpu", "gfx90a", 1, "bfloat16", 48, False),
+        ("gpu", "9.0", 1, "float32", 48, False),
+        ("gpu", "9.0", 1, "bfloat16", 49, False),
+        ("cpu", None, 1, "bfloat16", 48, False),
     ],
 )
 def test_cudnn_is_used_where_it_can_be(
     monkeypatch: pytest.MonkeyPatch,
     platform: str,
     capability: str | None,
+    count: int,
     dtype: str,
     tokens: int,
     suits: bool,
 ) -> None:
     device = types.SimpleNamespace(platform=platform, compute_capability=capability)
-    monkeypatch.setattr(attention.jax, "devices", lambda: [device])
+    monkeypatch.setattr(attention.jax, "devices", lambda: [device] * count)
+    monkeypatch.setattr(attention.jax, "device_count", lambda: count)
     attention._has_flash_attention.cache_clear()
     try:
         assert suits_cudnn(heads(tokens, 0, dtype), heads(96, 1, dtype)) is suits

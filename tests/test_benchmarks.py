@@ -15,6 +15,7 @@ import torch
 from counting_rival import count
 
 from benchmarks import (
+    gpu_rivals,
     gpu_train_step,
     measuring,
     start_up,
@@ -24,6 +25,7 @@ from benchmarks import (
     training_rivals,
 )
 from benchmarks.gpu_rivals import jax_steps
+from benchmarks.training_rivals import Rival
 from sat_jax.cache import init_cache
 from sat_jax.config import ModelConfig
 from sat_jax.models import registry
@@ -68,7 +70,7 @@ def test_train_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Starting a process for each rival would take most of the time.
-    here = lambda make, task, tunables: contextlib.nullcontext(make(task))  # noqa: E731
+    here = lambda make, task, environment: contextlib.nullcontext(make(task))  # noqa: E731
     monkeypatch.setattr(train_step, "own_process", here)
     file = tmp_path / "steps.json"
     train_step.main(["--models", "tiny:2", "--rounds", "2", "--json", str(file)])
@@ -85,23 +87,79 @@ def test_train_step(
 def test_gpu_train_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here = lambda make, task, tunables: contextlib.nullcontext(make(task))  # noqa: E731
+    here = lambda make, task, environment: contextlib.nullcontext(make(task))  # noqa: E731
     monkeypatch.setattr(gpu_train_step, "own_process", here)
     # PyTorch's rivals need a GPU.
     monkeypatch.setattr(gpu_train_step, "RIVALS", dict.fromkeys(gpu_train_step.RIVALS, jax_steps))
-    monkeypatch.setattr(gpu_train_step, "CEILING_SIZE", 64)
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    monkeypatch.setattr(gpu_rivals, "PRODUCT_SIZE", 64)
     file = tmp_path / "steps.json"
-    gpu_train_step.main(["--models", "tiny:2", "--rounds", "1", "--json", str(file)])
+    flags = ["--models", "tiny:2", "--rounds", "1", "--peak_tflops", "500", "--json", str(file)]
+    gpu_train_step.main(flags)
     report = json.loads(file.read_text())
     (step,) = report["steps"]
     assert len(set(step["losses"].values())) == 1
     busy = step["jax"]["examples_per_s"] * step["gflop_per_example"] * 1e9
-    assert step["jax"]["utilisation"] == pytest.approx(busy / 989e12)
+    assert step["jax"]["utilisation"] == pytest.approx(busy / 500e12)
     table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
     assert json.loads(printed) == report
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_losses_that_differ_or_are_none_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.65, 0.65, float("nan")])
+    here = lambda make, task, environment: contextlib.nullcontext(  # noqa: E731
+        Rival(functools.partial(next, losses), {})
+    )
+    monkeypatch.setattr(gpu_train_step, "own_process", here)
+    with pytest.raises(RuntimeError, match="losses after 10 steps are"):
+        gpu_train_step.measure("tiny", 2, rounds=1, peak=1.0)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "torch_sees_it", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", True, 989.0),
+        ("NVIDIA H200", True, 989.0),
+        ("NVIDIA A100-SXM4-40GB", True, 312.0),
+        ("NVIDIA L4", True, "L4 is not known here: give"),
+        ("NVIDIA H200", False, "PyTorch sees no CUDA GPU"),
+        ("", False, "JAX sees no CUDA GPU"),
+    ],
+)
+def test_what_a_gpu_could_do(gpu: str, torch_sees_it: bool, peak: float | str) -> None:
+    rival = Rival(lambda: 0.0, {"gpu": gpu, "torch": torch_sees_it})
+    if isinstance(peak, float):
+        assert gpu_train_step.find_peak(rival) == peak
+        return
+    with pytest.raises(SystemExit, match=peak):
+        gpu_train_step.find_peak(rival)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [
+        ("--models", "SAT_T_2s", "is not NAME:BATCH"),
+        ("--models", "SAT_T_2s:0", "is not NAME:BATCH"),
+        ("--models", "SAT_T_2s:8,,", "is not NAME:BATCH"),
+        ("--rounds", "0", "is no whole number above 0"),
+    ],
+)
+def test_flags_that_make_no_sense(
+    flag: str, value: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for program in (train_step, gpu_train_step):
+        with pytest.raises(SystemExit):
+            program.parse_flags([flag, value])
+        assert reason in capsys.readouterr().err
+
+
+def test_models_that_nobody_knows() -> None:
+    assert train_step.parse_models("SAT_T_2s:8,SAT_B_2s:4") == [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
+    with pytest.raises(SystemExit, match="SAT_X is none of SAT_T_2s, "):
+        training_rivals.make_task("SAT_X", 2)
+    with pytest.raises(SystemExit, match="audiotransformer_tiny is none of"):
+        training_rivals.make_task("audiotransformer_tiny", 2)
 
 
 def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
@@ -119,9 +177,12 @@ def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
     assert gpu_train_step.needed_flops(config) == 3 * (first + later - again)
 
 
+TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.top_pad=1"}
+
+
 def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    with training_rivals.own_process(count, 0, tunables="glibc.malloc.top_pad=1") as rival:
+    with training_rivals.own_process(count, 0, environment=TUNABLES) as rival:
         assert rival.facts["pid"] != os.getpid()
         assert rival.facts["tunables"] == "glibc.malloc.top_pad=1"
         assert "GLIBC_TUNABLES" not in os.environ

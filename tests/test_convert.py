@@ -554,7 +554,9 @@ def test_audiosets_own_list_of_labels() -> None:
     ("content", "reason"),
     [
         (b"a\nb\n", "2 labels are given for 11 classes"),
-        (b"", "0 labels are given for 11 classes"),
+        (b"", "is empty: give names"),
+        (b"index,mid,display_name\n", "has columns but no rows"),
+        (b"index,mid,display_name\n0,x,a\n1,y\n", "has no display_name for index 1"),
         (b"index,mid,display_name\n0,x,a\n2,x,c\n", "2 rows, but none of index '1'"),
         (b"\xff\xfe\x00", "no text in UTF-8"),
     ],

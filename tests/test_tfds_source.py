@@ -306,7 +306,9 @@ def test_damage_that_tf_data_finds_is_told_in_one_line(tmp_path):
     ("name", "split", "options", "message"),
     [
         ("nothing", "train", {}, "TFDS cannot open 'nothing'"),
+        ("plain:9.9.9", "train", {}, "of it lie): "),
         ("plain", "eval", {}, "has no split 'eval', but "),
+        ("plain", "train[:0]", {}, "plain:train[:0] has no clips: choose another split"),
         ("plain", "train", {"audio": "label"}, "no samples in a feature 'label'"),
         ("plain", "train", {"labels": "audio"}, "no class or list of classes in a feature 'audio'"),
         ("plain", "train", {"labels": "gone"}, "no class or list of classes in a feature 'gone'"),

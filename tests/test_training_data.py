@@ -27,13 +27,13 @@ def config(**changes):
     return WindowConfig(**(fields | changes))
 
 
-def psl(path, names):
+def psl(path, names, classes="0;1"):
     columns = {
         "filename": names,
         "start": [0.0] * len(names),
         "end": [2.0] * len(names),
-        "prob": ["0.5"] * len(names),
-        "idxs": ["0"] * len(names),
+        "prob": ["0.5;0.0"] * len(names),
+        "idxs": [classes] * len(names),
     }
     pq.write_table(pa.table(columns), path)
     return [str(path)]
@@ -61,3 +61,20 @@ def test_pseudo_labels_that_would_not_be_used_are_refused(source, tmp_path):
         open_training_data(
             config(psl_share=0.0), LABELS, source, psl_paths=psl(tmp_path / "p.parquet", ["a.wav"])
         )
+
+
+def test_other_labels_are_other_data(source, tmp_path):
+    def record(rows, labels=LABELS):
+        paths = psl(tmp_path / "p.parquet", rows)
+        return open_training_data(config(), labels, source, psl_paths=paths).record
+
+    first = record(["a.wav"])
+    assert record(["a.wav"]) == first
+    assert record(["b.wav"])["psl"] != first["psl"]
+    assert record(["a.wav"], ("Cat", "Dog", "Speech"))["labels"] != first["labels"]
+
+
+def test_pseudo_labels_of_another_model_are_refused_before_the_run(source, tmp_path):
+    paths = psl(tmp_path / "p.parquet", ["a.wav", "b.wav"], classes="0;3")
+    with pytest.raises(SatError, match=r"p\.parquet has class 3, the model has 0 to 2"):
+        open_training_data(config(), LABELS, source, psl_paths=paths)

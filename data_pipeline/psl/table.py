@@ -1,5 +1,6 @@
 """Pseudo strong labels: what a teacher hears in windows of a source's clips (floor 0)."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,18 +36,24 @@ class PslTable(NamedTuple):
     probs: np.ndarray
     unknown_clips: int = 0
 
+    @property
+    def num_classes(self) -> int:
+        """Classes that a model has at least whose windows these are."""
+        return int(self.indices.max(initial=-1)) + 1
+
+    def fingerprint(self) -> str:
+        """A short text that changes when the windows or what is heard in them does."""
+        digest = hashlib.sha256()
+        for column in self:
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()[:16]
+
     def targets(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
         """Soft targets of some windows: int [b] -> float32 [b, y], 0 but for the k classes.
 
-        Raises:
-          SatError: a window has a class that the model lacks.
+        There must be no class that the model lacks, see `num_classes`.
         """
         indices = self.indices[rows]
-        if indices.size and indices.max() >= num_classes:
-            raise SatError(
-                f"class {indices.max()} of the pseudo strong labels is none of the model's 0 to "
-                f"{num_classes - 1}: give labels made for this model"
-            )
         target = np.zeros((len(rows), num_classes), np.float32)
         # The maximum, since what stands for no class is class 0 with probability 0.
         np.maximum.at(target, (np.arange(len(rows))[:, None], indices), self.probs[rows])

@@ -26,7 +26,7 @@ class PslWindows:
         Raises:
           SatError: no clip has such windows.
         """
-        self._table = table
+        self.table = table
         wanted = window_seconds / chunks
         length = table.end - table.start
         is_whole = np.abs(length - wanted) <= _SAME_TIME
@@ -66,10 +66,10 @@ class PslWindows:
         at = np.searchsorted(self.clips, clip)
         first, count = self._first[at], self._first[at + 1] - self._first[at]
         rows = self._chain[first + np.floor(place.astype(np.float64) * count).astype(np.int64)]
-        targets = self._table.targets(rows.ravel(), num_classes)
+        targets = self.table.targets(rows.ravel(), num_classes)
         shape: Sequence[int] = (len(clip), rows.shape[1], num_classes)
         by_chunk = targets.reshape(shape)
-        start = self._table.start[rows[:, 0]]
+        start = self.table.start[rows[:, 0]]
         return start, by_chunk[:, 0] if rows.shape[1] == 1 else by_chunk
 
 

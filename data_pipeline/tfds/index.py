@@ -96,8 +96,10 @@ def find_clips(
       name: what the progress bar calls the dataset.
 
     Raises:
-      SatError: a file is missing or damaged, or two clips have the same id.
+      SatError: there are no clips, a file is missing or damaged, or two clips have the same id.
     """
+    if not sum(part.take for part in parts):
+        raise SatError(f"{name} has no clips: choose another split, or a larger part of it")
     files = list(dict.fromkeys(part.path for part in parts))
     sizes = [_size(path) for path in files]
     key = json.dumps([_FORMAT, decoder.key, [os.path.basename(f) for f in files], sizes, parts])

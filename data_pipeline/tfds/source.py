@@ -91,7 +91,7 @@ class TfdsSource:
             lacking = theirs[ours.index(None)]
             raise SatError(
                 f"{self.name} has a class {lacking!r}, which the model lacks: choose a model with "
-                "its classes, or begin one by --labels FILE"
+                "its classes, or begin one whose --labels FILE names it"
             )
         starts = self.clips.label_starts
         indices = np.asarray(ours, np.int32)[places] if ours else self.clips.label_indices
@@ -213,7 +213,9 @@ def _open(name: str, data_dir: Any) -> Any:
     except Exception as error:
         # TFDS goes on to list all datasets that it knows.
         reason = " ".join(str(error).partition("Available datasets")[0].split())[:200]
-        raise SatError(f"TFDS cannot open {name!r}: {reason}") from error
+        raise SatError(
+            f"TFDS cannot open {name!r} {_whereabouts(name, data_dir)}: {reason}"
+        ) from error
     if not builder.is_prepared():
         raise SatError(f"{name} is not prepared in {builder.data_dir}: prepare it, or say data_dir")
     if builder.info.file_format.value != "tfrecord":
@@ -222,6 +224,15 @@ def _open(name: str, data_dir: Any) -> Any:
             "here: prepare it with file_format='tfrecord'"
         )
     return builder
+
+
+def _whereabouts(name: str, data_dir: Any) -> str:
+    """Where TFDS looked, and what of the dataset lies there."""
+    folder = os.fspath(data_dir or tfds.core.constants.DATA_DIR)
+    at = os.path.join(folder, name.partition(":")[0])
+    versions = sorted(os.listdir(at)) if os.path.isdir(at) else []
+    there = f"versions {', '.join(versions)} of it lie" if versions else "nothing of it lies"
+    return f"(in {folder}, said by --data_dir, {there})"
 
 
 def _parts(builder: Any, split: str) -> list[Part]:
@@ -238,7 +249,7 @@ def _find_audio(features: Any, name: str) -> str:
     found = [key for key in features if isinstance(features[key], tfds.features.Audio)]
     if len(found) != 1:
         raise SatError(
-            f"{name} has {len(found)} audio features among {', '.join(features)}: "
+            f"{name} has {len(found)} audio features among {', '.join(sorted(features))}: "
             "name one by --columns AUDIO,LABELS"
         )
     return found[0]
@@ -249,14 +260,18 @@ def _first_of(names: Sequence[str], features: Any, name: str) -> str:
         if wanted in features:
             return wanted
     raise SatError(
-        f"{name} has no labels among {', '.join(features)}: name them by --columns AUDIO,LABELS"
+        f"{name} has no labels among {', '.join(sorted(features))}: name them by --columns "
+        "AUDIO,LABELS"
     )
 
 
 def _checked_audio(features: Any, key: str, name: str) -> Any:
     feature = features.get(key)
     if not isinstance(feature, tfds.features.Tensor) or len(feature.shape) not in (1, 2):
-        raise SatError(f"{name} has no samples in a feature {key!r}, but {', '.join(features)}")
+        raise SatError(
+            f"{name} has no samples in a feature {key!r}, but {', '.join(sorted(features))}: name "
+            "one by --columns AUDIO,LABELS"
+        )
     if getattr(feature.to_json_content(), "lazy_decode", False):
         raise SatError(f"{name} holds encoded audio: prepare it with samples (lazy_decode=False)")
     kind = feature.np_dtype
@@ -276,7 +291,10 @@ def _label_names(features: Any, key: str, name: str) -> list[str] | None:
         or feature.shape != ()
         or not np.issubdtype(feature.np_dtype, np.integer)
     ):
-        raise SatError(f"{name} has no class or list of classes in a feature {key!r}")
+        raise SatError(
+            f"{name} has no class or list of classes in a feature {key!r}, but "
+            f"{', '.join(sorted(features))}: name one by --columns AUDIO,LABELS"
+        )
     return None
 
 
