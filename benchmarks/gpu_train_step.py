@@ -42,7 +42,8 @@ PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
 """TFLOP/s in bfloat16 by the data sheets, by what is in a GPU's name."""
 LOSS_TOLERANCE = 0.02
 """How far apart the rivals' losses may be after the first call: bfloat16 has 8 bits."""
-ENVIRONMENT = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.35"}
+# Where CUDA alone is asked for and none is there, JAX fails by an assertion.
+ENVIRONMENT = {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.35"}
 """Of each rival. PyTorch's need what JAX leaves of the GPU's memory at the same time."""
 
 RIVALS = {
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     setting = machine(PACKAGES, threads=len(os.sched_getaffinity(0)))
     warn_if_busy(setting)
     with own_process(product, None, environment=ENVIRONMENT) as multiply:
-        peak = options.peak_tflops or find_peak(multiply)
+        peak = find_peak(multiply, options.peak_tflops)
         report = {
             "machine": setting,
             "gpu": multiply.facts["gpu"],
@@ -88,8 +89,12 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_peak(multiply: Rival) -> float:
+def find_peak(multiply: Rival, given: float | None) -> float:
     """TFLOP/s of the GPU by its data sheet.
+
+    Args:
+      multiply: a `product`.
+      given: by the user, if anything is.
 
     Raises:
       SystemExit: there is no GPU, or it is not known.
@@ -97,7 +102,7 @@ def find_peak(multiply: Rival) -> float:
     gpu = multiply.facts["gpu"]
     if not gpu or not multiply.facts["torch"]:
         raise SystemExit(f"{'PyTorch' if gpu else 'JAX'} sees no CUDA GPU: install it with CUDA")
-    known = [peak for name, peak in PEAKS.items() if name in gpu]
+    known = [given] if given else [peak for name, peak in PEAKS.items() if name in gpu]
     if not known:
         raise SystemExit(f"{gpu} is not known here: give its bfloat16 speed by --peak_tflops")
     return known[0]

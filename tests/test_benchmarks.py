@@ -92,6 +92,9 @@ def test_gpu_train_step(
     # PyTorch's rivals need a GPU.
     monkeypatch.setattr(gpu_train_step, "RIVALS", dict.fromkeys(gpu_train_step.RIVALS, jax_steps))
     monkeypatch.setattr(gpu_rivals, "PRODUCT_SIZE", 64)
+    facts = {"gpu": "A", "torch": True}
+    product = lambda task: gpu_rivals.product(task)._replace(facts=facts)  # noqa: E731
+    monkeypatch.setattr(gpu_train_step, "product", product)
     file = tmp_path / "steps.json"
     flags = ["--models", "tiny:2", "--rounds", "1", "--peak_tflops", "500", "--json", str(file)]
     gpu_train_step.main(flags)
@@ -130,10 +133,11 @@ def test_losses_that_differ_or_are_none_are_not_compared(monkeypatch: pytest.Mon
 def test_what_a_gpu_could_do(gpu: str, torch_sees_it: bool, peak: float | str) -> None:
     rival = Rival(lambda: 0.0, {"gpu": gpu, "torch": torch_sees_it})
     if isinstance(peak, float):
-        assert gpu_train_step.find_peak(rival) == peak
+        assert gpu_train_step.find_peak(rival, None) == peak
+        assert gpu_train_step.find_peak(rival, 7.0) == 7.0
         return
     with pytest.raises(SystemExit, match=peak):
-        gpu_train_step.find_peak(rival)
+        gpu_train_step.find_peak(rival, None)
 
 
 @pytest.mark.parametrize(
