@@ -23,7 +23,8 @@ from benchmarks.measuring import (
     interleave,
     machine,
     markdown_table,
-    ratio,
+    speedup_cells,
+    speedups,
     spread,
     warn_if_busy,
 )
@@ -146,12 +147,7 @@ def measure(name: str, batch_size: int, *, rounds: int, peak: float) -> dict[str
             rival: spread(times) | _rates(times, batch_size, flops, peak)
             for rival, times in steps.items()
         },
-        # The other way round than in time: above 1 ours makes more steps a second.
-        **{
-            f"speedup_over_{rival}": ratio(times, steps["jax"])
-            for rival, times in steps.items()
-            if rival != "jax"
-        },
+        **speedups(steps),
         "losses": losses,
         "facts": {rival: dict(made.facts) for rival, made in rivals.items()},
     }
@@ -206,7 +202,6 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def _row(step: dict[str, Any]) -> list[str]:
     times = [step[rival] for rival in RIVALS]
-    speedups = [step[f"speedup_over_{rival}"] for rival in RIVALS if rival != "jax"]
     facts = step["facts"]["jax"]
     return [
         step["model"],
@@ -214,7 +209,7 @@ def _row(step: dict[str, Any]) -> list[str]:
         *(f"{t['median_ms']:.1f} ({t['p95_ms']:.1f})" for t in times),
         f"{step['jax']['examples_per_s']:.0f}",
         *(f"{t['utilisation']:.0%}" for t in times),
-        *(f"{s['median']:.2f} ({s['quartile_1']:.2f}-{s['quartile_3']:.2f})" for s in speedups),
+        *speedup_cells(step),
         f"{facts['compile_s']:.0f}",
         f"{facts['temporary_mb']:.0f}",
     ]

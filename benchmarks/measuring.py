@@ -24,6 +24,8 @@ __all__ = [
     "machine",
     "markdown_table",
     "ratio",
+    "speedup_cells",
+    "speedups",
     "spread",
     "time_calls",
     "warn_if_busy",
@@ -117,3 +119,18 @@ def ratio(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
     ratios = [np.median(a) / np.median(b) for a, b in zip(ours, theirs, strict=True)]
     low, median, high = np.percentile(ratios, [25, 50, 75])
     return {"median": float(median), "quartile_1": float(low), "quartile_3": float(high)}
+
+
+def speedups(times: Times, ours: str = "jax") -> dict[str, dict[str, float]]:
+    """How many times as many steps a second ours makes as each rival, as `ratio` gives it."""
+    return {
+        f"speedup_over_{rival}": ratio(blocks, times[ours])
+        for rival, blocks in times.items()
+        if rival != ours
+    }
+
+
+def speedup_cells(step: Mapping[str, Any]) -> list[str]:
+    """Cells of a table for what `speedups` gave: medians and quartiles."""
+    found = [value for name, value in step.items() if name.startswith("speedup_over_")]
+    return [f"{s['median']:.2f} ({s['quartile_1']:.2f}-{s['quartile_3']:.2f})" for s in found]

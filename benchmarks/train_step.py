@@ -22,7 +22,8 @@ from benchmarks.measuring import (
     limit_threads,
     machine,
     markdown_table,
-    ratio,
+    speedup_cells,
+    speedups,
     spread,
     warn_if_busy,
 )
@@ -125,17 +126,11 @@ def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[s
         | {"examples_per_s": batch_size / float(np.median(np.concatenate(times[rival])))}
         for rival in RIVALS
     }
-    # The other way round than in time: above 1 ours makes more steps a second.
-    speedups = {
-        f"speedup_over_{rival}": ratio(times[rival], times["jax"])
-        for rival in RIVALS
-        if rival != "jax"
-    }
     return {
         "model": name,
         "batch": batch_size,
         **speeds,
-        **speedups,
+        **speedups(times),
         "gradient_difference": difference,
         "loss_difference": max(max(step) - min(step) for step in losses),
         **rivals["jax"].facts,
@@ -150,9 +145,9 @@ def compare_gradients(ours: Arrays, theirs: Arrays) -> float:
     """
     if ours.keys() != theirs.keys():
         raise RuntimeError(f"only one rival has {sorted(ours.keys() ^ theirs.keys())}")
-    largest = max(
-        float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max())
-        for name in theirs
+    # NumPy's maximum, since Python's passes over what is no number.
+    largest = float(
+        np.max([np.abs(ours[name] - x).max() / np.abs(x).max() for name, x in theirs.items()])
     )
     if not largest <= TOLERANCE:
         raise RuntimeError(f"the rivals' gradients differ by {largest:.2g} of their largest value")
@@ -188,13 +183,12 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def _row(step: dict[str, Any]) -> list[str]:
     times = [step[rival] for rival in RIVALS]
-    speedups = [step[f"speedup_over_{rival}"] for rival in RIVALS if rival != "jax"]
     return [
         step["model"],
         str(step["batch"]),
         *(f"{t['median_ms']:.0f} ({t['p95_ms']:.0f})" for t in times),
         f"{step['jax']['examples_per_s']:.1f}",
-        *(f"{s['median']:.2f} ({s['quartile_1']:.2f}-{s['quartile_3']:.2f})" for s in speedups),
+        *speedup_cells(step),
         f"{step['compile_s']:.1f}",
         f"{step['temporary_mb']:.0f}",
         f"{step['gradient_difference']:.0e}",

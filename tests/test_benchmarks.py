@@ -200,6 +200,8 @@ def test_steps_with_other_gradients_are_not_compared() -> None:
     assert train_step.compare_gradients(grads, grads | {"w": np.array([1.0, -2.001])}) < 1e-3
     with pytest.raises(RuntimeError, match=r"differ by 0\.05"):
         train_step.compare_gradients(grads, grads | {"w": np.array([1.1, -2.0])})
+    with pytest.raises(RuntimeError, match="differ by nan"):
+        train_step.compare_gradients(grads, grads | {"w": np.array([1.0, np.nan])})
     with pytest.raises(RuntimeError, match="only one rival has"):
         train_step.compare_gradients(grads, {"loss": np.ones(())})
 

@@ -45,7 +45,7 @@ class PslTable(NamedTuple):
         """A short text that changes when the windows or what is heard in them does."""
         digest = hashlib.sha256()
         for column in self:
-            digest.update(np.ascontiguousarray(column).tobytes())
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()[:16]
 
     def targets(self, rows: np.ndarray, num_classes: int) -> np.ndarray:

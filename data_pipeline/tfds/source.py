@@ -4,6 +4,7 @@ TFDS prepares AudioSet by data_pipeline.audioset, and others, such as speech_com
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -230,7 +231,8 @@ def _whereabouts(name: str, data_dir: Any) -> str:
     """Where TFDS looked, and what of the dataset lies there."""
     folder = os.fspath(data_dir or tfds.core.constants.DATA_DIR)
     at = os.path.join(folder, name.partition(":")[0])
-    versions = sorted(os.listdir(at)) if os.path.isdir(at) else []
+    inside = sorted(os.listdir(at)) if os.path.isdir(at) else []
+    versions = [entry for entry in inside if re.fullmatch(r"\d+\.\d+\.\d+", entry)]
     there = f"versions {', '.join(versions)} of it lie" if versions else "nothing of it lies"
     return f"(in {folder}, said by --data_dir, {there})"
 
