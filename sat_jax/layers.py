@@ -177,6 +177,7 @@ class Block(nn.Module):
         past: Past | None = None,
         key_is_real: jax.Array | None = None,
         train: bool = False,
+        num_out: int | None = None,
     ) -> tuple[jax.Array, Past | None]:
         """Runs the block on the tokens of one piece.
 
@@ -186,14 +187,17 @@ class Block(nn.Module):
             recording, it may leave out those of the first pieces, which have none.
           key_is_real: bool [b, m + n] when there is a past: which keys may be seen.
           train: whether dropout and stochastic depth act.
+          num_out: how many of the first tokens are wanted, the others being only seen; None means
+            all n.
 
         Returns:
-          The residual stream [b, n, d] and the new past, of the same form and shape as `past`; None
-          where `past` leaves out the first pieces.
+          The residual stream [b, num_out, d] and the new past, of the same form and shape as
+          `past`; None where `past` leaves out the first pieces.
         """
         normed = self.norm1(x)
         query, kv = jnp.split(self.attn.qkv(normed), [self.config.width], axis=-1)
         keys, past = self._with_past(x, kv, past)
+        x, query = x[:, :num_out], query[:, :num_out]
         attended = self.attn(query, keys, key_is_real=key_is_real, train=train)
         x = x + self.stochastic_depth(self.ls1(attended), deterministic=not train)
         mixed = self.mlp(self.norm2(x), train=train)

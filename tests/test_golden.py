@@ -25,7 +25,7 @@ from sat_jax.losses import mae_loss
 from sat_jax.models.clip import clip_scores, normalize
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.registry import MODELS
-from sat_jax.models.transformer import AudioTransformer
+from sat_jax.models.transformer import AudioTransformer, flatten_grid
 from sat_jax.streaming import StreamState, init_stream, scan_chunks
 
 TOLERANCE = {"mean": 1e-4, "token": 1e-4, "dm": 1e-4, "logit": 1e-3}
@@ -108,7 +108,8 @@ def test_features_of_the_first_chunk(name: str) -> None:
     pieces = normalize(model, variables, log_mel(wave, config.frontend))
     grid = model.apply(variables, pieces[..., : config.target_length], method="embed")
     empty = init_cache(config, 1, "kv")
-    features, _ = model.apply(variables, grid, empty, method="features")
+    tokens = model.apply(variables, flatten_grid(grid), method="prepend_cls")
+    features, _ = model.apply(variables, tokens, empty, method="encode")
     np.testing.assert_allclose(features[0], numbers(name)["features_first_chunk"], atol=1e-3)
 
 

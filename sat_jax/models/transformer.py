@@ -5,6 +5,7 @@ arXiv 2305.17834, section 2.1); with one it is a step of the streaming model (se
 have the same weights, so a clip model's can start a streaming one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,7 @@ class AudioTransformer(nn.Module):
             self.cls_token = self.param("cls_token", CLS_INIT, (width,))
             self.token_pos_embed = self.param("token_pos_embed", POSITION_INIT, (width,))
         self.position_dropout = nn.Dropout(config.dropout)
-        block = nn.remat(Block, static_argnums=(4,)) if config.remat else Block
+        block = nn.remat(Block, static_argnums=(4, 5)) if config.remat else Block
         last = max(config.depth - 1, 1)
         self.blocks = [block(config, config.drop_path * i / last) for i in range(config.depth)]
         self.norm = layer_norm(BLOCK_EPSILON, dtype)
@@ -129,11 +130,12 @@ class AudioTransformer(nn.Module):
           train: whether dropout and stochastic depth act.
 
         Returns:
-          [b, n, d], n = f * t (frequency-major), one more in front with "token" pooling; and
-          the new cache.
+          [b, n, d], n = f * t (frequency-major), or with "token" pooling [b, 1, d], the cls token
+          alone; and the new cache.
         """
         tokens = self.position_dropout(flatten_grid(grid), deterministic=not train)
-        return self.encode(self.prepend_cls(tokens), cache, train=train)
+        num_out = 1 if self.config.pooling == "token" else None
+        return self.encode(self.prepend_cls(tokens), cache, train=train, num_out=num_out)
 
     def prepend_cls(self, tokens: jax.Array) -> jax.Array:
         """[b, n, d] -> [b, n + 1, d] with "token" pooling, else unchanged."""
@@ -144,27 +146,45 @@ class AudioTransformer(nn.Module):
         return jnp.concatenate([cls, tokens], axis=1)
 
     def encode(
-        self, tokens: jax.Array, cache: Cache, *, train: bool = False
+        self, tokens: jax.Array, cache: Cache, *, train: bool = False, num_out: int | None = None
     ) -> tuple[jax.Array, Cache]:
-        """All blocks and the last norm: [b, n, d] -> [b, n, d], and the new cache."""
+        """All blocks and the last norm.
+
+        Args:
+          tokens: [b, n, d].
+          cache: what came before.
+          train: whether dropout and stochastic depth act.
+          num_out: how many of the first tokens are wanted; None means all n. The last block then
+            spares itself what only the others need.
+
+        Returns:
+          [b, num_out, d], and the new cache.
+        """
+        wanted = [None] * (self.config.depth - 1) + [num_out]
         if train and self.config.is_streaming:
-            return self._encode_together(tokens, cache)
+            return self._encode_together(tokens, cache, wanted)
         if not cache.past:
-            for block in self.blocks:
-                tokens, _ = block(tokens, None, None, train)
+            for block, num_out in zip(self.blocks, wanted, strict=True):
+                tokens, _ = block(tokens, None, None, train, num_out)
             return self.norm(tokens), cache
         past: list[Past] = list(jax.lax.stop_gradient(cache.past))
         past[0] = self.add_past_positions(past[0], cache.num_real)
         key_is_real = visible_keys(cache.num_real, cache.room, tokens.shape[1])
-        for i, block in enumerate(self.blocks):
-            tokens, past[i] = block(tokens, past[i], key_is_real, train)  # type: ignore[assignment]
         # Quirk: a cls token is cached like any other. It only stays where a chunk has fewer
         # tokens than the cache, being the first of its piece.
         num_real = jnp.minimum(cache.num_real + tokens.shape[1], self.config.cache_tokens)
+        for i, (block, num_out) in enumerate(zip(self.blocks, wanted, strict=True)):
+            tokens, past[i] = block(  # type: ignore[assignment]
+                tokens, past[i], key_is_real, train, num_out
+            )
         return self.norm(tokens), Cache(tuple(past), num_real)
 
-    def _encode_together(self, tokens: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """`encode` on k pieces in a row: [b k, n, d] -> [b k, n, d], and the cache after the last.
+    def _encode_together(
+        self, tokens: jax.Array, cache: Cache, wanted: Sequence[int | None]
+    ) -> tuple[jax.Array, Cache]:
+        """`encode` on k pieces in a row, of which each block gives as many tokens as are wanted.
+
+        [b k, n, d] -> [b k, num_out, d], and the cache after the last piece.
 
         What a piece finds in a layer's cache is what entered that layer in the pieces before, and
         no gradient goes there: so layers have to wait for each other, but pieces don't.
@@ -183,7 +203,8 @@ class AudioTransformer(nn.Module):
                 found.append(self.add_past_positions(kept, num_real[j]) if i == 0 else kept)
                 past[i] = TokenPast(append_past(found[j][0], pieces[:, j]))
             pasts = jnp.stack([tokens for (tokens,) in found], axis=1)[:, found_by]
-            tokens, _ = block(tokens, TokenPast(pasts.reshape(-1, room, width)), key_is_real, True)
+            found_past = TokenPast(pasts.reshape(-1, room, width))
+            tokens, _ = block(tokens, found_past, key_is_real, True, wanted[i])
         return self.norm(tokens), Cache(tuple(past), num_real[-1])
 
     def add_past_positions(self, past: Past, num_real: jax.Array) -> TokenPast:

@@ -45,6 +45,8 @@ class MultiplyAdds:
       mlp: both layers.
       head: the classifier.
       front_end: the mel filterbank.
+      spared: projection and MLP of the last block for all but the cls token with "token" pooling,
+        which need not be done: in no sum but the published one.
     """
 
     patch_embedding: int
@@ -56,11 +58,17 @@ class MultiplyAdds:
     mlp: int
     head: int
     front_end: int
+    spared: int
 
     @property
     def linear(self) -> int:
-        """Of layers with weights, on new tokens: what the published GFLOPs count."""
+        """Of layers with weights, on new tokens."""
         return self.patch_embedding + self.qkv + self.projection + self.mlp + self.head
+
+    @property
+    def published(self) -> int:
+        """What the published GFLOPs count: of layers with weights, on all new tokens."""
+        return self.linear + self.spared
 
     @property
     def network(self) -> int:
@@ -104,17 +112,24 @@ def count_multiply_adds(config: ModelConfig, framing: Framing) -> MultiplyAdds:
 def _count_piece(config: ModelConfig, columns: int) -> dict[str, int]:
     width, depth, cached = config.width, config.depth, config.cache_tokens
     patches = config.freq_patches * columns
-    tokens = patches + (config.pooling == "token")
+    has_cls = config.pooling == "token"
+    tokens = patches + has_cls
+    # Of the last block, what the cls token does not need is not done.
+    asked = (depth - 1) * tokens + (1 if has_cls else tokens)
+    behind_attention = {
+        "projection": width**2,
+        "mlp": 2 * width * int(width * config.mlp_ratio),
+    }
     answers = columns if config.pooling == "dm" else 1
     return {
         "patch_embedding": patches * PATCH_SIZE**2 * width,
         "qkv": depth * tokens * 3 * width**2,
         "cached_kv": cached * 2 * width**2,
-        "attention_new": depth * 2 * tokens * tokens * width,
-        "attention_cached": depth * 2 * tokens * cached * width,
-        "projection": depth * tokens * width**2,
-        "mlp": depth * tokens * 2 * width * int(width * config.mlp_ratio),
+        "attention_new": asked * 2 * tokens * width,
+        "attention_cached": asked * 2 * cached * width,
+        **{name: asked * count for name, count in behind_attention.items()},
         "head": answers * width * config.num_classes,
+        "spared": (depth * tokens - asked) * sum(behind_attention.values()),
     }
 
 

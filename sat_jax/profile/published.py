@@ -87,7 +87,7 @@ def published_row(profile: Profile) -> Published | None:
 
 def counted_gflops(profile: Profile) -> float:
     """The published rule for GFLOPs: layers with weights, on new tokens (and a cls token)."""
-    return 2e-9 * profile.multiply_adds.linear
+    return 2e-9 * profile.multiply_adds.published
 
 
 def summed_mib(profile: Profile) -> float:
@@ -138,6 +138,9 @@ def _about_gflops(profile: Profile, row: Published) -> str:
         f"{row.gflops} published, {2e-9 * work.network:.3f} here: {counted:.3f} of layers with "
         f"weights on new tokens, {origin}, + {attention:.3f} of attention's products"
     )
+    if work.spared:
+        spared = f"{2e-9 * work.spared:.3f} spared in the last block"
+        line += f" - {spared}, of which only the cls token is wanted"
     if not profile.config.is_streaming:
         return f"{line}."
     again = 2e-9 * (cached_kv_of_all_layers(profile.config) - work.cached_kv)
