@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> bool:
     # Imported late: a wrong flag or --help should be answered at once.
     from configs.common import to_model, to_train_config
     from sat_jax.cache_dir import keep_compiled_programs
+    from sat_jax.checkpoint import fingerprint
     from sat_jax.training.loop import train
 
     _join_processes()
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str]) -> bool:
         config, init.config if init else None, num_classes=len(labels) if labels else None
     )
     data = _open_data(config, model, labels)
-    run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record)
+    begin = fingerprint(init.config, init.variables) if init else ""
+    run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record, init=begin)
     _tell(*data.notes)
     keep_compiled_programs()
     result = train(

@@ -210,7 +210,12 @@ def _whole_chunks(model: ModelConfig, seconds: float) -> int:
 
 
 def to_train_config(
-    config: ConfigDict, model: AnyConfig, *, epoch_size: int, data: dict[str, Any]
+    config: ConfigDict,
+    model: AnyConfig,
+    *,
+    epoch_size: int,
+    data: dict[str, Any],
+    init: str = "",
 ) -> TrainConfig:
     """The run that a config asks for.
 
@@ -219,6 +224,7 @@ def to_train_config(
       model: from `to_model`.
       epoch_size: windows in an epoch.
       data: all that makes the batches, for the run's record.
+      init: what the weights begin with, for the same.
 
     Raises:
       SatError: a value is out of range.
@@ -229,5 +235,6 @@ def to_train_config(
     num_epochs, num_steps = fields.pop("num_epochs"), fields.pop("num_steps")
     if num_steps is None:
         num_steps = -(-num_epochs * epoch_size // config.data.batch_size)
-    fields |= {"num_steps": num_steps, "model": dataclasses.asdict(model), "data": data}
+    fields |= {"num_steps": num_steps, "model": dataclasses.asdict(model)}
+    fields |= {"data": data, "init": init}
     return TrainConfig.from_dict(fields)

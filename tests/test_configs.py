@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,12 +207,9 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     save_checkpoint(tmp_path / "first", Checkpoint(config=model, variables=first, labels=labels))
     flags = ["--clips", table, "--folder", tmp_path, "--workdir", tmp_path / "run"]
     flags += ["--config", "configs/sat.py:SAT_T_1s,debug", "--init", tmp_path / "first"]
-    done = train_py(
-        *flags,
-        "--config.num_steps=2",
-        "--config.data.psl_share=0",
-        "--config.optimizer.learning_rate=1e-6",
-    )
+    flags += ["--config.num_steps=2", "--config.data.psl_share=0"]
+    flags += ["--config.optimizer.learning_rate=1e-6"]
+    done = train_py(*flags)
     assert done.returncode == 0, done.stderr
     assert "3 clips to learn from, 1 missing" in done.stdout
     trained = load_checkpoint(tmp_path / "run" / "model")
@@ -223,6 +221,12 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     )
     about = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert about["data"]["clips"] and about["num_steps"] == 2
+
+    other = jax.jit(fresh_variables, static_argnums=0)(model, jax.random.key(1))
+    shutil.rmtree(tmp_path / "first")
+    save_checkpoint(tmp_path / "first", Checkpoint(config=model, variables=other, labels=labels))
+    done = train_py(*flags)
+    assert done.returncode == 1 and "another config" in done.stderr and "init" in done.stderr
 
 
 @pytest.mark.parametrize(

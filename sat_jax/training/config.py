@@ -89,6 +89,8 @@ class TrainConfig:
       evaluate_every: steps between two measurements on the validation clips.
       keep_best: how many of the best models are kept, whose average is exported.
       log_every: steps between two lines of the log.
+      init: fingerprint of the checkpoint whose weights are begun with; empty where all are random.
+        Like `data`, only kept with the run.
       data: what makes the batches, as JSON-ready data; the loop only keeps it with the run, so
         that one is never taken up again with other data by mistake.
 
@@ -113,6 +115,7 @@ class TrainConfig:
     evaluate_every: int = 1000
     keep_best: int = 4
     log_every: int = 10
+    init: str = ""
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
