@@ -162,8 +162,7 @@ def needed_flops(config: Any) -> float:
     """Operations that one window of two chunks asks for in training, the front end's left out.
 
     Twice the multiply-adds of both chunks, the first of which has no past, and twice as many again
-    for the gradients. Keys and values of past tokens count once, when they are new, although the
-    step computes them again.
+    for the gradients. Keys and values of past tokens count once, when they are new.
     """
     from sat_jax.framing import make_framing
     from sat_jax.profile.analytic import count_multiply_adds

@@ -104,6 +104,7 @@ def training_config(
             # Improvements on the published recipe, off as there.
             "loss_per_chunk": False,
             "silence_share": 0.0,
+            "frozen_input_norm": False,
             "fsdp": False,
             "checkpoint_every": 1000,
             "checkpoint_minutes": 10.0,

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +24,21 @@ class KVPast(NamedTuple):
 
 
 Past = TokenPast | KVPast
+
+
+@flax.struct.dataclass
+class WindowPast:
+    """What came before a window whose pieces a layer hears together.
+
+    Before each piece the layer finds this and the pieces that precede it.
+
+    Attributes:
+      tokens: [b, m, d] as in `TokenPast`, or None where nothing came before.
+      num_pieces: of the window.
+    """
+
+    tokens: jax.Array | None
+    num_pieces: int = flax.struct.field(pytree_node=False)
 
 
 def append_past(past: jax.Array, new: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Transformer layers as thin Linen modules (floor 1)."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from sat_jax.attention import (
     split_heads,
     suits_cudnn,
 )
-from sat_jax.cache import KVPast, Past, TokenPast, append_past
+from sat_jax.cache import KVPast, Past, TokenPast, WindowPast, append_past
 from sat_jax.config import PATCH_SIZE, ModelConfig
 
 POSITION_INIT = nn.initializers.normal(0.02)
@@ -38,19 +40,66 @@ class Linear(nn.Module):
     features: int
     dtype: str
 
-    @nn.compact
     def __call__(self, x: jax.Array, *, skip: int = 0) -> jax.Array:
         """[..., d] -> [..., features - skip], without the first `skip` outputs."""
-        shape = (self.features, x.shape[-1])
+        kernel, bias = self.weights(x.shape[-1])
+        return _linear(x.astype(self.dtype), kernel[skip:], bias[skip:])
+
+    @nn.compact
+    def weights(self, width: int) -> tuple[jax.Array, jax.Array]:
+        """Kernel [features, width] and bias [features], in the type of the computation."""
+        shape = (self.features, width)
         kernel = self.param("kernel", nn.initializers.truncated_normal(LINEAR_STD), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[:1])
-        dtype = jnp.dtype(self.dtype)
-        rows = jnp.asarray(kernel[skip:], dtype)
-        contract_last = (((x.ndim - 1,), (1,)), ((), ()))
-        product = jax.lax.dot_general(
-            jnp.asarray(x, dtype), rows, contract_last, precision=product_precision(dtype)
-        )
-        return product + jnp.asarray(bias[skip:], dtype)
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    contract_last = (((x.ndim - 1,), (1,)), ((), ()))
+    product = jax.lax.dot_general(
+        x, kernel, contract_last, precision=product_precision(kernel.dtype)
+    )
+    return product + bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _linear_twice(
+    x: jax.Array, still: jax.Array, kernel: jax.Array, bias: jax.Array, skip: int
+) -> tuple[jax.Array, jax.Array]:
+    """`_linear` of x and, without the first `skip` outputs, of `still`: one product for both.
+
+    Args:
+      x: [b, k, n, d].
+      still: [b, k - 1, n, d], the same values as the first of x, whose gradients go elsewhere.
+      kernel: [features, d].
+      bias: [features].
+      skip: outputs.
+
+    Returns:
+      [b, k, n, features] and [b, k - 1, n, features - skip].
+    """
+    del still
+    y = _linear(x, kernel, bias)
+    return y, y[:, :-1, :, skip:]
+
+
+def _linear_twice_forward(x, still, kernel, bias, skip):  # type: ignore[no-untyped-def]
+    return _linear_twice(x, still, kernel, bias, skip), (x, kernel)
+
+
+def _linear_twice_backward(skip, saved, grads):  # type: ignore[no-untyped-def]
+    (x, kernel), (grad, grad_still) = saved, grads
+    product = functools.partial(jnp.einsum, precision=product_precision(kernel.dtype))
+    both = grad + jnp.pad(grad_still, ((0, 0), (0, 1), (0, 0), (skip, 0)))
+    return (
+        product("bkny,yd->bknd", grad, kernel),
+        product("bkny,yd->bknd", grad_still, kernel[skip:]),
+        product("bkny,bknd->yd", both, x),
+        both.sum((0, 1, 2)),
+    )
+
+
+_linear_twice.defvjp(_linear_twice_forward, _linear_twice_backward)
 
 
 # A function of its own for the sake of its gradient: thus the parts of it are added up before they
@@ -174,7 +223,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        past: Past | None = None,
+        past: Past | WindowPast | None = None,
         key_is_real: jax.Array | None = None,
         train: bool = False,
         num_out: int | None = None,
@@ -183,8 +232,9 @@ class Block(nn.Module):
 
         Args:
           x: [b, n, d], the residual stream.
-          past: what came before, m tokens, or None. In training, with rows for k pieces of each
-            recording, it may leave out those of the first pieces, which have none.
+          past: what came before, m tokens, or None. In training x may have rows for k pieces of
+            each recording, one recording after the other: then it is what came before the window,
+            or, piece by piece, it may leave out the rows of the first pieces, which have none.
           key_is_real: bool [b, m + n] when there is a past: which keys may be seen.
           train: whether dropout and stochastic depth act.
           num_out: how many of the first tokens are wanted, the others being only seen; None means
@@ -192,16 +242,44 @@ class Block(nn.Module):
 
         Returns:
           The residual stream [b, num_out, d] and the new past, of the same form and shape as
-          `past`; None where `past` leaves out the first pieces.
+          `past`; None where `past` has not the rows of x.
         """
-        normed = self.norm1(x)
-        query, kv = jnp.split(self.attn.qkv(normed), [self.config.width], axis=-1)
-        keys, past = self._with_past(x, kv, past)
+        new_past: Past | None = None
+        if isinstance(past, WindowPast):
+            query, keys = self._within_window(x, past)
+        else:
+            query, kv = self._split(self.attn.qkv(self.norm1(x)))
+            keys, new_past = self._with_past(x, kv, past)
         x, query = x[:, :num_out], query[:, :num_out]
         attended = self.attn(query, keys, key_is_real=key_is_real, train=train)
         x = x + self.stochastic_depth(self.ls1(attended), deterministic=not train)
         mixed = self.mlp(self.norm2(x), train=train)
-        return x + self.stochastic_depth(self.ls2(mixed), deterministic=not train), past
+        return x + self.stochastic_depth(self.ls2(mixed), deterministic=not train), new_past
+
+    def _split(self, qkv: jax.Array) -> list[jax.Array]:
+        """Queries [..., d], and keys and values [..., 2 d]."""
+        return jnp.split(qkv, [self.config.width], axis=-1)
+
+    def _within_window(self, x: jax.Array, past: WindowPast) -> tuple[jax.Array, jax.Array]:
+        """Queries of k pieces, and the keys and values [b k, m + n, 2 d] that each can see.
+
+        A piece's keys and values are what the next one finds, so they need not be projected again
+        for it. But gradients of what was found go to the weights alone, not to its tokens.
+        """
+        room, width = self.config.cache_tokens, self.config.width
+        pieces = x.reshape(-1, past.num_pieces, *x.shape[1:])
+        still = self.norm1(jax.lax.stop_gradient(pieces[:, :-1]))
+        weights = self.attn.qkv.weights(width)
+        qkv, seen = _linear_twice(self.norm1(pieces), still, *weights, width)
+        query, kv = self._split(qkv)
+        before = jnp.zeros((len(pieces), room, 2 * width), seen.dtype)
+        if past.tokens is not None:
+            before = self.attn.qkv(self.norm1(past.tokens), skip=width)
+        line = jnp.concatenate([before, seen.reshape(len(pieces), -1, 2 * width)], axis=1)
+        starts = [j * x.shape[1] for j in range(past.num_pieces)]
+        found = jnp.stack([line[:, start : start + room] for start in starts], axis=1)
+        keys = jnp.concatenate([found, kv], axis=2)
+        return query.reshape(x.shape), keys.reshape(len(x), -1, 2 * width)
 
     def _with_past(
         self, x: jax.Array, kv: jax.Array, past: Past | None

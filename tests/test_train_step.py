@@ -11,13 +11,15 @@ import optax
 import pytest
 import torch
 from flax.traverse_util import flatten_dict
-from golden_models import clip, numbers, small_config, small_weights
+from golden_models import clip, mae_config, numbers, small_config, small_weights
 
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.convert.names import to_torch
+from sat_jax.errors import SatError
 from sat_jax.framing import make_framing
 from sat_jax.frontend import log_mel
 from sat_jax.losses import binary_cross_entropy
+from sat_jax.models.clip import clip_scores
 from sat_jax.models.mae import init_mae_variables
 from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.streaming import init_stream, stream_step
@@ -224,6 +226,26 @@ def test_a_stream_that_begins_with_silence_is_trained_as_it_will_be_heard():
     np.testing.assert_allclose(said.probs, probs, atol=2e-6)
     cold = make_objective(run_config(config))
     assert np.abs(jax.jit(cold)(variables["params"], {}, batch, KEY)[1].probs - probs).max() > 1e-4
+
+
+def test_a_frozen_input_norm_hears_as_the_tagger_does_and_stays():
+    config = dataclasses.replace(SMALL, input_norm="batch")
+    variables, waveform = small_variables(config), noise(32 * 160 - 160)
+    stats = jax.tree.map(lambda x: x + 0.3, variables["batch_stats"])
+    variables = {"params": variables["params"], "batch_stats": stats}
+    batch = {"waveform": waveform, "target": TARGET}
+    said = {
+        frozen: jax.jit(make_objective(run_config(config, frozen_input_norm=frozen)))(
+            variables["params"], stats, batch, KEY
+        )[1]
+        for frozen in (True, False)
+    }
+    probs = jax.jit(partial(clip_scores, AudioTransformer(config)))(variables, waveform)
+    np.testing.assert_allclose(said[True].probs, probs, atol=2e-6)
+    jax.tree.map(np.testing.assert_array_equal, said[True].batch_stats, stats)
+    assert np.abs(said[False].probs - probs).max() > 1e-4
+    with pytest.raises(SatError, match="frozen_input_norm is for taggers"):
+        run_config(mae_config(), frozen_input_norm=True)
 
 
 def test_an_autoencoder_learns_to_paint():

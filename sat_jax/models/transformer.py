@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.cache import Cache, Past, TokenPast, append_past, init_cache
+from sat_jax.cache import Cache, Past, TokenPast, WindowPast, append_past, init_cache
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.layers import (
     BLOCK_EPSILON,
@@ -193,19 +193,33 @@ class AudioTransformer(nn.Module):
         room, num_pieces = self.config.cache_tokens, len(tokens) // batch_size
         num_real = [jnp.minimum(cache.num_real + i * num_new, room) for i in range(num_pieces + 1)]
         key_is_real = visible_keys(jnp.stack(num_real[:-1], axis=1).ravel(), room, num_new)
-        # Where a window starts there is nothing to find, and no work to be done on it.
-        found_by = slice(0 if cache.past else 1, None)
         past = list(cache.past or init_cache(self.config, batch_size, "tokens").past)
         for i, block in enumerate(self.blocks):
-            pieces, found = tokens.reshape(batch_size, num_pieces, num_new, width), []
-            for j in range(num_pieces):
-                kept = jax.lax.stop_gradient(past[i])
-                found.append(self.add_past_positions(kept, num_real[j]) if i == 0 else kept)
-                past[i] = TokenPast(append_past(found[j][0], pieces[:, j]))
-            pasts = jnp.stack([tokens for (tokens,) in found], axis=1)[:, found_by]
-            found_past = TokenPast(pasts.reshape(-1, room, width))
-            tokens, _ = block(tokens, found_past, key_is_real, True, wanted[i])
+            pieces = tokens.reshape(batch_size, num_pieces, num_new, width)
+            (before,) = jax.lax.stop_gradient(past[i])
+            found: Past | WindowPast
+            if i == 0:
+                pasts, past[i] = self._walk_first_layer(pieces, before, num_real)
+                # Where a window starts there is nothing to find, and no work to be done on it.
+                pasts = pasts[:, 0 if cache.past else 1 :]
+                found = TokenPast(pasts.reshape(-1, room, width))
+            else:
+                found = WindowPast(before if cache.past else None, num_pieces)
+                line = pieces.reshape(batch_size, -1, width)
+                past[i] = TokenPast(append_past(before, line))
+            tokens, _ = block(tokens, found, key_is_real, True, wanted[i])
         return self.norm(tokens), Cache(tuple(past), num_real[-1])
+
+    def _walk_first_layer(
+        self, pieces: jax.Array, past: jax.Array, num_real: Sequence[jax.Array]
+    ) -> tuple[jax.Array, TokenPast]:
+        """What each of the pieces [b, k, n, d] finds [b, k, m, d], and the past after the last."""
+        found = []
+        for j in range(pieces.shape[1]):
+            kept = TokenPast(jax.lax.stop_gradient(past))
+            found.append(self.add_past_positions(kept, num_real[j]).tokens)
+            past = append_past(found[j], pieces[:, j])
+        return jnp.stack(found, axis=1), TokenPast(past)
 
     def add_past_positions(self, past: Past, num_real: jax.Array) -> TokenPast:
         """Quirk: layer 0's cached tokens get positions anew at every call, and keep them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from sat_jax.augment import AugmentConfig
-from sat_jax.config import AnyConfig, ModelConfig, build_config, model_from_dict
+from sat_jax.config import AnyConfig, MaeConfig, ModelConfig, build_config, model_from_dict
 from sat_jax.errors import SatError
 
 
@@ -82,6 +82,8 @@ class TrainConfig:
         mean; targets may then differ from chunk to chunk.
       silence_share: share of the examples whose cache holds silence at their start, as a stream's
         does with ``warmup="silence"``; streaming models only.
+      frozen_input_norm: whether a tagger's input is normalised by the statistics that its weights
+        came with, which then stay, and not by those of each batch.
       fsdp: whether weights and the optimiser's memory are spread over the devices.
       checkpoint_every: steps between two checkpoints.
       checkpoint_minutes: minutes after which one is written anyway; 0 is never.
@@ -108,6 +110,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     loss_per_chunk: bool = False
     silence_share: float = 0.0
+    frozen_input_norm: bool = False
     fsdp: bool = False
     checkpoint_every: int = 1000
     checkpoint_minutes: float = 0.0
@@ -138,6 +141,8 @@ class TrainConfig:
             raise SatError(f"ema_decay={self.ema_decay} is not a share in [0, 1)")
         if not self.checkpoint_minutes >= 0.0:
             raise SatError(f"checkpoint_minutes={self.checkpoint_minutes} is under 0")
+        if self.frozen_input_norm and isinstance(self.model, MaeConfig):
+            raise SatError("frozen_input_norm is for taggers, not for autoencoders: set False")
         self._check_silence()
 
     def _check_silence(self) -> None:

@@ -11,7 +11,7 @@ from sat_jax.cache import Cache, init_cache
 from sat_jax.config import PATCH_SIZE, MaeConfig, ModelConfig
 from sat_jax.frontend import log_mel
 from sat_jax.losses import binary_cross_entropy, mae_loss
-from sat_jax.models.clip import Variables, run_pieces_together
+from sat_jax.models.clip import Variables, normalize, run_pieces_together
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
 from sat_jax.streaming import hear_silence
@@ -73,7 +73,11 @@ def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objectiv
         target, mix_key = batch["target"], next(keys)
         if augment.mixup:
             waveform, target = mixup(mix_key, waveform, target, augment.mixup)
-        spectrogram, batch_stats = _normalize(model, variables, log_mel(waveform, frontend))
+        spectrogram = log_mel(waveform, frontend)
+        if config.frozen_input_norm:
+            spectrogram = normalize(model, variables, spectrogram)
+        else:
+            spectrogram, batch_stats = _normalize_batch(model, variables, spectrogram)
         spectrogram = spec_augment(next(keys), spectrogram, augment)
         cache = _first_cache(model, variables, len(waveform), config.silence_share, next(keys))
         rngs = {"dropout": next(keys), "patchout": next(keys)}
@@ -153,7 +157,7 @@ def mask_noise(encoder: ModelConfig, spectrogram: jax.Array, key: jax.Array) -> 
     return jax.random.uniform(key, (spectrogram.shape[0], encoder.freq_patches * columns))
 
 
-def _normalize(
+def _normalize_batch(
     model: AudioTransformer, variables: Variables, spectrogram: jax.Array
 ) -> tuple[jax.Array, Any]:
     """Input normalisation with the batch's statistics, and the new running ones."""
