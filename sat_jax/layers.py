@@ -1,7 +1,5 @@
 """Transformer layers as thin Linen modules (floor 1)."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,96 +8,17 @@ from sat_jax.attention import (
     attend,
     attention_weights,
     fused_attention,
-    product_precision,
     split_heads,
     suits_cudnn,
 )
 from sat_jax.cache import KVPast, Past, TokenPast, WindowPast, append_past
 from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.linear import Linear, linear_twice
 
 POSITION_INIT = nn.initializers.normal(0.02)
-LINEAR_STD = 0.02
-"""Of the normal distribution, cut off at twice that, that fresh matrices come from."""
-
 CLS_INIT = nn.initializers.normal(1e-6)
 BLOCK_EPSILON = 1e-6
 HEAD_EPSILON = 1e-5
-
-
-class Linear(nn.Module):
-    """x·kernelᵀ + bias, the kernel stored [out, in] as in PyTorch.
-
-    Not `nn.Dense`, whose kernel is [in, out]: on CPUs the few rows of a chunk are multiplied
-    faster by rows of weights (products of a whole model: 1.0 to 1.25 times, the wider the more).
-
-    Attributes:
-      features: outputs.
-      dtype: precision of the computation, see `product_precision`; weights are float32.
-    """
-
-    features: int
-    dtype: str
-
-    def __call__(self, x: jax.Array, *, skip: int = 0) -> jax.Array:
-        """[..., d] -> [..., features - skip], without the first `skip` outputs."""
-        kernel, bias = self.weights(x.shape[-1])
-        return _linear(x.astype(self.dtype), kernel[skip:], bias[skip:])
-
-    @nn.compact
-    def weights(self, width: int) -> tuple[jax.Array, jax.Array]:
-        """Kernel [features, width] and bias [features], in the type of the computation."""
-        shape = (self.features, width)
-        kernel = self.param("kernel", nn.initializers.truncated_normal(LINEAR_STD), shape)
-        bias = self.param("bias", nn.initializers.zeros, shape[:1])
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
-
-
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    contract_last = (((x.ndim - 1,), (1,)), ((), ()))
-    product = jax.lax.dot_general(
-        x, kernel, contract_last, precision=product_precision(kernel.dtype)
-    )
-    return product + bias
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _linear_twice(
-    x: jax.Array, still: jax.Array, kernel: jax.Array, bias: jax.Array, skip: int
-) -> tuple[jax.Array, jax.Array]:
-    """`_linear` of x and, without the first `skip` outputs, of `still`: one product for both.
-
-    Args:
-      x: [b, k, n, d].
-      still: [b, k - 1, n, d], the same values as the first of x, whose gradients go elsewhere.
-      kernel: [features, d].
-      bias: [features].
-      skip: outputs.
-
-    Returns:
-      [b, k, n, features] and [b, k - 1, n, features - skip].
-    """
-    del still
-    y = _linear(x, kernel, bias)
-    return y, y[:, :-1, :, skip:]
-
-
-def _linear_twice_forward(x, still, kernel, bias, skip):  # type: ignore[no-untyped-def]
-    return _linear_twice(x, still, kernel, bias, skip), (x, kernel)
-
-
-def _linear_twice_backward(skip, saved, grads):  # type: ignore[no-untyped-def]
-    (x, kernel), (grad, grad_still) = saved, grads
-    product = functools.partial(jnp.einsum, precision=product_precision(kernel.dtype))
-    both = grad + jnp.pad(grad_still, ((0, 0), (0, 1), (0, 0), (skip, 0)))
-    return (
-        product("bkny,yd->bknd", grad, kernel),
-        product("bkny,yd->bknd", grad_still, kernel[skip:]),
-        product("bkny,bknd->yd", both, x),
-        both.sum((0, 1, 2)),
-    )
-
-
-_linear_twice.defvjp(_linear_twice_forward, _linear_twice_backward)
 
 
 # A function of its own for the sake of its gradient: thus the parts of it are added up before they
@@ -270,7 +189,7 @@ class Block(nn.Module):
         pieces = x.reshape(-1, past.num_pieces, *x.shape[1:])
         still = self.norm1(jax.lax.stop_gradient(pieces[:, :-1]))
         weights = self.attn.qkv.weights(width)
-        qkv, seen = _linear_twice(self.norm1(pieces), still, *weights, width)
+        qkv, seen = linear_twice(self.norm1(pieces), still, *weights, width)
         query, kv = self._split(qkv)
         before = jnp.zeros((len(pieces), room, 2 * width), seen.dtype)
         if past.tokens is not None:

@@ -20,7 +20,7 @@ from jax.tree_util import tree_map_with_path
 from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.layers import LINEAR_STD
+from sat_jax.linear import LINEAR_STD
 from sat_jax.models.mae import init_mae_variables
 from sat_jax.models.transformer import init_variables
 from sat_jax.positions import resize_positions
