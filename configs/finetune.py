@@ -33,6 +33,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     # Lower layers hear what all sounds have in common, and have learned it already.
     config.optimizer.layer_decay = 0.75
+    # Few clips have other statistics than what the model learned from, and by chance.
+    config.frozen_input_norm = True
     config.augment.update(time_shift=0.5, gain_db=6.0, mixup=0.5, time_masks=1, freq_masks=1)
     config.data.sampler = "balanced"
     config.data.draws_per_epoch = 2000

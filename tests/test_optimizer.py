@@ -70,13 +70,17 @@ def test_layers_far_from_the_head_learn_more_slowly():
     expected |= dict.fromkeys(["patch_embed", "time_pos_embed", "freq_pos_embed", "input_norm"], 4)
     for name, share in shares.items():
         assert share == 0.5 ** expected.get(name.split("/")[0], 0), name
+    alone = flatten_dict(layer_scales(params, 0.0), sep="/")
+    learning = {name.split("/")[0] for name, share in alone.items() if share}
+    assert learning == {"norm", "head_norm", "head"} and set(alone.values()) == {0.0, 1.0}
     # An update of the optimiser is that much shorter, and nothing else changes.
     grads = {"blocks_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
     plain, slow = (
         make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=decay), 10)
         for decay in (1.0, 0.5)
     )
-    for tx, ratio in ((plain, 1.0), (slow, 0.5)):
+    still = make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=0.0), 10)
+    for tx, ratio in ((plain, 1.0), (slow, 0.5), (still, 0.0)):
         updates, _ = tx.update(grads, tx.init(grads), grads)
         step = updates["blocks_0"]["kernel"] / updates["head"]["kernel"]
         np.testing.assert_allclose(step, ratio, rtol=1e-6)

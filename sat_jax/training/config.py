@@ -24,7 +24,7 @@ class OptimizerConfig:
       b2: decay of the mean of their squares.
       eps: added to the root of the latter.
       layer_decay: learning rate of a block over that of the block above it; the head has all of
-        it, the patch embedding the least. 1 is the same for all.
+        it, the patch embedding the least. 1 is the same for all; with 0 only head and last norms learn.
       accumulate: steps whose gradients are averaged into one update.
 
     Raises:
@@ -55,8 +55,8 @@ class OptimizerConfig:
         for name in ("warmup_fraction", "b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise SatError(f"optimizer.{name}={getattr(self, name)} is not a share in [0, 1)")
-        if not 0.0 < self.layer_decay <= 1.0:
-            raise SatError(f"optimizer.layer_decay={self.layer_decay} is not in (0, 1]")
+        if not 0.0 <= self.layer_decay <= 1.0:
+            raise SatError(f"optimizer.layer_decay={self.layer_decay} is not in [0, 1]")
         if self.accumulate < 1:
             raise SatError(f"optimizer.accumulate={self.accumulate} is under 1")
         if not 0.0 <= self.final_fraction <= 1.0:

@@ -52,10 +52,10 @@ def layer_scales(params: Any, decay: float) -> Any:
 
     Args:
       params: a tree of weights of a tagger; an autoencoder has no such thing as a lowest layer.
-      decay: rate of a block over that of the block above it, in (0, 1].
+      decay: rate of a block over that of the block above it, in [0, 1].
 
     Returns:
-      The same tree of floats: 1 for head and last norm, ``decay`` for the last block, and so on
+      The same tree of floats: 1 for head and last norms, ``decay`` for the last block, and so on
       down to the patch embedding and positions, below the first block.
     """
     blocks = {name: int(name.removeprefix("blocks_")) for name in params if "blocks_" in name}
