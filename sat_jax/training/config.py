@@ -24,7 +24,8 @@ class OptimizerConfig:
       b2: decay of the mean of their squares.
       eps: added to the root of the latter.
       layer_decay: learning rate of a block over that of the block above it; the head has all of
-        it, the patch embedding the least. 1 is the same for all; with 0 only head and last norms learn.
+        it, the patch embedding the least. 1 is the same for all; with 0 only the head and the norms
+        before it learn.
       accumulate: steps whose gradients are averaged into one update.
 
     Raises:
