@@ -28,7 +28,7 @@ FINETUNE = (
     # Drawing 6400 of 240 clips: some minutes on two cores.
     "--config.num_steps=400",
     # A head that learns alone, of clips as they are: where the layers below it learned too, or
-    # clips were mixed and hidden in part, it was worse on held-out training folds: see
+    # clips were mixed and hidden in part, it was worse when trained on two folds: see
     # docs/pkg_audio.md.
     "--config.optimizer.layer_decay=0",
     "--config.optimizer.learning_rate=3e-3",
