@@ -27,9 +27,18 @@ HEAD_EPSILON = 1e-5
 _LayerNorm = nn.jit(nn.LayerNorm)
 
 
-def layer_norm(epsilon: float, dtype: str, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm; statistics are float32 whatever the compute type."""
-    return _LayerNorm(epsilon=epsilon, dtype=jnp.dtype(dtype), use_fast_variance=False, name=name)
+def layer_norm(epsilon: float, dtype: str, *, learned: bool = True) -> nn.LayerNorm:
+    """LayerNorm, or without learned scale and bias its first half: zero mean, variance one.
+
+    Statistics are float32 whatever the compute type.
+    """
+    return _LayerNorm(
+        epsilon=epsilon,
+        dtype=jnp.dtype(dtype),
+        use_scale=learned,
+        use_bias=learned,
+        use_fast_variance=False,
+    )
 
 
 def patches(log_mel: jax.Array) -> jax.Array:
@@ -131,6 +140,7 @@ class Block(nn.Module):
         """Declares the parts under their published names."""
         config = self.config
         self.norm1 = layer_norm(BLOCK_EPSILON, config.dtype)
+        self.standardize = layer_norm(BLOCK_EPSILON, config.dtype, learned=False)
         self.attn = Attention(config)
         self.ls1 = LayerScale(config.layer_scale)
         self.norm2 = layer_norm(BLOCK_EPSILON, config.dtype)
@@ -187,9 +197,15 @@ class Block(nn.Module):
         """
         room, width = self.config.cache_tokens, self.config.width
         pieces = x.reshape(-1, past.num_pieces, *x.shape[1:])
-        still = self.norm1(jax.lax.stop_gradient(pieces[:, :-1]))
-        weights = self.attn.qkv.weights(width)
-        qkv, seen = linear_twice(self.norm1(pieces), still, *weights, width)
+        scale: jax.Array = self.norm1.get_variable("params", "scale")
+        shift: jax.Array = self.norm1.get_variable("params", "bias")
+        kernel, bias = self.attn.qkv.weights(width)
+        # The norm's weights join the projection's: so what follows has all the weights, whose
+        # gradients come both ways, and what it is given has none.
+        bias = bias + jnp.matmul(kernel, shift, precision="highest")
+        x_std = self.standardize(pieces)
+        weights = [w.astype(x_std.dtype) for w in (kernel * scale, bias)]
+        qkv, seen = linear_twice(x_std, *weights, width)
         query, kv = self._split(qkv)
         before = jnp.zeros((len(pieces), room, 2 * width), seen.dtype)
         if past.tokens is not None:

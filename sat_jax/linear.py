@@ -28,16 +28,15 @@ class Linear(nn.Module):
 
     def __call__(self, x: jax.Array, *, skip: int = 0) -> jax.Array:
         """[..., d] -> [..., features - skip], without the first `skip` outputs."""
-        kernel, bias = self.weights(x.shape[-1])
-        return _linear(x.astype(self.dtype), kernel[skip:], bias[skip:])
+        kernel, bias = (w[skip:].astype(self.dtype) for w in self.weights(x.shape[-1]))
+        return _linear(x.astype(self.dtype), kernel, bias)
 
     @nn.compact
     def weights(self, width: int) -> tuple[jax.Array, jax.Array]:
-        """Kernel [features, width] and bias [features], in the type of the computation."""
+        """Kernel [features, width] and bias [features], as stored."""
         shape = (self.features, width)
         kernel = self.param("kernel", nn.initializers.truncated_normal(LINEAR_STD), shape)
-        bias = self.param("bias", nn.initializers.zeros, shape[:1])
-        return kernel.astype(self.dtype), bias.astype(self.dtype)
+        return kernel, self.param("bias", nn.initializers.zeros, shape[:1])
 
 
 def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -48,38 +47,36 @@ def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return product + bias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def linear_twice(
-    x: jax.Array, still: jax.Array, kernel: jax.Array, bias: jax.Array, skip: int
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, skip: int
 ) -> tuple[jax.Array, jax.Array]:
-    """`_linear` of x and, without the first `skip` outputs, of `still`: one product for both.
+    """x·kernelᵀ + bias, and the part of it that later pieces find, by one product.
 
     Args:
       x: [b, k, n, d].
-      still: [b, k - 1, n, d], the same values as the first of x, whose gradients go elsewhere.
       kernel: [features, d].
       bias: [features].
-      skip: outputs.
+      skip: outputs that later pieces do not look for, the first ones.
 
     Returns:
-      [b, k, n, features] and [b, k - 1, n, features - skip].
+      [b, k, n, features]; and of all pieces but the last [b, k - 1, n, features - skip], through
+      which gradients reach kernel and bias, and not x.
     """
-    del still
     y = _linear(x, kernel, bias)
     return y, y[:, :-1, :, skip:]
 
 
-def _forward(x, still, kernel, bias, skip):  # type: ignore[no-untyped-def]
-    return linear_twice(x, still, kernel, bias, skip), (x, kernel)
+def _forward(x, kernel, bias, skip):  # type: ignore[no-untyped-def]
+    return linear_twice(x, kernel, bias, skip), (x, kernel)
 
 
 def _backward(skip, saved, grads):  # type: ignore[no-untyped-def]
-    (x, kernel), (grad, grad_still) = saved, grads
+    (x, kernel), (grad, grad_found) = saved, grads
     product = functools.partial(jnp.einsum, precision=product_precision(kernel.dtype))
-    both = grad + jnp.pad(grad_still, ((0, 0), (0, 1), (0, 0), (skip, 0)))
+    both = grad + jnp.pad(grad_found, ((0, 0), (0, 1), (0, 0), (skip, 0)))
     return (
         product("bkny,yd->bknd", grad, kernel),
-        product("bkny,yd->bknd", grad_still, kernel[skip:]),
         product("bkny,bknd->yd", both, x),
         both.sum((0, 1, 2)),
     )
