@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> bool:
     model = to_model(
         config, init.config if init else None, num_classes=len(labels) if labels else None
     )
+    if config.frozen_input_norm:
+        _check_statistics(init, model)
     data = _open_data(config, model, labels)
     begin = fingerprint(init.config, init.variables) if init else ""
     run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record, init=begin)
@@ -195,6 +197,20 @@ def _first_variables(init: "Checkpoint | None", model: Any, key: Any, config: An
     variables, notes = start_from(init, model, key, start)
     _tell(*notes)
     return variables
+
+
+def _check_statistics(init: "Checkpoint | None", model: Any) -> None:
+    """Refuses to keep statistics of the input that nothing was ever heard for."""
+    from sat_jax.warm_start import brings_statistics
+
+    if getattr(model, "input_norm", None) == "batch" and not (
+        init and brings_statistics(init.config, model)
+    ):
+        lacks = f"--init={_INIT.value} has none for it" if init else "there is no --init"
+        raise SatError(
+            "frozen_input_norm=True keeps the input statistics that a model comes with, and "
+            f"{lacks}: give a model that has, or --config.frozen_input_norm=False"
+        )
 
 
 def _tell(*lines: str) -> None:

@@ -171,7 +171,7 @@ class Block(nn.Module):
 
         Returns:
           The residual stream [b, num_out, d] and the new past, of the same form and shape as
-          `past`; None where `past` has other rows than x.
+          `past`; None without one, and for several pieces at once.
         """
         new_past: Past | None = None
         if isinstance(past, WindowPast):

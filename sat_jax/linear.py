@@ -61,7 +61,7 @@ def linear_twice(
 
     Returns:
       [b, k, n, features]; and of all pieces but the last [b, k - 1, n, features - skip], through
-      which gradients reach kernel and bias, and not x.
+      which gradients reach kernel and bias, and not x: first ones, in reverse mode.
     """
     y = _linear(x, kernel, bias)
     return y, y[:, :-1, :, skip:]

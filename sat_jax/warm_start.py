@@ -110,6 +110,13 @@ def start_from(
     return unflatten_dict({name: arrays[name] for name in shapes}, sep="/"), notes
 
 
+def brings_statistics(source: AnyConfig, config: AnyConfig) -> bool:
+    """Whether `start_from` takes along what inputs are normalised by, where that was learned."""
+    have, want = _transformer(source), _transformer(config)
+    same_bands = have.frontend.n_mels == want.frontend.n_mels
+    return have.input_norm == want.input_norm == "batch" and same_bands
+
+
 def _some_arrays(fresh: Callable[[jax.Array], Any], key: jax.Array, names: Set[str]) -> _Arrays:
     """Some of the arrays of fresh variables, which is quicker than making all."""
 

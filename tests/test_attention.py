@@ -12,6 +12,8 @@ from sat_jax.attention import attend, attention_weights, fused_attention, suits_
 from sat_jax.cache import init_cache
 from sat_jax.config import ModelConfig
 from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.training.config import OptimizerConfig, TrainConfig
+from sat_jax.training.objectives import make_objective
 
 
 def heads(tokens: int, seed: int, dtype: str = "float32") -> jax.Array:
@@ -87,3 +89,15 @@ def test_float32_products_are_float32_on_every_device(dtype: str) -> None:
     assert len(products) == 9, "patches, qkv, past, scores, sum, projection, MLP's two, head"
     for line in products:
         assert ("precision = [HIGHEST, HIGHEST]" in line) == (dtype == "float32")
+
+
+def test_float32_gradients_are_float32_on_every_device() -> None:
+    config = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
+    run = TrainConfig(model=config, optimizer=OptimizerConfig(learning_rate=1.0), num_steps=1)
+    variables = init_variables(config, jax.random.key(0))
+    batch = {"waveform": jnp.zeros((1, 95 * 160)), "target": jnp.zeros((1, 5))}
+    gradient = jax.jit(jax.grad(make_objective(run), has_aux=True))
+    lowered = gradient.lower(*variables.values(), batch, jax.random.key(0)).as_text()
+    products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) > 40
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

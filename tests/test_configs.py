@@ -182,6 +182,7 @@ def test_fine_tuning_takes_over_the_model_but_for_what_is_said():
     changed = dataclasses.replace(tiny, dtype="bfloat16", remat=True)
     assert to_model(config, tiny, num_classes=None) == changed
     assert to_model(finetune.get_config(), tiny, num_classes=None) == tiny
+    assert finetune.get_config().frozen_input_norm
     with pytest.raises(SatError, match="name one"):
         to_model(config, None, num_classes=None)
 
@@ -253,6 +254,11 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
             "--valid_where=fold is not COLUMN=VALUE,VALUE",
         ),
         (["--config", "configs/sat.py", "--workdir", "w", "--clips", "no.csv"], 1, "no.csv"),
+        (
+            ["--config=configs/sat.py", "--workdir=w", "--clips=a", "--config.frozen_input_norm"],
+            1,
+            "there is no --init: give a model that has",
+        ),
     ],
 )
 def test_train_py_tells_mistakes_in_one_line(flags, code, message):

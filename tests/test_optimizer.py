@@ -86,6 +86,21 @@ def test_layers_far_from_the_head_learn_more_slowly():
         np.testing.assert_allclose(step, ratio, rtol=1e-6)
 
 
+def test_gradients_of_layers_that_stay_do_not_clip_those_of_the_head():
+    tx = make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=0.0, clip_norm=1.0), 10)
+    weights = {"blocks_0": {"kernel": jnp.zeros(1)}, "head": {"kernel": jnp.zeros(1)}}
+    courses = []
+    for loud in (0.0, 100.0):  # AdamW takes no notice of size but where it changes
+        params, memory = weights, tx.init(weights)
+        for grad in (0.0, loud, 0.0):
+            grads = {"blocks_0": {"kernel": jnp.full(1, grad)}, "head": {"kernel": jnp.full(1, 0.5)}}
+            updates, memory = tx.update(grads, memory, params)
+            params = jax.tree.map(jnp.add, params, updates)
+        courses.append(params)
+    np.testing.assert_array_equal(courses[0]["head"]["kernel"], courses[1]["head"]["kernel"])
+    assert courses[1]["head"]["kernel"] < -1 and courses[1]["blocks_0"]["kernel"] == 0
+
+
 def test_accumulated_steps_make_the_update_of_their_mean():
     rng = np.random.default_rng(0)
     grads = rng.standard_normal((6, 3)).astype(np.float32)

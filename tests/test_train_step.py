@@ -33,8 +33,8 @@ KEY = jax.random.key(1)
 
 def run_config(model, **fields):
     """The config of a run, of which the objective takes what concerns it."""
-    optimizer = OptimizerConfig(learning_rate=0.1)
-    return TrainConfig(model=model, optimizer=optimizer, num_steps=1, **fields)
+    fields = {"optimizer": OptimizerConfig(learning_rate=0.1)} | fields
+    return TrainConfig(model=model, num_steps=1, **fields)
 
 
 def tensors(config, collection, tree):
@@ -246,6 +246,8 @@ def test_a_frozen_input_norm_hears_as_the_tagger_does_and_stays():
     assert np.abs(said[False].probs - probs).max() > 1e-4
     with pytest.raises(SatError, match="frozen_input_norm is for taggers"):
         run_config(mae_config(), frozen_input_norm=True)
+    with pytest.raises(SatError, match="layer_decay=0.0 is for taggers"):
+        run_config(mae_config(), optimizer=OptimizerConfig(learning_rate=1.0, layer_decay=0.0))
 
 
 def test_an_autoencoder_learns_to_paint():

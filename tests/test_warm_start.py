@@ -17,7 +17,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.positions import resize_positions
-from sat_jax.warm_start import FreshStart, fresh_variables, start_from
+from sat_jax.warm_start import FreshStart, brings_statistics, fresh_variables, start_from
 
 KEY = jax.random.key(3)
 
@@ -208,6 +208,10 @@ def test_another_number_of_mel_bands() -> None:
     after, notes = start("vit_mean", config)
     assert notes == ["resized: freq_pos_embed, 4 to 8", "fresh, of another size: input_norm"]
     np.testing.assert_array_equal(after["batch_stats/input_norm/mean"], np.zeros(128))
+    same = small_config("vit_mean")
+    assert brings_statistics(same, same) and brings_statistics(MaeConfig(encoder=same), same)
+    assert not brings_statistics(same, config)
+    assert not brings_statistics(dataclasses.replace(same, input_norm="fixed"), same)
 
 
 def test_layer_scale_on_one_side_only() -> None:

@@ -92,7 +92,8 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON-ready data."""
         work = self.multiply_adds
-        sums = {"linear": work.linear, "network": work.network, "total": work.total}
+        names = ("linear", "network", "total", "published")
+        sums = {name: getattr(work, name) for name in names}
         data = dataclasses.asdict(self)
         return data | {"multiply_adds": dataclasses.asdict(work) | sums}
 

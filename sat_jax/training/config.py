@@ -142,9 +142,18 @@ class TrainConfig:
             raise SatError(f"ema_decay={self.ema_decay} is not a share in [0, 1)")
         if not self.checkpoint_minutes >= 0.0:
             raise SatError(f"checkpoint_minutes={self.checkpoint_minutes} is under 0")
-        if self.frozen_input_norm and isinstance(self.model, MaeConfig):
-            raise SatError("frozen_input_norm is for taggers, not for autoencoders: set False")
+        if isinstance(self.model, MaeConfig):
+            self._check_autoencoder()
         self._check_silence()
+
+    def _check_autoencoder(self) -> None:
+        if self.frozen_input_norm:
+            raise SatError("frozen_input_norm is for taggers, not for autoencoders: set False")
+        if self.optimizer.layer_decay < 1.0:
+            raise SatError(
+                f"optimizer.layer_decay={self.optimizer.layer_decay} is for taggers, an "
+                "autoencoder has no layers far from its head: set 1"
+            )
 
     def _check_silence(self) -> None:
         if not 0.0 <= self.silence_share <= 1.0:

@@ -88,12 +88,19 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     ]
     if config.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
-    if config.layer_decay < 1.0:
+    if 0.0 < config.layer_decay < 1.0:
         parts.append(optax.stateless(functools.partial(_scale_layers, decay=config.layer_decay)))
     tx = optax.chain(*parts)
+    if config.layer_decay == 0.0:
+        # Gradients of what stays as it is have no say in how far the others are clipped.
+        tx = optax.partition({True: tx, False: optax.set_to_zero()}, _learns_at_the_top)
     if config.accumulate == 1:
         return tx
     return optax.MultiSteps(tx, config.accumulate).gradient_transformation()
+
+
+def _learns_at_the_top(params: Any) -> Any:
+    return jax.tree.map(bool, layer_scales(params, 0.0))
 
 
 def _scale_layers(updates: Any, params: Any, *, decay: float) -> Any:
