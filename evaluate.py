@@ -1,7 +1,7 @@
 r"""Measures how good models are at tagging labelled clips: whole, streamed, or in pieces.
 
 python evaluate.py -m SAT_T_2s --clips eval.csv --folder eval/ --workdir results/SAT_T_2s
-python evaluate.py -m SAT_T_2s -m runs/mine -c 2,1,0.5 --mode stream,chunks,sliding,clip \
+python evaluate.py -m SAT_T_2s -m runs/mine/model -c 2,1,0.5 --mode stream,chunks,sliding,clip \
     --tfds audioset:eval --workdir results/all
 
 eval.csv has the columns file and labels (class names, AudioSet mids or indices, joined by ;), and

@@ -56,6 +56,11 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "The same, with HOST:PORT of the first.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_ACCEPT_CHANGES = flags.DEFINE_bool(
+    "accept_changes",
+    False,
+    "Go on in a workdir though clips or settings are others than those it was begun with.",
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "A process not heard of for so long ends the job."
@@ -80,7 +85,8 @@ def main(arguments: Sequence[str]) -> bool:
     )
     if config.frozen_input_norm:
         _check_statistics(init, model)
-    data = _open_data(config, model, labels)
+    names = _output_names(model, labels, init if "width" not in config.model else None)
+    data = _open_data(config, model, names)
     begin = fingerprint(init.config, init.variables) if init else ""
     run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record, init=begin)
     _tell(*data.notes)
@@ -89,10 +95,11 @@ def main(arguments: Sequence[str]) -> bool:
         run,
         data.batches,  # type: ignore[arg-type]
         workdir,
-        make_variables=lambda key: _first_variables(init, model, key, config),
-        labels=_output_names(model, labels),
+        make_variables=lambda key: _first_variables(init, model, key, config, labels),
+        labels=names,
         source=f"{config.name} trained by sat-jax",
         validation=data.validation,  # type: ignore[arg-type]
+        accept_changes=_ACCEPT_CHANGES.value,
     )
     if result.model is None:
         _tell(f"stopped at step {result.step} of {run.num_steps}; the same command goes on")
@@ -133,7 +140,8 @@ def _class_names(config: Any) -> Sequence[str]:
     return ()
 
 
-def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
+def _output_names(model: Any, labels: Sequence[str], origin: "Checkpoint | None") -> Sequence[str]:
+    """The user's own classes, else those of the model that this one is taken from."""
     from sat_jax.config import MaeConfig
     from sat_jax.labels import default_label_names
 
@@ -141,17 +149,19 @@ def _output_names(model: Any, labels: Sequence[str]) -> Sequence[str]:
         if _LABELS.value is not None:
             raise SatError(f"--labels={_LABELS.value}: an autoencoder has no classes, leave it out")
         return ()
+    if origin and len(origin.labels) == model.num_classes:
+        labels = labels or origin.labels
     return labels or default_label_names(model.num_classes)
 
 
-def _open_data(config: Any, model: Any, labels: Sequence[str]) -> Any:
+def _open_data(config: Any, model: Any, names: Sequence[str]) -> Any:
     import jax
 
     from data_pipeline.training_data import open_training_data
 
     return open_training_data(
         _windows(config, model),
-        _output_names(model, labels),
+        names,
         source_flags() or {},
         valid_fields=source_flags("valid_"),
         psl_paths=_PSL.value,
@@ -185,7 +195,9 @@ def _windows(config: Any, model: Any) -> Any:
     return dataclasses.replace(windows, chunks=num_chunks(model, windows.window_seconds))
 
 
-def _first_variables(init: "Checkpoint | None", model: Any, key: Any, config: Any) -> Any:
+def _first_variables(
+    init: "Checkpoint | None", model: Any, key: Any, config: Any, labels: Sequence[str]
+) -> Any:
     """Weights to start from: those of --init as far as they fit, else random ones."""
     import jax
 
@@ -194,7 +206,7 @@ def _first_variables(init: "Checkpoint | None", model: Any, key: Any, config: An
     start = FreshStart(head_bias=config.head_bias, glorot=config.glorot_init)
     if init is None:
         return jax.jit(fresh_variables, static_argnums=(0, 2))(model, key, start)
-    variables, notes = start_from(init, model, key, start)
+    variables, notes = start_from(init, model, key, start, labels=labels)
     _tell(*notes)
     return variables
 
@@ -228,6 +240,9 @@ def _check(arguments: Sequence[str]) -> None:
     if source_flags() is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     source_flags("valid_")
+    counted = _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None
+    if counted and not (_COORDINATOR.value or _DISTRIBUTED.value):
+        raise flags.Error("--num_processes and --process_id need --coordinator or --distributed")
 
 
 def _explain(error: Exception) -> str:

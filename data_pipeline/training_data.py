@@ -1,7 +1,6 @@
 """All that a training run reads, from what a user names (floor 0)."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sources.source import Source
 from data_pipeline.windows import Planner, WindowConfig
 from sat_jax.errors import SatError
+from sat_jax.labels import class_fingerprint
 
 
 class TrainingData(NamedTuple):
@@ -60,8 +60,8 @@ def open_training_data(
       SatError: a source can't be opened or does not fit.
     """
     source = open_source(labels, **source_fields, leave_out_missing=True)
-    windows, psl_notes = _psl_windows(source, config, psl_paths)
-    names = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
+    windows, psl_notes = _psl_windows(source, config, psl_paths, labels)
+    names = class_fingerprint(labels)
     planner = Planner(
         source.clips,
         config,
@@ -103,7 +103,7 @@ def _count(source: Source, purpose: str) -> str:
 
 
 def _psl_windows(
-    source: Source, config: WindowConfig, paths: Sequence[str]
+    source: Source, config: WindowConfig, paths: Sequence[str], labels: Sequence[str]
 ) -> tuple[PslWindows | None, list[str]]:
     if not paths:
         return None, []
@@ -112,8 +112,9 @@ def _psl_windows(
             f"--psl={','.join(paths)} is not used where data.psl_share is 0: leave it out, or add "
             "--config.data.psl_share=1"
         )
-    from data_pipeline.psl.table import read_psl
+    from data_pipeline.psl.table import read_psl, refuse_other_classes
 
+    refuse_other_classes(paths, labels)
     table = read_psl(paths, source.clips.ids)
     if table.num_classes > config.num_classes:
         raise SatError(

@@ -100,7 +100,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """
     path = Path(folder).resolve()
     if not is_checkpoint(path):
-        raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/")
+        inside = path / "model"  # as in the folder of a training run
+        hint = f"; {Path(folder) / 'model'} is one" if is_checkpoint(inside) else ""
+        raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/{hint}")
     model = _read_model(path, folder)
     kind = _KINDS.get(str(model["kind"]))
     if model["format"] != FORMAT or kind is None:

@@ -2,6 +2,8 @@
 
 import csv
 import functools
+import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -27,3 +29,8 @@ def default_label_names(num_classes: int) -> tuple[str, ...]:
     if num_classes == len(labels):
         return tuple(label.name for label in labels)
     return tuple(f"class {index}" for index in range(num_classes))
+
+
+def class_fingerprint(names: Sequence[str]) -> str:
+    """A short text that other names have not, nor the same ones in another order."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -73,7 +73,12 @@ def _to_glorot(path: Sequence[Any], array: jax.Array) -> jax.Array:
 
 
 def start_from(
-    source: Checkpoint, config: AnyConfig, key: jax.Array, start: FreshStart = AS_PUBLISHED
+    source: Checkpoint,
+    config: AnyConfig,
+    key: jax.Array,
+    start: FreshStart = AS_PUBLISHED,
+    *,
+    labels: Sequence[str] = (),
 ) -> tuple[Any, list[str]]:
     """Makes the first weights of a training run from a checkpoint.
 
@@ -82,6 +87,8 @@ def start_from(
       config: the model to train.
       key: a `jax.random.key` for what starts fresh.
       start: how that begins.
+      labels: names of the classes to be learned, where they are known; the head of a source that
+        has others, or has them in another order, is not taken along.
 
     Returns:
       The variables of `config` as NumPy arrays, BatchNorm statistics included; and notes on what
@@ -93,6 +100,11 @@ def start_from(
     _check_same_blocks(source.config, config)
     shapes = flatten_dict(jax.eval_shape(partial(fresh_variables, config), key), sep="/")
     offered, refused = _offers(source, config)
+    if labels and tuple(labels) != source.labels:
+        heads = {name for name in offered if re.fullmatch(r"\w+/head/.*", name)}
+        same_size = {n for n in heads & shapes.keys() if shapes[n].shape == offered[n].shape}
+        offered = {name: array for name, array in offered.items() if name not in same_size}
+        refused |= same_size
     fitted = {
         name: _fitted(name, offered[name], shapes[name].shape, source.config, config)
         for name in shapes.keys() & offered.keys()

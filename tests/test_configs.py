@@ -259,6 +259,11 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
             1,
             "there is no --init: give a model that has",
         ),
+        (
+            ["--config=configs/sat.py", "--workdir=w", "--clips=a", "--num_processes=2"],
+            2,
+            "need --coordinator or --distributed",
+        ),
     ],
 )
 def test_train_py_tells_mistakes_in_one_line(flags, code, message):

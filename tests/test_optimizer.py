@@ -93,7 +93,10 @@ def test_gradients_of_layers_that_stay_do_not_clip_those_of_the_head():
     for loud in (0.0, 100.0):  # AdamW takes no notice of size but where it changes
         params, memory = weights, tx.init(weights)
         for grad in (0.0, loud, 0.0):
-            grads = {"blocks_0": {"kernel": jnp.full(1, grad)}, "head": {"kernel": jnp.full(1, 0.5)}}
+            grads = {
+                "blocks_0": {"kernel": jnp.full(1, grad)},
+                "head": {"kernel": jnp.full(1, 0.5)},
+            }
             updates, memory = tx.update(grads, memory, params)
             params = jax.tree.map(jnp.add, params, updates)
         courses.append(params)

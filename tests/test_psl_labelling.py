@@ -17,7 +17,7 @@ import soundfile
 from absl import flags
 
 from data_pipeline.open_source import define_source_flags, open_source, source_flags
-from data_pipeline.psl.files import read_names
+from data_pipeline.psl.files import read_about, read_names
 from data_pipeline.psl.label_windows import LabelingOptions, cut_windows, label_clips
 from data_pipeline.psl.table import read_psl
 from data_pipeline.sources.clips import read_clips
@@ -26,6 +26,7 @@ from data_pipeline.sources.hdf5 import Hdf5Source
 from sat_jax.checkpoint import Checkpoint, save_checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.labels import class_fingerprint
 from sat_jax.models.transformer import init_variables
 from sat_jax.score_windows import WindowScorer
 from sat_jax.tagger import Tagger
@@ -386,6 +387,7 @@ def test_program(checkpoint, teacher, source, folder, tmp_path):
         "data_pipeline.psl: 1 clips could not be read and have no labels",
     ]
     (part,) = (tmp_path / "psl/out").iterdir()
+    assert read_about(part)["classes"] == class_fingerprint(checkpoint.labels)
     count = len(read_names(part))
     assert done.stdout == f"psl/out: pseudo strong labels of {count} clips\n"
     options = LabelingOptions(window_seconds=1.0, hop_seconds=0.5, top_k=3, shard=(0, 2))

@@ -246,7 +246,7 @@ def test_a_frozen_input_norm_hears_as_the_tagger_does_and_stays():
     assert np.abs(said[False].probs - probs).max() > 1e-4
     with pytest.raises(SatError, match="frozen_input_norm is for taggers"):
         run_config(mae_config(), frozen_input_norm=True)
-    with pytest.raises(SatError, match="layer_decay=0.0 is for taggers"):
+    with pytest.raises(SatError, match=r"layer_decay=0\.0 is for taggers"):
         run_config(mae_config(), optimizer=OptimizerConfig(learning_rate=1.0, layer_decay=0.0))
 
 

@@ -6,9 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from data_pipeline.psl.files import PslWriter
 from data_pipeline.training_data import open_training_data
 from data_pipeline.windows import WindowConfig
 from sat_jax.errors import SatError
+from sat_jax.labels import class_fingerprint
 
 LABELS = ("Speech", "Dog", "Cat")
 
@@ -78,3 +80,14 @@ def test_pseudo_labels_of_another_model_are_refused_before_the_run(source, tmp_p
     paths = psl(tmp_path / "p.parquet", ["a.wav", "b.wav"], classes="0;3")
     with pytest.raises(SatError, match=r"p\.parquet has class 3, the model has 0 to 2"):
         open_training_data(config(), LABELS, source, psl_paths=paths)
+
+
+def test_pseudo_labels_by_a_teacher_of_other_classes_are_refused(source, tmp_path):
+    path = str(tmp_path / "made.parquet")
+    with PslWriter(path, {"classes": class_fingerprint(LABELS)}) as writer:
+        writer.write(
+            ["a.wav"], np.zeros(1), np.full(1, 2.0), np.zeros((1, 1), int), np.ones((1, 1))
+        )
+    assert open_training_data(config(), LABELS, source, psl_paths=[path]).notes
+    with pytest.raises(SatError, match=r"made\.parquet has pseudo strong labels of other classes"):
+        open_training_data(config(), LABELS[::-1], source, psl_paths=[path])

@@ -311,6 +311,66 @@ def test_a_killed_run_keeps_the_best_models(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.parametrize("at", [2, 6])
+def test_validation_that_fails_costs_no_step(tmp_path, at):
+    """What was saved before is measured by the next start, and the run is as if it never failed."""
+    config = dataclasses.replace(CONFIG, evaluate_every=2, checkpoint_every=100, keep_best=2)
+    run(tmp_path / "whole", config=config, validation=validation)
+    measured = []
+
+    def broken():
+        measured.append(2 * len(measured) + 2)
+        if measured[-1] == at:
+            raise SatError("held_out.wav is truncated: repair it")
+        return validation()
+
+    with pytest.raises(SatError, match="held_out"):
+        run(tmp_path / "broken", config=config, validation=broken)
+    run(tmp_path / "broken", stopped_by(kill, 6), config=config, validation=validation)
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    # Once through, it is left alone.
+    run(tmp_path / "broken", stopped_by(kill, 0), config=config, validation=broken)
+
+
+def test_a_run_that_saved_nothing_may_begin_with_another_config(whole, tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, 2), config=dataclasses.replace(CONFIG, seed=1))
+    run(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
+def test_changes_that_are_accepted_go_on_from_the_last_checkpoint(whole, tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, 4))
+    calm = dataclasses.replace(CONFIG.optimizer, learning_rate=1e-9)
+    calmer = dataclasses.replace(CONFIG, optimizer=calm)
+    with pytest.raises(
+        SatError, match=r"--accept_changes: optimizer\.learning_rate 0\.001 to 1e-09"
+    ):
+        run(tmp_path, config=calmer)
+    starts = []
+    run(tmp_path, lambda at: starts.append(at) or endless(at), config=calmer, accept_changes=True)
+    assert starts == [3]
+    assert [line["lr"] < 1e-8 for line in log(tmp_path)] == [False] * 3 + [True] * 3
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["config"]["optimizer"]["learning_rate"]
+        == 1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ema_decay": 0.5},
+        {"model": dataclasses.replace(MODEL, dropout=0.2)},
+        {"optimizer": dataclasses.replace(CONFIG.optimizer, accumulate=2)},
+    ],
+)
+def test_what_checkpoints_are_made_for_cant_be_changed(whole, change):
+    with pytest.raises(SatError, match="workdir, take back what was changed: "):
+        run(whole, config=dataclasses.replace(CONFIG, **change), accept_changes=True)
+
+
 def test_minutes_call_for_a_checkpoint_too(tmp_path):
     config = dataclasses.replace(CONFIG, checkpoint_every=1000, checkpoint_minutes=1e-9)
     with pytest.raises(Killed):

@@ -84,6 +84,18 @@ def test_other_classes_get_a_fresh_head() -> None:
     assert notes == ["fresh, of another size: head"]
 
 
+def test_a_head_of_as_many_other_classes_is_not_taken_along() -> None:
+    names = tuple(f"class {i}" for i in range(small_config("vit_mean").num_classes))
+    source = dataclasses.replace(checkpoint("vit_mean"), labels=names)
+    before = flat(small_weights("vit_mean"))
+    same, notes = start_from(source, source.config, KEY, labels=names)
+    assert not changed(flat(same), before) and not notes
+    for others in ((*names[1:], names[0]), tuple(f"own {name}" for name in names)):
+        after, notes = start_from(source, source.config, KEY, labels=others)
+        assert changed(flat(after), before) == {"params/head/kernel", "params/head/bias"}
+        assert notes == ["fresh, none in the source: head", "left out: head"]
+
+
 def test_only_a_fresh_head_begins_with_the_bias_asked_for() -> None:
     classes = dataclasses.replace(small_config("vit_mean"), num_classes=5)
     for source, config in (

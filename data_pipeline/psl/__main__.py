@@ -98,11 +98,19 @@ def main(arguments: Sequence[str]) -> bool:
 
 def _load_teacher(name: str) -> tuple["Teacher", dict[str, object]]:
     """The teacher of a name, and what is kept in the files of where it is from."""
+    from sat_jax.labels import audioset_labels, class_fingerprint
+
     if name == "yamnet":
         from data_pipeline.psl.yamnet import YamnetScorer, load_network
 
         network = load_network()
-        return YamnetScorer(network), {"teacher": name, "weights": network.fingerprint}
+        classes = class_fingerprint([label.name for label in audioset_labels()])
+        origin: dict[str, object] = {
+            "teacher": name,
+            "weights": network.fingerprint,
+            "classes": classes,
+        }
+        return YamnetScorer(network), origin
     import jax
 
     from data_pipeline.sources.bounds import check_rate
@@ -122,7 +130,8 @@ def _load_teacher(name: str) -> tuple["Teacher", dict[str, object]]:
         mesh=make_mesh(jax.local_devices()),
     )
     weights = fingerprint(tagger.config, tagger.variables)
-    return scorer, {"teacher": tagger.source, "weights": weights}
+    classes = class_fingerprint(tagger.labels)
+    return scorer, {"teacher": tagger.source, "weights": weights, "classes": classes}
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -10,8 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.psl.files import SCHEMA, explaining_errors, read_batches, split_numbers
+from data_pipeline.psl.files import (
+    SCHEMA,
+    explaining_errors,
+    read_about,
+    read_batches,
+    split_numbers,
+)
 from sat_jax.errors import SatError
+from sat_jax.labels import class_fingerprint
 
 _EXTENSION = r"(?i)\.(wav|flac|ogg|opus|mp3|m4a|mp4|webm|mkv|aac|aiff?|au|wma)$"
 
@@ -99,6 +106,25 @@ def read_psl(paths: Sequence[str | os.PathLike[str]], clip_ids: Sequence[str]) -
     indices, probs = _read_classes(files, row_of_line, len(order))
     window_starts = np.searchsorted(clip, np.arange(len(clip_ids) + 1))
     return PslTable(window_starts, start, end, indices, probs, unknown_clips)
+
+
+def refuse_other_classes(paths: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> None:
+    """Looks whether files were made by a teacher of a model's classes, if they tell.
+
+    Args:
+      paths: as for `read_psl`.
+      labels: the model's class names, in output order.
+
+    Raises:
+      SatError: one is of other classes, or of these in another order.
+    """
+    ours = class_fingerprint(labels)
+    for path in _list_files(paths):
+        if read_about(path).get("classes", ours) != ours:
+            raise SatError(
+                f"{path} has pseudo strong labels of other classes than the model's, or in another "
+                "order: give those by a teacher that has the same"
+            )
 
 
 def _list_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -12,6 +12,9 @@ from sat_jax.errors import SatError
 from sat_jax.restoring import restoring
 from sat_jax.training.state import TrainState
 
+_UNWRITABLE = (OSError, ValueError)
+"""What orbax and its store raise where a disk is full."""
+
 
 class _Steps:
     """One folder a step.
@@ -52,7 +55,7 @@ class _Steps:
         """
         try:
             self._manager.wait_until_finished()
-        except OSError as error:
+        except _UNWRITABLE as error:
             raise self._unwritable(error) from error
 
     def _save(self, step: int, tree: Any, **kwargs: Any) -> None:
@@ -62,7 +65,7 @@ class _Steps:
             return
         try:
             self._manager.save(step, args=ocp.args.StandardSave(tree), **kwargs)  # type: ignore[call-arg]
-        except OSError as error:
+        except _UNWRITABLE as error:
             raise self._unwritable(error) from error
 
     def _restore(self, step: int, like: Any, way_out: str) -> Any:
@@ -74,8 +77,9 @@ class _Steps:
                 args=ocp.args.StandardRestore(like),  # type: ignore[call-arg]
             )
 
-    def _unwritable(self, error: OSError) -> SatError:
-        return SatError(f"checkpoints can't be written to {self._folder}: {error}")
+    def _unwritable(self, error: Exception) -> SatError:
+        reason = str(error).splitlines()[0]
+        return SatError(f"checkpoints can't be written to {self._folder}: {reason}")
 
 
 class RunCheckpoints(_Steps):

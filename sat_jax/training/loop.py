@@ -64,6 +64,7 @@ def train(
     labels: Sequence[str],
     source: str = "",
     validation: ValidationSource | None = None,
+    accept_changes: bool = False,
 ) -> TrainResult:
     """Trains a model, or goes on where an earlier start of the same run stopped.
 
@@ -81,6 +82,7 @@ def train(
       source: where the exported model came from, for people.
       validation: clips to measure the model on; the average of the best models is exported then,
         else the last one.
+      accept_changes: whether to go on from a run of another config, for all that checkpoints hold.
 
     Returns:
       How far it came.
@@ -91,7 +93,7 @@ def train(
       KeyboardInterrupt: the user stopped it by Ctrl-C; the state is saved.
     """
     folder = Path(workdir)
-    with open_workdir(folder, config):
+    with open_workdir(folder, config, accept_changes=accept_changes):
         step, variables = _go_on(config, batches, folder, make_variables, validation)
         if variables is None:
             return TrainResult(step, None)
@@ -156,19 +158,22 @@ class _Run:
         config, clock = self._config, CheckpointClock(self._config)
         step_fn = compiled_step(config, self._mesh)
         with stop_when_asked() as should_stop:
+            self._make_up_for_measuring(int(state.step), state)
             for step in range(int(state.step) + 1, config.num_steps + 1):
                 batch = next(batches)
                 state, metrics = step_fn(state, self._place(batch), key=key)
                 num_examples = len(batch["waveform"]) * jax.process_count()
                 self._progress.see(step, metrics, num_examples, batch.get("clips", ()))
                 stopping, due = should_stop(step), clock.is_due(step)
-                if step % config.evaluate_every == 0 or step == config.num_steps:
-                    self._evaluate(step, state)
-                if stopping or due:
+                measuring = self._is_measured_after(step)
+                # Measuring takes long and may fail: a broken clip must not cost the steps.
+                if stopping or due or measuring:
                     self._progress.settle()
                     self._checkpoints.save(state)
                 if stopping:
                     break
+                if measuring:
+                    self._evaluate(step, state)
         self._progress.settle()
         return state
 
@@ -176,15 +181,23 @@ class _Run:
         wanted = ("waveform",) if isinstance(self._config.model, MaeConfig) else _ARRAYS
         return to_devices(self._mesh, {name: batch[name] for name in wanted})  # type: ignore[literal-required]
 
+    def _is_measured_after(self, step: int) -> bool:
+        on_time = step % self._config.evaluate_every == 0 or step == self._config.num_steps
+        return self._validation is not None and step > 0 and on_time
+
+    def _make_up_for_measuring(self, step: int, state: TrainState) -> None:
+        """Measures the model that an earlier start saved and was stopped before it measured it."""
+        if self._is_measured_after(step) and not self._progress.was_measured:
+            self._evaluate(step, state)
+
     def _evaluate(self, step: int, state: TrainState) -> None:
-        if self._validation is None:
-            return
-        self._progress.settle()
+        assert self._validation is not None, "asked before"
         if self._measure is None:
             self._measure = make_measure(self._config.model, self._mesh)
         numbers = self._measure(state.variables, self._validation())
-        self._progress.measured(step, numbers)
         self._best.save(step, state.variables, numbers["score"])
+        self._best.wait()  # What the log tells of need not be done again.
+        self._progress.measured(step, numbers)
 
 
 _ARRAYS = ("waveform", "target")

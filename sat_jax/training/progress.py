@@ -24,6 +24,15 @@ class _Seen(NamedTuple):
     clips: Sequence[str]
 
 
+def _said_by_first(answer: bool) -> bool:
+    """The first process's answer."""
+    if jax.process_count() == 1:
+        return answer
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(answer))
+
+
 class Progress:
     """Looks at each step's numbers once the next one is under way, so that devices never wait.
 
@@ -52,6 +61,8 @@ class Progress:
         self._examples, self._since = 0, time.perf_counter()
         first = jax.process_index() == 0
         self._log = RunLog(folder / "log.jsonl", step=start) if first else None
+        self.was_measured = _said_by_first(self._log is not None and self._log.was_measured)
+        """Whether an earlier start measured the model after the step that this one starts at."""
         # Curves drawn beyond the checkpoint by an earlier start are hidden from there on.
         self._curves = (
             SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if first else None
@@ -99,8 +110,8 @@ class Progress:
             self._write(seen.step, loss=str(loss), grad_norm=str(grad_norm), clips=list(seen.clips))
             raise SatError(
                 f"step {seen.step} has loss {loss} and gradient norm {grad_norm}, and was not "
-                f"saved: lower optimizer.learning_rate, or look at its clips: "
-                f"{', '.join(seen.clips) or 'unnamed'}"
+                "saved: lower optimizer.learning_rate (and --accept_changes), or look at its "
+                f"clips: {', '.join(seen.clips) or 'unnamed'}"
             )
         self._examples += seen.num_examples
         self._bar.update()

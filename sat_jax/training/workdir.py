@@ -25,13 +25,31 @@ from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
+# What checkpoints are made for; each of these names stands for all that it begins.
+_HELD = (
+    "model.",
+    "ema_decay",
+    "optimizer.accumulate",
+    "optimizer.clip_norm",
+    "optimizer.layer_decay",
+)
+
 # What may change from one start of a run to the next, since it changes no weight.
 _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
 
 
 @contextlib.contextmanager
-def open_workdir(folder: Path, config: TrainConfig) -> Iterator[None]:
+def open_workdir(
+    folder: Path, config: TrainConfig, *, accept_changes: bool = False
+) -> Iterator[None]:
     """Makes the folder of a run, or checks that it is this run's, and keeps others out of it.
+
+    A run that never saved anything leaves nothing to be kept apart.
+
+    Args:
+      folder: where it is.
+      config: the run.
+      accept_changes: whether another config may go on with the steps that were made.
 
     Raises:
       SatError: another run's config is there, another program trains there, or the folder can't
@@ -40,7 +58,7 @@ def open_workdir(folder: Path, config: TrainConfig) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(own_folder(folder))
-            _write_config(folder, config)
+            _write_config(folder, config, accept_changes)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -48,12 +66,13 @@ def open_workdir(folder: Path, config: TrainConfig) -> Iterator[None]:
         yield
 
 
-def _write_config(folder: Path, config: TrainConfig) -> None:
+def _write_config(folder: Path, config: TrainConfig, accept_changes: bool) -> None:
     path = folder / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))
     try:
-        if path.exists():
-            _check_same(folder, json.loads(path.read_text(encoding="utf-8"))["config"], ours)
+        if path.exists() and _has_steps(folder):
+            theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+            _check_same(folder, theirs, ours, accept_changes)
         versions = {name: _version(name) for name in _LIBRARIES}
         _replace(path, json.dumps({"config": ours, "versions": versions}, indent=2) + "\n")
     except OSError as error:
@@ -70,17 +89,27 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _check_same(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def _has_steps(folder: Path) -> bool:
+    return any(step.name.isdecimal() for step in folder.glob("checkpoints/*"))
+
+
+def _check_same(
+    folder: Path, theirs: dict[str, Any], ours: dict[str, Any], accept_changes: bool
+) -> None:
     before, now = (flatten_dict(data, sep=".") for data in (theirs, ours))
     changes = [
-        f"{name} {before.get(name)} to {now.get(name)}"
+        name
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name) and name not in _FREE
     ]
-    if changes:
+    held = [name for name in changes if name.startswith(_HELD)]
+    if held or (changes and not accept_changes):
+        told = held if accept_changes else changes
+        way_out = "" if held else ", or go on all the same with --accept_changes"
         raise SatError(
-            f"{folder} holds a run with another config: choose another workdir, or take back what "
-            f"was changed: {', '.join(changes)}"
+            f"{folder} holds a run with another config: choose another workdir, take back what "
+            f"was changed{way_out}: "
+            + ", ".join(f"{name} {before.get(name)} to {now.get(name)}" for name in told)
         )
 
 
@@ -104,22 +133,38 @@ class RunLog:
         Raises:
           SatError: the file can't be written.
         """
+        self._path, kept = path, []
         try:
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
-                _replace(path, "".join(f"{line}\n" for line in lines if _is_until(line, step)))
+                kept = [line for line in lines if _is_until(line, step)]
+                _replace(path, "".join(f"{line}\n" for line in kept))
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise SatError(f"{path} can't be written: {error}") from error
+        self.was_measured = any(_is_measure_of(line, step) for line in kept)
+        """Whether an earlier start measured the model after that step."""
 
     def write(self, **fields: object) -> None:
-        """Adds a line."""
-        self._file.write(json.dumps(fields) + "\n")
-        self._file.flush()
+        """Adds a line.
+
+        Raises:
+          SatError: it can't be written.
+        """
+        try:
+            self._file.write(json.dumps(fields) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise SatError(f"{self._path} can't be written: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _is_measure_of(line: str, step: int) -> bool:
+    fields = json.loads(line)
+    return fields["step"] == step and "validation" in fields
 
 
 def _is_until(line: str, step: int) -> bool:
