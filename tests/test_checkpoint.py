@@ -47,6 +47,12 @@ def test_what_is_read_is_what_was_written(checkpoint, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read.variables, checkpoint.variables)
 
 
+def test_the_model_in_a_runs_folder_is_pointed_at(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "run" / "model", checkpoint)
+    with pytest.raises(SatError, match=r"run is no checkpoint folder.*; \S+run/model is one$"):
+        load_checkpoint(tmp_path / "run")
+
+
 def test_what_is_there_is_never_overwritten(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "model", checkpoint)
     with pytest.raises(SatError, match="exists: choose another folder"):

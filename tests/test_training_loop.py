@@ -20,6 +20,7 @@ from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.transformer import init_variables
 from sat_jax.tagger import Tagger, find_checkpoint
+from sat_jax.training.checkpoints import BestModels
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.loop import train
 
@@ -376,6 +377,21 @@ def test_minutes_call_for_a_checkpoint_too(tmp_path):
     with pytest.raises(Killed):
         run(tmp_path, stopped_by(kill, 4), config=config)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"2", "3"}
+
+
+def test_a_full_disk_is_told_of_in_a_line(tmp_path, capfd):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    complaint = pytest.raises(SatError, match=r"^checkpoints can't be written to .*best: .+$")
+    with complaint, BestModels(tmp_path / "best", keep=1) as best:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            weights = np.random.default_rng(0).standard_normal(100_000)
+            best.save(1, {"weights": weights}, 0.5)
+            best.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_source_of_batches_is_closed(tmp_path):

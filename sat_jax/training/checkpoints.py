@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+from absl import logging
 
 from sat_jax.errors import SatError
 from sat_jax.restoring import restoring
@@ -35,6 +36,9 @@ class _Steps:
 
     def __enter__(self) -> Self:
         """The folder itself."""
+        # What orbax's threads log with tracebacks is raised as well, when they are waited for.
+        self._verbosity = logging.get_verbosity()
+        logging.set_verbosity(logging.FATAL)
         return self
 
     def __exit__(
@@ -44,8 +48,11 @@ class _Steps:
         trace: TracebackType | None,
     ) -> None:
         """Waits until all is written."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+            self._manager.close()
+        finally:
+            logging.set_verbosity(self._verbosity)
 
     def wait(self) -> None:
         """Returns when all is written.
