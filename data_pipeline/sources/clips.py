@@ -164,7 +164,9 @@ def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) ->
     rows = _rows(table, columns, None, needs_labels=True)
     names = {name.strip() for row in rows for name in row.labels.split(";")} - {""}
     if not names:
-        raise SatError(f"no row of {table} has a label: write class names into that column")
+        raise SatError(
+            f"no row of {table} has a label: write class names into that column, or give --labels"
+        )
     return tuple(sorted(names))
 
 
