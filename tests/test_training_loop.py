@@ -333,6 +333,29 @@ def test_validation_that_fails_costs_no_step(tmp_path, at):
     run(tmp_path / "broken", stopped_by(kill, 0), config=config, validation=broken)
 
 
+def test_a_head_that_learns_alone_goes_on_as_well(tmp_path):
+    alone = dataclasses.replace(CONFIG.optimizer, layer_decay=0.0)
+    config = dataclasses.replace(CONFIG, optimizer=alone)
+    run(tmp_path / "whole", config=config)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", stopped_by(kill, 4), config=config)
+    run(tmp_path / "killed", config=config)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    first = first_weights(jax.random.split(jax.random.key(config.seed))[0])["params"]
+    trained = load_checkpoint(tmp_path / "whole" / "model").variables["params"]
+    moved = {
+        name
+        for name in first
+        if any(
+            not np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(first[name]), jax.tree.leaves(trained[name]), strict=True
+            )
+        )
+    }
+    assert moved == {"norm", "head_norm", "head"}
+
+
 def test_a_run_that_saved_nothing_may_begin_with_another_config(whole, tmp_path):
     with pytest.raises(Killed):
         run(tmp_path, stopped_by(kill, 2), config=dataclasses.replace(CONFIG, seed=1))

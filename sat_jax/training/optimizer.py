@@ -93,14 +93,14 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     tx = optax.chain(*parts)
     if config.layer_decay == 0.0:
         # Gradients of what stays as it is have no say in how far the others are clipped.
-        tx = optax.partition({True: tx, False: optax.set_to_zero()}, _learns_at_the_top)
+        tx = optax.partition({"learns": tx, "stays": optax.set_to_zero()}, _top_learns)
     if config.accumulate == 1:
         return tx
     return optax.MultiSteps(tx, config.accumulate).gradient_transformation()
 
 
-def _learns_at_the_top(params: Any) -> Any:
-    return jax.tree.map(bool, layer_scales(params, 0.0))
+def _top_learns(params: Any) -> Any:
+    return jax.tree.map(lambda share: "learns" if share else "stays", layer_scales(params, 0.0))
 
 
 def _scale_layers(updates: Any, params: Any, *, decay: float) -> Any:

@@ -90,7 +90,8 @@ def _version(library: str) -> str | None:
 
 
 def _has_steps(folder: Path) -> bool:
-    return any(step.name.isdecimal() for step in folder.glob("checkpoints/*"))
+    saved = (*folder.glob("checkpoints/*"), *folder.glob("best/*"))
+    return any(step.name.isdecimal() for step in saved)
 
 
 def _check_same(
