@@ -228,7 +228,7 @@ def _check_statistics(init: "Checkpoint | None", model: Any) -> None:
 def _tell(*lines: str) -> None:
     import jax
 
-    if jax.process_index() == 0:
+    if lines and jax.process_index() == 0:
         print("\n".join(lines), flush=True)
 
 
