@@ -23,6 +23,7 @@ from sat_jax.tagger import Tagger, find_checkpoint
 from sat_jax.training.checkpoints import BestModels
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.loop import train
+from sat_jax.training.workdir import RunLog
 
 MODEL = ModelConfig(
     width=64, depth=1, target_length=32, cache_length=32, num_classes=3, dropout=0.1
@@ -415,6 +416,19 @@ def test_a_full_disk_is_told_of_in_a_line(tmp_path, capfd):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_log_that_finds_no_room_is_named_and_closing_it_hides_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    log = RunLog(tmp_path / "log.jsonl", step=0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(SatError, match=r"^cannot write .*log\.jsonl: File too large"):
+            log.write(text="x" * 5000)
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_source_of_batches_is_closed(tmp_path):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.optimizer import make_schedule
 from sat_jax.training.step import StepMetrics
@@ -64,9 +65,11 @@ class Progress:
         self.was_measured = _said_by_first(self._log is not None and self._log.was_measured)
         """Whether an earlier start measured the model after the step that this one starts at."""
         # Curves drawn beyond the checkpoint by an earlier start are hidden from there on.
-        self._curves = (
-            SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1) if first else None
-        )
+        self._curves_folder = folder / "tensorboard"
+        with naming_file(self._curves_folder):
+            self._curves = (
+                SummaryWriter(str(self._curves_folder), purge_step=start + 1) if first else None
+            )
         # None draws it on a terminal only.
         self._bar = tqdm(
             total=config.num_steps, initial=start, unit="step", disable=None if first else True
@@ -81,7 +84,8 @@ class Progress:
         self._bar.close()
         if self._log is not None and self._curves is not None:
             self._log.close()
-            self._curves.close()
+            with naming_file(self._curves_folder):
+                self._curves.close()
 
     def see(self, step: int, metrics: StepMetrics, num_examples: int, clips: Sequence[str]) -> None:
         """Takes note of a step, and settles the one before.
@@ -143,5 +147,6 @@ class Progress:
 
     def _draw(self, step: int, numbers: dict[str, float]) -> None:
         if self._curves is not None:
-            for name, value in numbers.items():
-                self._curves.add_scalar(name, value, step)
+            with naming_file(self._curves_folder):
+                for name, value in numbers.items():
+                    self._curves.add_scalar(name, value, step)

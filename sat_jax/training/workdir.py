@@ -20,7 +20,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
-from sat_jax.files import own_folder
+from sat_jax.files import naming_file, own_folder
 from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -135,14 +135,12 @@ class RunLog:
           SatError: the file can't be written.
         """
         self._path, kept = path, []
-        try:
+        with naming_file(path):
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 kept = [line for line in lines if _is_until(line, step)]
                 _replace(path, "".join(f"{line}\n" for line in kept))
             self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise SatError(f"{path} can't be written: {error}") from error
         self.was_measured = any(_is_measure_of(line, step) for line in kept)
         """Whether an earlier start measured the model after that step."""
 
@@ -152,15 +150,15 @@ class RunLog:
         Raises:
           SatError: it can't be written.
         """
-        try:
+        with naming_file(self._path):
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise SatError(f"{self._path} can't be written: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        # Lines are on disk as soon as they are written; one that could not be is told of already.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _is_measure_of(line: str, step: int) -> bool:
