@@ -6,9 +6,10 @@ The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages
 data/tfds`. A masked autoencoder learns from single sounds. From it each seed trains a clip model
 (audiotransformer_xs) on the same sounds and then on whole scenes, and from that SAT_XS_2s and
 SAT_XS_1s on what is heard in each chunk; beside each of them a model learns the same without a
-memory. All are measured on scenes of sounds that none of them learned from. A run that was stopped
-goes on by the same command. What came of it stands in WORKDIR/results.md and results.png. Flags
-behind a `--` go to every train.py, such as `-- --config.num_steps=2`.
+memory. All are measured on scenes of sounds that none of them learned from. `--size tiny` makes
+all of them larger. A run that was stopped goes on by the same command. What came of it stands in
+WORKDIR/results.md and results.png. Flags behind a `--` go to every train.py, such as
+`-- --config.num_steps=2`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,6 @@ COMMON = (
 # Single sounds in short windows, as in the stage after it. The encoder is what counts: with a small
 # decoder a step takes half the time.
 MAE = (
-    "--config=configs/mae.py:xs",
     "--config.data.window_seconds=2",
     "--config.model.encoder.target_length=192",
     "--config.model.decoder_width=128",
@@ -44,7 +44,6 @@ MAE = (
 # scenes: see the experiments in docs/pkg_audio.md. Mixing two of them makes scenes that never come
 # again.
 SOUNDS = (
-    "--config=configs/vit.py:xs",
     "--config.data.window_seconds=2",
     "--config.model.target_length=192",
     "--config.data.batch_size=32",
@@ -60,7 +59,6 @@ SOUNDS = (
 )
 # Whole scenes, half of their columns hidden from each step: that halves the time.
 VIT = (
-    "--config=configs/vit.py:xs",
     "--config.model.time_patchout=0.5",
     "--config.data.batch_size=32",
     "--config.num_steps=1000",
@@ -84,8 +82,11 @@ SAT = (
     "--config.data.sampler=shuffle",
     "--config.silence_share=0.25",
 )
-STREAMING = {"SAT_XS_2s": 2, "SAT_XS_1s": 1}
-"""The streaming models, and the seconds of their chunks."""
+DELAYS = (2, 1)
+"""Seconds of the streaming models' chunks."""
+
+SIZES = {"xs": "XS", "tiny": "T", "small": "S", "base": "B"}
+"""What a size is called in configs, and in the names of streaming models."""
 
 # The same windows, targets and steps, but each chunk is heard alone.
 WITHOUT_MEMORY = ("--config.model.cache_length=0", "--config.silence_share=0.0")
@@ -94,6 +95,7 @@ _TFDS = flags.DEFINE_string(
     "tfds_dir", "", "Folder of data_pipeline.pkg_audio's --data_dir. Needed."
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of all stages and results. Needed.")
+_SIZE = flags.DEFINE_enum("size", "xs", list(SIZES), "Size of all models.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all taggers anew.")
 
 
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str]) -> bool:
             f"--data_dir {tfds}"
         )
     use_two_cores_well()
-    for seconds in STREAMING.values():
+    for seconds in DELAYS:
         _label_chunks(work, tfds, folder, seconds)
     _pretrain(work, tfds, arguments)
     for seed in _SEEDS.value:
@@ -115,6 +117,14 @@ def main(arguments: Sequence[str]) -> bool:
         _measure(work, tfds, folder, int(seed))
     print(write_results(work), flush=True)
     return False
+
+
+def _learning(config: str) -> tuple[str, ...]:
+    return ("train.py", f"--config=configs/{config}")
+
+
+def _streaming_model(seconds: int) -> str:
+    return f"SAT_{SIZES[_SIZE.value]}_{seconds}s"
 
 
 def _source(tfds: Path, split: str, prefix: str = "") -> tuple[str, ...]:
@@ -133,7 +143,7 @@ def _pretrain(work: Path, tfds: Path, more: Sequence[str]) -> None:
     """The autoencoder that all seeds begin with."""
     mae = work / "mae"
     data = (*_source(tfds, "sounds"), *_source(tfds, "validation", "valid_"))
-    command = ("train.py", *MAE, *data, *COMMON, f"--workdir={mae}")
+    command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, *COMMON, f"--workdir={mae}")
     run_stage(work, "mae", mae / "model", (*command, *more))
 
 
@@ -141,15 +151,17 @@ def _train(work: Path, tfds: Path, seed: int, more: Sequence[str]) -> None:
     validation = _source(tfds, "validation", "valid_")
     common = (*validation, *COMMON, f"--config.seed={seed}")
     mae, (sounds, vit) = work / "mae", (work / f"seed{seed}" / name for name in ("sounds", "vit"))
+    clip_model = _learning(f"vit.py:{_SIZE.value}")
     data = (*_source(tfds, "sounds"), *common, f"--workdir={sounds}")
-    command = ("train.py", *SOUNDS, f"--init={mae / 'model'}", *data)
+    command = (*clip_model, *SOUNDS, f"--init={mae / 'model'}", *data)
     run_stage(work, "sounds", sounds / "model", (*command, *more))
     common = (*_source(tfds, "train"), *common)
-    command = ("train.py", *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
+    command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
     run_stage(work, "vit", vit / "model", (*command, *more))
-    for name, seconds in STREAMING.items():
+    for seconds in DELAYS:
+        name = _streaming_model(seconds)
         start = (f"--init={vit / 'model'}", f"--psl={work / f'heard_{seconds}s.parquet'}")
-        command = ("train.py", f"--config=configs/sat.py:{name}", *SAT, *start, *common)
+        command = (*_learning(f"sat.py:{name}"), *SAT, *start, *common)
         for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
             run = work / f"seed{seed}" / other
             about = (f"--config.name={other}", f"--workdir={run}")
@@ -161,7 +173,8 @@ def _measure(work: Path, tfds: Path, folder: Path, seed: int) -> None:
     source = (*_source(tfds, "test"), f"--strong={folder / 'strong_test.tsv'}")
     # In chunks, a streaming model does without its memory: that tells what it is worth.
     hearings = {"vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip")}
-    for name, seconds in STREAMING.items():
+    for seconds in DELAYS:
+        name = _streaming_model(seconds)
         hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")
         other = without_memory(name)
         hearings[other] = (at / other / "model", f"{seconds}", "chunks")

@@ -1,9 +1,12 @@
 """AudioSet as a TFDS dataset: what is in it, what is left out, and the same again."""
 
 import csv
+import inspect
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +154,34 @@ def test_tfds_builds_it_from_its_folder_for_manual_downloads(built, folder, tmp_
     builder = AudioSet(data_dir=tmp_path)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
     assert contents(builder) == contents(built)
+
+
+def test_the_program_of_tfds_builds_the_same_by_beam(built, folder, tmp_path):
+    for package in ("apache_beam", "mlcroissant"):
+        pytest.importorskip(package)
+    command = [str(Path(sys.executable).with_name("tfds")), "build", inspect.getfile(AudioSet)]
+    command += ["--manual_dir", str(folder), "--data_dir", str(tmp_path)]
+    command += ["--beam_pipeline_options", "runner=DirectRunner"]
+    subprocess.run(command, check=True)
+    found = contents(tfds.builder_from_directory(tmp_path / "audioset" / "1.0.0"))
+    expected = contents(built)
+    about = [json.loads(files.pop("dataset_info.json")) for files in (found, expected)]
+    assert [info.pop("moduleName") for info in about] == ["audioset.builder", AudioSet.__module__]
+    assert about[0] == about[1]
+    assert found == expected
+
+
+def test_a_runner_asked_for_is_used(folder, tmp_path):
+    pytest.importorskip("apache_beam")
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    for asked in (
+        {"beam_options": PipelineOptions(["--runner=NoSuchRunner"])},
+        {"beam_runner": "NoSuchRunner"},
+    ):
+        config = tfds.download.DownloadConfig(manual_dir=folder, **asked)
+        with pytest.raises(ValueError, match="NoSuchRunner"):
+            AudioSet(data_dir=tmp_path).download_and_prepare(download_config=config)
 
 
 @pytest.mark.parametrize("beam_options", [None, "runner=DirectRunner"])

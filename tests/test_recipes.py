@@ -1,10 +1,14 @@
 """What recipes tell of their models, and how a trained one gets into the package."""
 
+import functools
+import importlib
 import json
+import operator
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import soundfile
 
 from recipes import bundle as bundle_module
+from recipes import pkg_audio
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
 from recipes.pkg_audio_results import write_results
@@ -226,21 +231,22 @@ def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
     assert words in done.stderr
 
 
-def test_every_stage_asks_for_fields_that_its_config_has():
-    from configs import mae, sat, vit
-    from recipes.pkg_audio import COMMON, MAE, SAT, SOUNDS, STREAMING, VIT, WITHOUT_MEMORY
-
-    stages = [(vit.get_config("xs"), SOUNDS), (vit.get_config("xs"), VIT)]
-    stages += [(mae.get_config("xs"), MAE)]
-    stages += [(sat.get_config(name), (*SAT, *WITHOUT_MEMORY)) for name in STREAMING]
-    for config, flags in stages:
-        asked = [flag.removeprefix("--config.").split("=")[0] for flag in (*flags, *COMMON)]
+@pytest.mark.parametrize("size", ["xs", "tiny", "small", "base"])
+def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setattr(pkg_audio, "run_stage", lambda *stage: commands.append(stage[-1]))
+    monkeypatch.setattr(pkg_audio, "_SIZE", types.SimpleNamespace(value=size))
+    pkg_audio._pretrain(tmp_path, tmp_path, ())
+    pkg_audio._train(tmp_path, tmp_path, 0, ())
+    assert len(commands) == 1 + 2 + 2 * 2
+    for _, config, *flags in commands:
+        script, _, choice = config.removeprefix("--config=configs/").partition(".py:")
+        made = importlib.import_module(f"configs.{script}").get_config(choice)
+        asked = [flag.split("=")[0] for flag in flags if flag.startswith("--config.")]
+        assert asked
         for field in asked:
-            *path, last = field.split(".")
-            place = config
-            for name in path:
-                place = place[name]
-            assert last in place or field == "--config", field
+            *path, last = field.removeprefix("--config.").split(".")
+            assert last in functools.reduce(operator.getitem, path, made), field
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@ python -m data_pipeline.audioset --audio clips --balanced_csv balanced_train_seg
 All splits that are wanted have to be given at once. Broken and missing clips are left out, and
 listed in DATA_DIR/audioset/1.0.0/skipped_SPLIT.csv.
 
-TFDS's own program does the same, where the clips lie in MANUAL/audio and Google's tables in MANUAL;
-it needs the package mlcroissant:
+TFDS's own program does the same, where the clips lie in MANUAL/audio and Google's tables in MANUAL.
+It takes Beam's options too:
 
-tfds build data_pipeline/audioset/builder.py --manual_dir MANUAL --data_dir tfds
+tfds build data_pipeline/audioset/builder.py --manual_dir MANUAL --data_dir tfds \
+    --beam_pipeline_options runner=DirectRunner
 """
 
 import os
@@ -91,7 +92,6 @@ def build(
     builder = AudioSet(
         audio=audio,
         tables=tables,
-        beam=beam_options is not None,
         workers=workers,
         progress=progress,
         data_dir=data_dir,

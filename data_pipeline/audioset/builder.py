@@ -55,7 +55,6 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         *,
         audio: str | os.PathLike[str] | None = None,
         tables: Mapping[str, str | os.PathLike[str]] | None = None,
-        beam: bool = False,
         workers: int = 4,
         progress: bool = False,
         **kwargs: Any,
@@ -66,8 +65,6 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
           audio: folder of the clips, see `data_pipeline.audioset.segments.find_audio`.
           tables: segments CSV by split. Without either, both lie in TFDS's folder for manual
             downloads.
-          beam: whether Apache Beam reads the clips, for many machines; then all of them need to
-            see the audio and the dataset's folder.
           workers: threads that read clips, without Beam.
           progress: whether to show progress bars on a terminal, without Beam.
           **kwargs: see `tfds.core.GeneratorBasedBuilder`.
@@ -75,9 +72,22 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
         self._audio = audio
         self._tables = tables
-        self._beam = beam
         self._workers = workers
         self._progress = progress
+        self._beam = False
+
+    def download_and_prepare(self, *, download_config: Any = None, **kwargs: Any) -> None:
+        """See the base class; nothing is downloaded.
+
+        Args:
+          download_config: a `tfds.download.DownloadConfig`. With a runner or options of Apache
+            Beam, as `tfds build --beam_pipeline_options` gives them, Beam reads the clips, on many
+            machines: all of them need to see the audio and the dataset's folder.
+          **kwargs: see the base class.
+        """
+        config = download_config or tfds.download.DownloadConfig()
+        self._beam = config.beam_runner is not None or config.beam_options is not None
+        super().download_and_prepare(download_config=config, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
