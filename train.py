@@ -17,6 +17,7 @@ from absl import flags
 
 from data_pipeline.open_source import define_source_flags, source_flags
 from sat_jax.command_line import FAILED, Program, need, refuse_arguments
+from sat_jax.cpu_devices import make_cores_devices
 from sat_jax.errors import SatError
 from sat_jax.large_pages import restart_in_large_pages
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> bool:
     from sat_jax.checkpoint import fingerprint
     from sat_jax.training.loop import train
 
-    _join_processes()
+    _find_devices(config.data.batch_size)
     init = _open_init()
     labels = _class_names(config)
     model = to_model(
@@ -108,7 +109,8 @@ def main(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _join_processes() -> None:
+def _find_devices(batch_size: int) -> None:
+    """Settles what JAX is to see, which it asks for once."""
     if _DISTRIBUTED.value or _COORDINATOR.value:
         from sat_jax.training.distributed import join_processes
 
@@ -118,6 +120,8 @@ def _join_processes() -> None:
             _PROCESS_ID.value,
             heartbeat_seconds=_HEARTBEAT.value,
         )
+    else:
+        make_cores_devices(batch_size)
 
 
 def _open_init() -> "Checkpoint | None":

@@ -37,6 +37,7 @@ from benchmarks.training_rivals import (
     own_process,
     torch_gradients,
 )
+from sat_jax.cpu_devices import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_flags(argv)
     # The rivals have processes of their own; here only gradients are compared, in float32.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    setting = machine(PACKAGES, threads=len(os.sched_getaffinity(0)))
+    setting = machine(PACKAGES, threads=usable_cores())
     warn_if_busy(setting)
     with own_process(product, None, environment=ENVIRONMENT) as multiply:
         peak = find_peak(multiply, options.peak_tflops)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sat_jax.cpu_devices import usable_cores
 from sat_jax.profile.tables import markdown_table
 from sat_jax.profile.timing import cpu_model, spread, time_calls
 
@@ -55,7 +56,7 @@ def limit_threads(count: int | None) -> int:
       How many CPUs are now in use, never more than there are.
     """
     if not hasattr(os, "sched_setaffinity"):
-        return os.cpu_count() or 1
+        return usable_cores()
     allowed = sorted(os.sched_getaffinity(0))
     chosen = allowed[: count or len(allowed)]
     os.sched_setaffinity(0, chosen)

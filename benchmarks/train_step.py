@@ -1,6 +1,6 @@
 """Measures a training step beside the same mathematics in eager PyTorch.
 
-python -m benchmarks.train_step --models SAT_T_2s:8,SAT_B_2s:4 --threads 2
+python -m benchmarks.train_step --models SAT_T_2s:8,SAT_T_2s:32,SAT_B_2s:4 --threads 2
 
 Prints a Markdown table and JSON, which --json writes to a file as well. See benchmarks/README.md.
 """
@@ -73,7 +73,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line's settings."""
     parser = argparse.ArgumentParser(description="Times a training step beside eager PyTorch.")
     add = functools.partial(parser.add_argument, metavar="X")
-    models = [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
+    models = [("SAT_T_2s", 8), ("SAT_T_2s", 32), ("SAT_B_2s", 4)]
     add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
     add("--rounds", type=parse_count, default=9, help="blocks of steps of each rival")
     add("--threads", type=int, default=None, help="CPUs to use; all by default")
@@ -159,6 +159,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     columns = [
         "model",
         "batch",
+        "devices",
         "sat_jax ms (p95)",
         "PyTorch ms (p95)",
         "fused AdamW ms (p95)",
@@ -186,6 +187,7 @@ def _row(step: dict[str, Any]) -> list[str]:
     return [
         step["model"],
         str(step["batch"]),
+        str(step["devices"]),
         *(f"{t['median_ms']:.0f} ({t['p95_ms']:.0f})" for t in times),
         f"{step['jax']['examples_per_s']:.1f}",
         *speedup_cells(step),

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sat_jax.cpu_devices import make_cores_devices, usable_cores
+
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 NUM_STEPS = 10**9
 """Steps in the run that is pretended: so many that the learning rate stays what it is."""
@@ -107,9 +109,10 @@ def torch_gradients(task: Task) -> dict[str, np.ndarray]:
 def jax_step(task: Task) -> Rival:
     """Compiles the step that `train.py` runs, on this machine's processor.
 
-    The facts are seconds of tracing, lowering and compiling, and what a step needs beside state
-    and batch, in bytes.
+    The facts are seconds of tracing, lowering and compiling, what a step needs beside state and
+    batch, in bytes, and how many devices share a batch.
     """
+    make_cores_devices(len(task.batch["waveform"]))
     import jax
 
     from sat_jax.sharding import make_mesh, to_devices
@@ -129,14 +132,15 @@ def jax_step(task: Task) -> Rival:
         return float(metrics.loss)
 
     temporary_bytes = compiled.memory_analysis().temp_size_in_bytes
-    return Rival(call, {"compile_s": compile_seconds, "temporary_mb": temporary_bytes / 1e6})
+    facts = {"compile_s": compile_seconds, "temporary_mb": temporary_bytes / 1e6}
+    return Rival(call, {**facts, "devices": mesh.size})
 
 
 def torch_step(task: Task, *, fused: bool = False) -> Rival:
     """The step in eager PyTorch, whose AdamW loops over the weights or is fused."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     model, arrays = torch_model(task), torch_batch(task)
     # None is PyTorch's own choice: on CPUs a loop over the weights.
     optimizer = torch.optim.AdamW(

@@ -15,6 +15,7 @@ import soundfile
 from configs import finetune, mae, sat, vit
 from configs.common import num_chunks, to_model, to_train_config, window_seconds
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
+from sat_jax.cpu_devices import device_count, usable_cores
 from sat_jax.errors import SatError
 from sat_jax.models.clip import plan_pieces
 from sat_jax.models.registry import MAES, MODELS
@@ -209,7 +210,7 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     flags = ["--clips", table, "--folder", tmp_path, "--workdir", tmp_path / "run"]
     flags += ["--config", "configs/sat.py:SAT_T_1s,debug", "--init", tmp_path / "first"]
     flags += ["--config.num_steps=2", "--config.data.psl_share=0"]
-    flags += ["--config.optimizer.learning_rate=1e-6"]
+    flags += ["--config.optimizer.learning_rate=1e-6", "--config.data.batch_size=16"]
     done = train_py(*flags)
     assert done.returncode == 0, done.stderr
     assert "3 clips to learn from, 1 missing" in done.stdout
@@ -220,8 +221,10 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
         trained.variables["params"],
         jax.tree.map(np.asarray, first["params"]),
     )
-    about = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert about["data"]["clips"] and about["num_steps"] == 2
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert about["config"]["data"]["clips"] and about["config"]["num_steps"] == 2
+    # Some of them share a batch of 16 where there are several cores.
+    assert about["devices"] == {"kind": "cpu", "count": device_count(16, usable_cores())}
 
     other = jax.jit(fresh_variables, static_argnums=0)(model, jax.random.key(1))
     shutil.rmtree(tmp_path / "first")

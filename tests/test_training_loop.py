@@ -185,6 +185,7 @@ def test_the_log_tells_how_it_goes(whole):
     about = json.loads((whole / "config.json").read_text())
     assert TrainConfig.from_dict(about["config"]) == CONFIG
     assert about["versions"]["jax"] == jax.__version__
+    assert about["devices"] == {"kind": "cpu", "count": jax.device_count()}
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path):

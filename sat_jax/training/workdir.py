@@ -1,6 +1,6 @@
 """The folder of a run: its config, its log (floor 4).
 
-WORKDIR/config.json    what is run, and the versions of the libraries it was last run with
+WORKDIR/config.json    what is run, and the devices and library versions it was last run with
 WORKDIR/log.jsonl      a line every few steps
 WORKDIR/tensorboard/   the same as curves
 WORKDIR/checkpoints/   states to go on from
@@ -74,7 +74,9 @@ def _write_config(folder: Path, config: TrainConfig, accept_changes: bool) -> No
             theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
             _check_same(folder, theirs, ours, accept_changes)
         versions = {name: _version(name) for name in _LIBRARIES}
-        _replace(path, json.dumps({"config": ours, "versions": versions}, indent=2) + "\n")
+        devices = {"kind": jax.devices()[0].device_kind, "count": jax.device_count()}
+        about = {"config": ours, "versions": versions, "devices": devices}
+        _replace(path, json.dumps(about, indent=2) + "\n")
     except OSError as error:
         raise SatError(f"{folder} can't be used as a workdir: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
