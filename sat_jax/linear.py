@@ -1,12 +1,18 @@
 """The affine layer, and one whose gradients part ways (floor 1)."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sat_jax.attention import product_precision
+
+FEW_ROWS = range(8, 97, 8)
+FEWEST_VALUES = 4096
+"""Such inputs, those of most streaming steps, CPUs multiply faster in a way of their own: see
+benchmarks/README.md."""
 
 LINEAR_STD = 0.02
 """Of the normal distribution, cut off at twice that, that fresh matrices come from."""
@@ -28,8 +34,8 @@ class Linear(nn.Module):
 
     def __call__(self, x: jax.Array, *, skip: int = 0) -> jax.Array:
         """[..., d] -> [..., features - skip], without the first `skip` outputs."""
-        kernel, bias = (w[skip:].astype(self.dtype) for w in self.weights(x.shape[-1]))
-        return _linear(x.astype(self.dtype), kernel, bias)
+        kernel, bias = (w.astype(self.dtype) for w in self.weights(x.shape[-1]))
+        return _linear(x.astype(self.dtype), kernel, bias, skip)
 
     @nn.compact
     def weights(self, width: int) -> tuple[jax.Array, jax.Array]:
@@ -39,12 +45,44 @@ class Linear(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros, shape[:1])
 
 
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array, skip: int = 0) -> jax.Array:
+    few = math.prod(x.shape[:-1]) in FEW_ROWS and x.size >= FEWEST_VALUES
+    product = _product_of_few_rows if few and x.dtype == jnp.float32 else _product
+    return product(x, kernel, skip) + bias[skip:]
+
+
+def _product(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
     contract_last = (((x.ndim - 1,), (1,)), ((), ()))
-    product = jax.lax.dot_general(
-        x, kernel, contract_last, precision=product_precision(kernel.dtype)
+    precision = product_precision(kernel.dtype)
+    return jax.lax.dot_general(x, kernel[skip:], contract_last, precision=precision)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _product_of_few_rows(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
+    """`_product` in which CPUs put the kernel first."""
+    on_cpus, elsewhere = (functools.partial(way, skip=skip) for way in (_kernel_first, _product))
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpus, default=elsewhere)
+
+
+@_product_of_few_rows.defjvp
+def _derivative(skip, primals, tangents):  # type: ignore[no-untyped-def]
+    (x, kernel), (d_x, d_kernel) = primals, tangents
+    derivative = _product(d_x, kernel, skip) + _product(x, d_kernel, skip)
+    return _product_of_few_rows(x, kernel, skip), derivative
+
+
+def _kernel_first(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
+    """The same by a convolution of the kernel's rows with filters of length one, the rows of x.
+
+    XLA for CPUs makes a product of it again, and by another library than those it makes of other
+    products. A part of a kernel would be copied first, which takes longer than to multiply by all.
+    """
+    columns = x.reshape(-1, x.shape[-1]).T
+    layout = ("NWC", "WIO", "NWC")
+    product = jax.lax.conv_general_dilated(
+        kernel[None], columns[None], (1,), "VALID", dimension_numbers=layout
     )
-    return product + bias
+    return product[0, skip:].T.reshape(*x.shape[:-1], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
