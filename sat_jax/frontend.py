@@ -55,8 +55,8 @@ def framed_power_db(samples: jax.Array, config: FrontendConfig) -> jax.Array:
     frames = _frames(samples, config)  # [b, t, n_fft]
     spectrum = jnp.fft.rfft(frames * _hann_window(config.n_fft))
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    mel = jnp.einsum("btw,wf->bft", power, mel_filterbank(config), precision="highest")
-    return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER))
+    mel = jnp.matmul(power, mel_filterbank(config), precision="highest")
+    return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER)).swapaxes(1, 2)
 
 
 def _frames(samples: jax.Array, config: FrontendConfig) -> jax.Array:
