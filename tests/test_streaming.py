@@ -62,7 +62,6 @@ VARIANTS = {
     "LayerScale, fixed norm": Variant(changed(layer_scale=0.1, input_norm="fixed")),
     # Wide enough for products of few rows: see `sat_jax.linear`.
     "wide": Variant(changed(width=512)),
-    "wide, residual cache": Variant(changed(width=512), form="tokens"),
     "128 bands": Variant(changed(frontend=FrontendConfig(n_mels=128))),
     "short cache": Variant(changed(cache_length=16)),
     "long cache": Variant(changed(cache_length=64)),
