@@ -57,6 +57,8 @@ def _product(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
     return jax.lax.dot_general(x, kernel[skip:], contract_last, precision=precision)
 
 
+# Gradients are made of plain products: those of a convolution would stay convolutions, which CPUs
+# are slow at.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _product_of_few_rows(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
     """`_product` in which CPUs put the kernel first."""
@@ -76,16 +78,23 @@ def _kernel_first(x: jax.Array, kernel: jax.Array, skip: int) -> jax.Array:
 
     XLA for CPUs makes a product of it again, and by another library than those it makes of other
     products. A part of a kernel would be copied first, which takes longer than to multiply by all.
-    What is over a multiple of eight would take a third of the time, so it goes by itself.
+    The cls token, one row over a multiple of eight and the first of one stream, would take a third
+    of the time, so it goes by itself.
     """
-    columns = x.reshape(-1, x.shape[-1]).T
-    odd = columns.shape[1] % 8
-    layout = ("NWC", "WIO", "NWC")
+    rows = x.reshape(-1, x.shape[-1])
+    odd = len(rows) % 8
+    precision = product_precision(kernel.dtype)
     product = jax.lax.conv_general_dilated(
-        kernel[None], columns[None, :, odd:], (1,), "VALID", dimension_numbers=layout
+        kernel[None],
+        rows[odd:].T[None],
+        window_strides=(1,),
+        padding="VALID",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision=precision,
     )[0]
     if odd:
-        product = jnp.concatenate([kernel @ columns[:, :odd], product], axis=1)
+        first = jnp.matmul(kernel, rows[:odd].T, precision=precision)
+        product = jnp.concatenate([first, product], axis=1)
     return product[skip:].T.reshape(*x.shape[:-1], -1)
 
 
