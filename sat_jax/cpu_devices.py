@@ -44,13 +44,15 @@ def make_cores_devices(batch_size: int) -> None:
     """Lets JAX see this process's cores as `device_count` devices; other platforms don't change.
 
     Call this before JAX is used. A user who has told JAX or XLA how many devices a CPU is, by
-    JAX_NUM_CPU_DEVICES or XLA_FLAGS, is not overruled.
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS, is not overruled, nor one who keeps XLA's flags in a file.
 
     Args:
       batch_size: examples in a batch.
     """
-    before = os.environ.get("XLA_FLAGS", "")
-    if "JAX_NUM_CPU_DEVICES" in os.environ or _COUNT_FLAG in before:
+    before = os.environ.get("XLA_FLAGS", "").strip()
+    # Else it is the name of a file.
+    lists_flags = before.startswith("-") or not before
+    if "JAX_NUM_CPU_DEVICES" in os.environ or _COUNT_FLAG in before or not lists_flags:
         return
     count = device_count(batch_size, usable_cores())
     if count > 1:

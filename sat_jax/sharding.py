@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from sat_jax.errors import SatError
+
 DATA_AXIS = "data"
 
 SMALLEST_SHARDED = 1 << 14
@@ -22,6 +24,14 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """All devices of all processes in a row, or the given ones."""
     every = np.asarray(devices if devices is not None else jax.devices())
     return Mesh(every, (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_shared(mesh: Mesh, batch_size: int) -> None:
+    """Refuses a batch that the devices can't share evenly, by SatError."""
+    if batch_size % mesh.size:
+        raise SatError(
+            f"a batch of {batch_size} can't be shared by {mesh.size} devices: give a multiple of it"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -150,6 +150,38 @@ def test_beam_builds_the_same(built, folder, tables, tmp_path):
     assert summary(other)[1] == summary(built)[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("runer=DirectRunner", "names no runner: add runner=DirectRunner"),
+        ("runner=DirectRunner,direct_num_workers=x", "direct_num_workers: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_options_for_beam_are_told_in_a_line(folder, tables, tmp_path, options, message):
+    pytest.importorskip("apache_beam")
+    audio = str(folder / "audio")
+    with pytest.raises(SatError, match=message) as error:
+        build(audio=audio, tables=tables, data_dir=str(tmp_path), beam_options=options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_a_broken_clip_with_a_name_that_is_no_text_is_listed(tmp_path):
+    audio = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    audio.mkdir()
+    sound = np.random.default_rng(0).uniform(-1, 1, RATE)
+    soundfile.write(os.fspath(tmp_path / "good.wav"), sound, RATE)
+    (tmp_path / "good.wav").rename(audio / "good0000000_0_10.wav")
+    (audio / "broken00001_0_10.wav").touch()
+    table = tmp_path / "table.csv"
+    rows = [f'{name}, 0, 10, "{MIDS[0]}"\n' for name in ("good0000000", "broken00001")]
+    table.write_text("".join(rows))
+    built = build(
+        audio=str(audio), tables={"eval": str(table)}, data_dir=str(tmp_path), progress=False
+    )
+    assert summary(built)[0].startswith("eval: 1 clips, 1 skipped (1 is empty (0 bytes)")
+
+
 def test_tfds_builds_it_from_its_folder_for_manual_downloads(built, folder, tmp_path):
     builder = AudioSet(data_dir=tmp_path)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))

@@ -134,6 +134,17 @@ def test_sigterm_saves_and_stops(whole, tmp_path):
     assert_same_run(whole, tmp_path)
 
 
+def test_sigterm_in_the_last_step_leaves_measuring_and_model_to_the_next_start(tmp_path):
+    config = dataclasses.replace(CONFIG, evaluate_every=4, keep_best=2)
+    run(tmp_path / "whole", config=config, validation=validation)
+    stop = stopped_by(lambda: os.kill(os.getpid(), signal.SIGTERM), at=5)
+    result = run(tmp_path / "stopped", stop, config=config, validation=validation)
+    assert (result.step, result.model) == (6, None)
+    assert not (tmp_path / "stopped" / "model").exists()
+    assert run(tmp_path / "stopped", config=config, validation=validation).model
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
 def test_ctrl_c_saves_before_it_interrupts(whole, tmp_path, capfd):
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -382,6 +393,27 @@ def test_changes_that_are_accepted_go_on_from_the_last_checkpoint(whole, tmp_pat
         json.loads((tmp_path / "config.json").read_text())["config"]["optimizer"]["learning_rate"]
         == 1e-9
     )
+
+
+def test_models_measured_on_other_clips_are_not_compared(tmp_path):
+    config = dataclasses.replace(CONFIG, evaluate_every=2, data={"validation_clips": "some"})
+    other = dataclasses.replace(config, data={"validation_clips": "others"})
+    with pytest.raises(Killed):
+        run(tmp_path, stopped_by(kill, 4), config=config, validation=validation)
+    with pytest.raises(SatError, match="best holds models that were measured on other clips"):
+        run(tmp_path, config=other, validation=validation, accept_changes=True)
+    (tmp_path / "best").rename(tmp_path / "best_before")
+    run(tmp_path, config=other, validation=validation, accept_changes=True)
+    assert {path.name for path in (tmp_path / "best").iterdir()} <= {"4", "6"}
+
+
+def test_a_start_that_is_refused_leaves_the_record_alone(whole):
+    before = (whole / "config.json").read_bytes()
+    longer = dataclasses.replace(CONFIG, num_steps=9)
+    with pytest.raises(SatError, match="model exists before the run is through"):
+        run(whole, config=longer, accept_changes=True)
+    assert (whole / "config.json").read_bytes() == before
+    assert run(whole).step == 6
 
 
 @pytest.mark.parametrize(

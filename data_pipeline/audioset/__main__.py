@@ -13,6 +13,8 @@ tfds build data_pipeline/audioset/builder.py --manual_dir MANUAL --data_dir tfds
     --beam_pipeline_options runner=DirectRunner
 """
 
+import contextlib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -124,7 +126,18 @@ def _beam_config(options: str | None) -> dict[str, Any]:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ModuleNotFoundError:
         raise SatError("--beam_options needs Apache Beam: pip install apache-beam") from None
-    return {"beam_options": PipelineOptions([f"--{part}" for part in options.split(",") if part])}
+    parts = [part for part in options.split(",") if part]
+    if not any(part.startswith("runner=") for part in parts):
+        # Beam passes over what it does not know, and runs everything on this machine.
+        raise SatError(f"--beam_options={options} names no runner: add runner=DirectRunner, say")
+    found = PipelineOptions([f"--{part}" for part in parts])
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            found.get_all_options()
+        except SystemExit:
+            reason = told.getvalue().strip().rpartition("error: ")[2]
+            raise SatError(f"--beam_options={options}: {reason}") from None
+    return {"beam_options": found}
 
 
 def _check(arguments: Sequence[str]) -> None:

@@ -90,7 +90,8 @@ def write_skipped(skipped: Iterable[Skipped], path: str) -> None:
     """Writes the list of skipped clips as CSV, in alphabetical order."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([Skipped._fields, *sorted(skipped)])
-    epath.Path(path).write_text(text.getvalue())
+    # Names of files may hold bytes that are no text.
+    epath.Path(path).write_bytes(text.getvalue().encode(errors="backslashreplace"))
 
 
 def count_skipped(path: str) -> dict[str, int]:

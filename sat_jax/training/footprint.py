@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from sat_jax.errors import SatError
+from sat_jax.sharding import check_shared
 from sat_jax.training.compile import batch_shape, compiled_step, state_shape
 from sat_jax.training.config import TrainConfig
 
@@ -72,10 +73,7 @@ def measure(
     Raises:
       SatError: the devices can't share the batch evenly.
     """
-    if batch_size % mesh.size:
-        raise SatError(
-            f"a batch of {batch_size} can't be shared by {mesh.size} devices: give a multiple of it"
-        )
+    check_shared(mesh, batch_size)
     batch = batch_shape(config, mesh, batch_size=batch_size, num_samples=num_samples)
     key = jax.eval_shape(jax.random.key, 0)
     step: jax.stages.Wrapped = compiled_step(config, mesh)  # type: ignore[assignment]

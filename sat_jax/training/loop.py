@@ -14,7 +14,7 @@ from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.models.clip import Variables
-from sat_jax.sharding import make_mesh, to_devices
+from sat_jax.sharding import check_shared, make_mesh, to_devices
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
 from sat_jax.training.compile import compiled_step, make_state, state_shape
 from sat_jax.training.config import TrainConfig
@@ -22,7 +22,7 @@ from sat_jax.training.progress import Progress
 from sat_jax.training.state import TrainState
 from sat_jax.training.stopping import CheckpointClock, stop_when_asked
 from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
-from sat_jax.training.workdir import open_workdir
+from sat_jax.training.workdir import open_workdir, write_config
 
 
 class Batch(TypedDict):
@@ -123,12 +123,13 @@ def _go_on(
         _check_unused(folder / "model", done=start == config.num_steps)
         with (
             Progress(config, folder, start=start) as progress,
-            contextlib.closing(_checked(batches(start), config)) as source_batches,
+            contextlib.closing(_checked(batches(start), config, mesh)) as source_batches,
         ):
+            write_config(folder, config)
             run = _Run(config, mesh, checkpoints, best, progress, validation)
-            state = run.go_on(state, source_batches, run_key)
+            state, through = run.go_on(state, source_batches, run_key)
         step = int(state.step)
-        if step < config.num_steps:
+        if not through:
             return step, None
         best.wait()
         if best.steps:
@@ -153,9 +154,17 @@ class _Run:
         self._validation = validation
         self._measure: Measure | None = None
 
-    def go_on(self, state: TrainState, batches: Iterator[Batch], key: jax.Array) -> TrainState:
-        """Makes the steps that are left, or those until the run is asked to stop."""
+    def go_on(
+        self, state: TrainState, batches: Iterator[Batch], key: jax.Array
+    ) -> tuple[TrainState, bool]:
+        """Makes the steps that are left, or those until the run is asked to stop.
+
+        Returns:
+          The state then, and whether the run is through: asked to stop after its last step, it is
+          not, since the model may have to be measured yet.
+        """
         config, clock = self._config, CheckpointClock(self._config)
+        stopping = False
         step_fn = compiled_step(config, self._mesh)
         with stop_when_asked() as should_stop:
             self._make_up_for_measuring(int(state.step), state)
@@ -175,7 +184,7 @@ class _Run:
                 if measuring:
                     self._evaluate(step, state)
         self._progress.settle()
-        return state
+        return state, not stopping
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
         wanted = ("waveform",) if isinstance(self._config.model, MaeConfig) else _ARRAYS
@@ -212,13 +221,16 @@ def _first_state(config: TrainConfig, shape: TrainState, variables: Variables) -
     return state
 
 
-def _checked(batches: Iterator[Batch], config: TrainConfig) -> Generator[Batch, None, None]:
-    """The batches, if they suit the model; closes their source when closed."""
+def _checked(
+    batches: Iterator[Batch], config: TrainConfig, mesh: Mesh
+) -> Generator[Batch, None, None]:
+    """The batches, if they suit model and devices; closes their source when closed."""
     try:
         for batch in batches:
             waveform = batch["waveform"].shape
             if len(waveform) != 2:
                 raise SatError(f"a batch has waveforms {list(waveform)}: give [b, samples]")
+            check_shared(mesh, waveform[0] * jax.process_count())
             if not isinstance(config.model, MaeConfig):
                 _check_target(batch, config.model.num_classes)
             yield batch

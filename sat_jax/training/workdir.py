@@ -34,6 +34,8 @@ _HELD = (
     "optimizer.layer_decay",
 )
 
+_VALIDATION = "data.validation_clips"
+
 # What may change from one start of a run to the next, since it changes no weight.
 _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
 
@@ -58,7 +60,7 @@ def open_workdir(
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(own_folder(folder))
-            _write_config(folder, config, accept_changes)
+            _check_config(folder, config, accept_changes)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -66,17 +68,36 @@ def open_workdir(
         yield
 
 
-def _write_config(folder: Path, config: TrainConfig, accept_changes: bool) -> None:
-    path = folder / "config.json"
-    ours = json.loads(json.dumps(config.to_dict()))
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Keeps what is run from here on, once nothing speaks against it.
+
+    Args:
+      folder: where it is, opened by `open_workdir`.
+      config: the run.
+
+    Raises:
+      SatError: the folder can't be written to.
+    """
+    if jax.process_index() > 0:
+        return
+    about = {
+        "config": config.to_dict(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count()},
+    }
     try:
-        if path.exists() and _has_steps(folder):
+        _replace(folder / "config.json", json.dumps(about, indent=2) + "\n")
+    except OSError as error:
+        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
+
+
+def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> None:
+    path = folder / "config.json"
+    try:
+        if path.exists() and _has_steps(folder, "checkpoints", "best"):
             theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+            ours = json.loads(json.dumps(config.to_dict()))
             _check_same(folder, theirs, ours, accept_changes)
-        versions = {name: _version(name) for name in _LIBRARIES}
-        devices = {"kind": jax.devices()[0].device_kind, "count": jax.device_count()}
-        about = {"config": ours, "versions": versions, "devices": devices}
-        _replace(path, json.dumps(about, indent=2) + "\n")
     except OSError as error:
         raise SatError(f"{folder} can't be used as a workdir: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -91,8 +112,8 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _has_steps(folder: Path) -> bool:
-    saved = (*folder.glob("checkpoints/*"), *folder.glob("best/*"))
+def _has_steps(folder: Path, *kinds: str) -> bool:
+    saved = [step for kind in kinds for step in folder.glob(f"{kind}/*")]
     return any(step.name.isdecimal() for step in saved)
 
 
@@ -113,6 +134,11 @@ def _check_same(
             f"{folder} holds a run with another config: choose another workdir, take back what "
             f"was changed{way_out}: "
             + ", ".join(f"{name} {before.get(name)} to {now.get(name)}" for name in told)
+        )
+    if _VALIDATION in changes and _has_steps(folder, "best"):
+        raise SatError(
+            f"{folder / 'best'} holds models that were measured on other clips, which do not "
+            "compare: move it elsewhere, or take back what was changed in the validation clips"
         )
 
 
