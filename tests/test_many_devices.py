@@ -78,14 +78,6 @@ def test_eight_devices_learn_what_one_learns(flags, one, tmp_path):
     assert_same_run(tmp_path, one)
 
 
-def test_devices_that_cannot_share_a_batch_are_told_of(tmp_path):
-    process = start(tmp_path, "--devices", 3)
-    _, message = process.communicate(timeout=300)
-    last = message.splitlines()[-1]
-    assert (process.returncode, "Traceback" in message) == (1, False)
-    assert last == "error: a batch of 16 can't be shared by 3 devices: give a multiple of it"
-
-
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_one_process_goes_on(one, tmp_path):
     first, second = start_two(tmp_path, second=["--hold-at", 3])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -22,7 +23,7 @@ from sat_jax.models.transformer import init_variables
 from sat_jax.tagger import Tagger, find_checkpoint
 from sat_jax.training.checkpoints import BestModels
 from sat_jax.training.config import OptimizerConfig, TrainConfig
-from sat_jax.training.loop import train
+from sat_jax.training.loop import _checked, train
 from sat_jax.training.workdir import RunLog
 
 MODEL = ModelConfig(
@@ -393,6 +394,12 @@ def test_changes_that_are_accepted_go_on_from_the_last_checkpoint(whole, tmp_pat
         json.loads((tmp_path / "config.json").read_text())["config"]["optimizer"]["learning_rate"]
         == 1e-9
     )
+
+
+def test_devices_that_cannot_share_a_batch_are_told_of():
+    three_devices = types.SimpleNamespace(size=3)
+    with pytest.raises(SatError, match="batch of 2 can't be shared by 3 devices"):
+        next(_checked(endless(0), CONFIG, three_devices))
 
 
 def test_models_measured_on_other_clips_are_not_compared(tmp_path):
