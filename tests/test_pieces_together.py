@@ -30,7 +30,16 @@ CASES = {  # model, frames of the window, whether two of three recordings start 
 }
 
 
-@pytest.mark.parametrize(("config", "frames", "warm"), CASES.values(), ids=CASES)
+RARE = ("a rest", "one piece", "no cache")
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "warm"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in RARE else [])
+        for name, case in CASES.items()
+    ],
+)
 def test_scores_and_gradients_are_those_of_one_piece_after_the_other(config, frames, warm):
     model = AudioTransformer(config)
     variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))

@@ -178,7 +178,7 @@ def test_sat_features(name: str, clip: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", TRIED)
-@pytest.mark.parametrize("seconds", [0.16, 0.5])
+@pytest.mark.parametrize("seconds", [0.16, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_kv_form_is_token_form(name: str, seconds: float, clip: Tensor) -> None:
     tokens, _ = stream(small_sat(name), clip, seconds, chunks=16)
     kv, _ = stream(small_sat(name, kv_cache=True), clip, seconds, chunks=16)
