@@ -191,6 +191,7 @@ def test_the_same_command_scores_nothing_again(folder, done):
     assert "GFlops" not in again.stdout
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_recordings_that_are_there_now(folder, tmp_path):
     where = ["--workdir", tmp_path / "out", "--noplots", "--nocost", "--clips=table.csv"]
     told, steady = {}, {}

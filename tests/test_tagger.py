@@ -176,6 +176,7 @@ def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
     assert all(path.stat().st_size > 1000 for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_programs_of_jax_s_own_cache_are_not_taken_over(checkpoint, tmp_path, monkeypatch):
     answers = []
     for store in ("first", "second", "second"):
