@@ -44,7 +44,6 @@ def main(arguments: Sequence[str]) -> bool:
     """Builds what the flags ask for."""
     del arguments
     logging.set_verbosity(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # Not what TensorFlow is optimised for.
     builder = build(
         # Checked by _check not to be None.
         audio=str(_AUDIO.value),

@@ -32,7 +32,6 @@ def main(arguments: Sequence[str]) -> bool:
     """Fetches and mixes."""
     del arguments
     logging.set_verbosity(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # Not what TensorFlow is optimised for.
     try:
         import tensorflow_datasets as tfds
 
