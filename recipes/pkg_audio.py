@@ -3,13 +3,14 @@ r"""The model in the box: a clip model, then streaming models, of sounds that li
 python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2
 
 The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages --data_dir
-data/tfds`. A masked autoencoder learns from single sounds. From it each seed trains a clip model
-(audiotransformer_xs) on the same sounds and then on whole scenes, and from that SAT_XS_2s and
-SAT_XS_1s on what is heard in each chunk; beside each of them a model learns the same without a
-memory. All are measured on scenes of sounds that none of them learned from. `--size tiny` makes
-all of them larger. A run that was stopped goes on by the same command. What came of it stands in
-WORKDIR/results.md and results.png. Flags behind a `--` go to every train.py, such as
-`-- --config.num_steps=2`.
+data/tfds`. A masked autoencoder learns from single sounds: one, of seed 0, for all seeds, so that
+their spread is that of what follows. From it each seed trains a clip model (audiotransformer_xs) on
+the same sounds and then on whole scenes, and from that SAT_XS_2s and SAT_XS_1s on what is heard in
+each chunk; beside each of them a model learns the same without a memory. All are measured on scenes
+of sounds that none of them learned from. `--size tiny` makes all of them larger. A run that was
+stopped goes on by the same command; runs of other seeds may use the same WORKDIR meanwhile. What
+came of it stands in WORKDIR/results.md and results.png. Flags behind a `--` go to every train.py,
+such as `-- --config.num_steps=2`.
 """
 
 from collections.abc import Sequence
@@ -101,22 +102,29 @@ _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all 
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs all stages of all seeds, then tells what came of them."""
+    from data_pipeline.tfds.fingerprint import dataset_fingerprint
+
     tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
-    folder = tfds / "pkg_audio" / "1.1.0"
+    folder = _scenes(tfds)
     if not (folder / "strong_train.tsv").is_file():
         raise SatError(
             f"{folder} is missing: run python -m data_pipeline.pkg_audio --packages DIR "
             f"--data_dir {tfds}"
         )
     use_two_cores_well()
+    course = _Course(work, tfds, f"the data set {dataset_fingerprint(folder)}", arguments)
     for seconds in DELAYS:
-        _label_chunks(work, tfds, folder, seconds)
-    _pretrain(work, tfds, arguments)
+        course.label_chunks(seconds)
+    course.pretrain()
     for seed in _SEEDS.value:
-        _train(work, tfds, int(seed), arguments)
-        _measure(work, tfds, folder, int(seed))
+        course.train(int(seed))
+        course.measure(int(seed))
     print(write_results(work), flush=True)
     return False
+
+
+def _scenes(tfds: Path) -> Path:
+    return tfds / "pkg_audio" / "1.1.0"
 
 
 def _learning(config: str) -> tuple[str, ...]:
@@ -127,62 +135,80 @@ def _streaming_model(seconds: int) -> str:
     return f"SAT_{SIZES[_SIZE.value]}_{seconds}s"
 
 
-def _source(tfds: Path, split: str, prefix: str = "") -> tuple[str, ...]:
-    return (f"--{prefix}tfds=pkg_audio:{split}", f"--{prefix}data_dir={tfds}")
+class _Course:
+    """All stages, for one data set in one folder."""
 
+    def __init__(self, work: Path, tfds: Path, data: str, more: Sequence[str]) -> None:
+        self._work, self._tfds, self._more = work, tfds, more
+        # Other scenes may lie at the same place tomorrow.
+        self._inputs = (data,)
 
-def _label_chunks(work: Path, tfds: Path, folder: Path, seconds: int) -> None:
-    """What is heard in every chunk of the training scenes, two chunks a second apart."""
-    result = work / f"heard_{seconds}s.parquet"
-    command = ("-m", "data_pipeline.psl", f"--strong={folder / 'strong_train.tsv'}")
-    windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
-    run_stage(work, "labels", result, (*command, *windows, *_source(tfds, "train")))
+    def label_chunks(self, seconds: int) -> None:
+        """What is heard in every chunk of the training scenes, two chunks a second apart."""
+        result = self._heard(seconds)
+        command = ("-m", "data_pipeline.psl", f"--strong={self._strong('train')}")
+        windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
+        self._run("labels", result, (*command, *windows, *self._source("train")))
 
+    def pretrain(self) -> None:
+        """The autoencoder that all seeds begin with."""
+        mae = self._work / "mae"
+        data = (*self._source("sounds"), *self._source("validation", "valid_"))
+        command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, *COMMON, f"--workdir={mae}")
+        self._run("mae", mae / "model", (*command, *self._more))
 
-def _pretrain(work: Path, tfds: Path, more: Sequence[str]) -> None:
-    """The autoencoder that all seeds begin with."""
-    mae = work / "mae"
-    data = (*_source(tfds, "sounds"), *_source(tfds, "validation", "valid_"))
-    command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, *COMMON, f"--workdir={mae}")
-    run_stage(work, "mae", mae / "model", (*command, *more))
+    def train(self, seed: int) -> None:
+        """The clip model of a seed, and the streaming models that begin with it."""
+        mae, at = self._work / "mae", self._work / f"seed{seed}"
+        sounds, vit = at / "sounds", at / "vit"
+        common = (*self._source("validation", "valid_"), *COMMON, f"--config.seed={seed}")
+        clip_model = _learning(f"vit.py:{_SIZE.value}")
+        data = (*self._source("sounds"), *common, f"--workdir={sounds}")
+        command = (*clip_model, *SOUNDS, f"--init={mae / 'model'}", *data)
+        self._run("sounds", sounds / "model", (*command, *self._more))
+        common = (*self._source("train"), *common)
+        command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
+        self._run("vit", vit / "model", (*command, *self._more))
+        for seconds in DELAYS:
+            name = _streaming_model(seconds)
+            start = (f"--init={vit / 'model'}", f"--psl={self._heard(seconds)}")
+            command = (*_learning(f"sat.py:{name}"), *SAT, *start, *common)
+            for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
+                run = at / other
+                about = (f"--config.name={other}", f"--workdir={run}")
+                self._run(other, run / "model", (*command, *changes, *about, *self._more))
 
+    def measure(self, seed: int) -> None:
+        """How good all taggers of a seed are, and what their memory is worth."""
+        at = self._work / f"seed{seed}"
+        source = (*self._source("test"), f"--strong={self._strong('test')}")
+        # In chunks, a streaming model does without its memory: that tells what it is worth.
+        hearings = {"vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip")}
+        for seconds in DELAYS:
+            name = _streaming_model(seconds)
+            hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")
+            other = without_memory(name)
+            hearings[other] = (at / other / "model", f"{seconds}", "chunks")
+        for name, (model, delays, modes) in hearings.items():
+            result = at / "measured" / name
+            heard = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
+            command = ("evaluate.py", f"--model={model}", *heard, "--noplots", *source)
+            self._run("measuring", result / "metrics.json", command)
+        result = at / "memory.json"
+        where = (f"--measured={at / 'measured'}", f"--output={result}")
+        self._run("measuring", result, ("-m", "recipes.memory", *where, *source))
 
-def _train(work: Path, tfds: Path, seed: int, more: Sequence[str]) -> None:
-    validation = _source(tfds, "validation", "valid_")
-    common = (*validation, *COMMON, f"--config.seed={seed}")
-    mae, (sounds, vit) = work / "mae", (work / f"seed{seed}" / name for name in ("sounds", "vit"))
-    clip_model = _learning(f"vit.py:{_SIZE.value}")
-    data = (*_source(tfds, "sounds"), *common, f"--workdir={sounds}")
-    command = (*clip_model, *SOUNDS, f"--init={mae / 'model'}", *data)
-    run_stage(work, "sounds", sounds / "model", (*command, *more))
-    common = (*_source(tfds, "train"), *common)
-    command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
-    run_stage(work, "vit", vit / "model", (*command, *more))
-    for seconds in DELAYS:
-        name = _streaming_model(seconds)
-        start = (f"--init={vit / 'model'}", f"--psl={work / f'heard_{seconds}s.parquet'}")
-        command = (*_learning(f"sat.py:{name}"), *SAT, *start, *common)
-        for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
-            run = work / f"seed{seed}" / other
-            about = (f"--config.name={other}", f"--workdir={run}")
-            run_stage(work, other, run / "model", (*command, *changes, *about, *more))
+    def _heard(self, seconds: int) -> Path:
+        return self._work / f"heard_{seconds}s.parquet"
 
+    def _strong(self, split: str) -> Path:
+        return _scenes(self._tfds) / f"strong_{split}.tsv"
 
-def _measure(work: Path, tfds: Path, folder: Path, seed: int) -> None:
-    at = work / f"seed{seed}"
-    source = (*_source(tfds, "test"), f"--strong={folder / 'strong_test.tsv'}")
-    # In chunks, a streaming model does without its memory: that tells what it is worth.
-    hearings = {"vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip")}
-    for seconds in DELAYS:
-        name = _streaming_model(seconds)
-        hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")
-        other = without_memory(name)
-        hearings[other] = (at / other / "model", f"{seconds}", "chunks")
-    for name, (model, delays, modes) in hearings.items():
-        result = at / "measured" / name
-        heard = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
-        command = ("evaluate.py", f"--model={model}", *heard, "--noplots", *source)
-        run_stage(work, "measuring", result / "metrics.json", command)
+    def _source(self, split: str, prefix: str = "") -> tuple[str, ...]:
+        return (f"--{prefix}tfds=pkg_audio:{split}", f"--{prefix}data_dir={self._tfds}")
+
+    def _run(self, stage: str, result: Path, command: Sequence[str]) -> None:
+        run_stage(self._work, stage, result, command, inputs=self._inputs)
 
 
 def _check(arguments: Sequence[str]) -> None:

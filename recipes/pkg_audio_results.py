@@ -40,7 +40,7 @@ def write_results(work: Path) -> str:
         for result in read_json(path):
             way = _Way(result["mode"], result["delay"], path.parent.name)
             found[way][seed] = result
-    parts = [_table(found), _gains(found), _times(StageLog(work).seconds())]
+    parts = [_table(found), _gains(found), _kinds(_by_kind(work)), _times(StageLog(work))]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
     with replacing_file(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -59,7 +59,7 @@ def _table(found: _Found) -> list[str]:
         delay = "all" if way.delay is None else f"{way.delay:g}"
         about = f"| {way.model} | {way.mode} | {delay} | {len(by_seed)} |"
         lines.append(f"{about} {' | '.join(cells)} |")
-    return lines
+    return [*lines, "", "(All seeds begin with one autoencoder, which was trained with seed 0.)"]
 
 
 def _sorted(found: _Found) -> list[_Way]:
@@ -111,9 +111,45 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean} ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else mean
 
 
-def _times(times: Mapping[str, Mapping[str, float]]) -> list[str]:
-    rows = [f"| {name} | {t['wall']:.0f} | {t['cpu']:.0f} |" for name, t in times.items()]
-    return ["| stage, of all seeds | seconds | CPU seconds |", "|---|--:|--:|", *rows]
+def _by_kind(work: Path) -> _Found:
+    """What `recipes.memory` measured."""
+    found = collections.defaultdict[_Way, dict[int, Any]](dict)
+    for path in sorted(work.glob("seed*/memory.json")):
+        for result in read_json(path):
+            way = _Way(result["mode"], result["delay"], result["model"])
+            found[way][int(path.parent.name.removeprefix("seed"))] = result
+    return found
+
+
+def _kinds(found: _Found) -> list[str]:
+    """Segment mAP of sounds that went on, and of those that began: what memory is good for."""
+    if not found:
+        return []
+    lines = [
+        "Segment mAP of classes that were heard in the chunk before too (continuing), and of those "
+        "that were not (new):",
+        "",
+        "| model | heard as | delay s | seeds | continuing | classes | new | classes |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for way in _sorted(found):
+        by_seed, cells = list(found[way].values()), []
+        for kind in ("continuing", "new"):
+            spread = _spread([result[kind]["mAP"] for result in by_seed])
+            cells += [spread, str(by_seed[0][kind]["classes"])]
+        about = f"| {way.model} | {way.mode} | {way.delay:g} | {len(by_seed)} |"
+        lines.append(f"{about} {' | '.join(cells)} |")
+    return lines
+
+
+def _times(log: StageLog) -> list[str]:
+    times = log.seconds().items()
+    rows = [f"| {name} | {t['wall']:.0f} | {t['cpu']:.0f} |" for name, t in times]
+    lines = ["| stage, of all seeds | seconds | CPU seconds |", "|---|--:|--:|", *rows]
+    if unknown := log.unknown_starts():
+        told = ", ".join(f"{count} of {stage}" for stage, count in unknown.items())
+        lines += ["", f"(Without the time of starts that were killed, or still run: {told}.)"]
+    return lines
 
 
 def _draw(path: Path, found: _Found) -> None:

@@ -1,13 +1,17 @@
 """What a recipe keeps of its stages: how each result was made, and the time it took (floor 6)."""
 
 import collections
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sat_jax.errors import SatError
 from sat_jax.files import naming_file, replacing_file
+
+_SECONDS = ("wall", "cpu")
+_STARTS = ("begun", "ended")
 
 
 def read_json(path: Path) -> Any:
@@ -37,25 +41,18 @@ def write_json(path: Path, data: Any) -> None:
 
 
 class StageLog:
-    """``WORKDIR/stages.json``: by result, its stage, what it was made by, and seconds so far."""
+    """``WORKDIR/stages.json``: by result, its stage, what it was made by, and seconds so far.
+
+    Several recipes may write into it: it is read anew before each change, and locked meanwhile.
+    """
 
     def __init__(self, work: Path) -> None:
-        """Reads the log of a course.
+        """Opens the log of a course.
 
         Args:
           work: the course's folder.
-
-        Raises:
-          SatError: the log is damaged.
         """
         self._work, self._path = work, work / "stages.json"
-        self._stages: dict[str, dict[str, Any]] = {}
-        if self._path.exists():
-            try:
-                self._stages = dict(read_json(self._path))
-            except (SatError, ValueError, TypeError) as error:
-                # Made again it would not know how the results were made.
-                raise SatError(f"{self._path} is damaged: {_way_out(work)}") from error
 
     def begin(self, stage: str, result: Path, made_by: Sequence[str]) -> None:
         """Notes how a result is made, before anything is done for it.
@@ -69,31 +66,63 @@ class StageLog:
           made_by: the command, and whatever else the result depends on.
 
         Raises:
-          SatError: it was made in another way, or nothing tells how.
+          SatError: it was made in another way, or nothing tells how; or the log is damaged.
         """
         name, now = self._inside(str(result)), [self._inside(part) for part in made_by]
-        before = self._stages.get(name)
         if result.exists():
+            before = self._read().get(name)
             _check_same(result, before["made_by"] if before else None, now, self._work)
             return
-        seconds = {kind: before[kind] if before else 0.0 for kind in ("wall", "cpu")}
-        self._stages[name] = {"stage": stage, "made_by": now, **seconds}
-        write_json(self._path, self._stages)
+        with self._changing() as stages:
+            counted = {kind: 0.0 for kind in _SECONDS} | dict.fromkeys(_STARTS, 0)
+            counted |= {key: value for key, value in stages.get(name, {}).items() if key in counted}
+            stages[name] = {"stage": stage, "made_by": now, **counted}
+            stages[name]["begun"] += 1
 
-    def add_seconds(self, result: Path, wall: float, cpu: float) -> None:
-        """Adds what a start of a stage took."""
-        stage = self._stages[self._inside(str(result))]
-        stage["wall"] += wall
-        stage["cpu"] += cpu
-        write_json(self._path, self._stages)
+    def end(self, result: Path, wall: float, cpu: float) -> None:
+        """Adds what a start of a stage took, however it ended."""
+        with self._changing() as stages:
+            stage = stages[self._inside(str(result))]
+            stage["wall"] += wall
+            stage["cpu"] += cpu
+            stage["ended"] += 1
 
     def seconds(self) -> Mapping[str, Mapping[str, float]]:
         """Seconds of all results of each stage over all starts, on the clock and of the CPUs."""
-        total = collections.defaultdict[str, dict[str, float]](lambda: {"wall": 0.0, "cpu": 0.0})
-        for stage in self._stages.values():
-            for kind in ("wall", "cpu"):
+        total = collections.defaultdict[str, dict[str, float]](lambda: dict.fromkeys(_SECONDS, 0.0))
+        for stage in self._read().values():
+            for kind in _SECONDS:
                 total[stage["stage"]][kind] += stage[kind]
         return total
+
+    def unknown_starts(self) -> Mapping[str, int]:
+        """By stage, how many starts have told no time: they were killed, or still run."""
+        unknown = collections.Counter[str]()
+        for stage in self._read().values():
+            unknown[stage["stage"]] += stage.get("begun", 0) - stage.get("ended", 0)
+        return +unknown
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """What stands in the log, to be changed, while nobody else changes it."""
+        import filelock
+
+        with contextlib.ExitStack() as stack:
+            with naming_file(self._path):
+                self._work.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(filelock.FileLock(self._work / ".stages.lock"))
+            stages = self._read()
+            yield stages
+            write_json(self._path, stages)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        try:
+            return dict(read_json(self._path))
+        except (SatError, ValueError, TypeError) as error:
+            # Made again it would not know how the results were made.
+            raise SatError(f"{self._path} is damaged: {_way_out(self._work)}") from error
 
     def _inside(self, text: str) -> str:
         """A path that stays the same where the folder is moved."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,7 @@ from sat_jax.files import naming_file
 from sat_jax.large_pages import TUNABLES
 
 ROOT = Path(__file__).parent.parent
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def use_two_cores_well() -> None:
@@ -42,18 +43,37 @@ def run_stage(
       SatError: the command failed or was stopped, or the result is there and was made otherwise.
     """
     log = StageLog(work)
-    log.begin(name, result, [*command, *inputs])
-    if result.exists():
-        return
+    with _alone_with(result):
+        log.begin(name, result, [*command, *inputs])
+        if result.exists():
+            return
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        try:
+            run(*command)
+            if not result.exists():
+                raise SatError(f"{name} was stopped before its end: the same command goes on")
+        finally:
+            log.end(result, time.perf_counter() - wall, _cpu_seconds() - cpu)
+
+
+@contextlib.contextmanager
+def _alone_with(result: Path) -> Iterator[None]:
+    """Waits until no other recipe makes this result, and keeps others waiting meanwhile."""
+    import filelock
+
+    # Not in the result's folder's own lock, which the command takes.
+    lock = filelock.FileLock(result.with_name(f".{result.name}.lock"))
     with naming_file(result):
         result.parent.mkdir(parents=True, exist_ok=True)
-    wall, cpu = time.perf_counter(), _cpu_seconds()
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"waiting for another run, which makes {result}", flush=True)
+            lock.acquire()
     try:
-        run(*command)
-        if not result.exists():
-            raise SatError(f"{name} was stopped before its end: the same command goes on")
+        yield
     finally:
-        log.add_seconds(result, time.perf_counter() - wall, _cpu_seconds() - cpu)
+        lock.release()
 
 
 def run(*command: str) -> None:
@@ -64,34 +84,54 @@ def run(*command: str) -> None:
       KeyboardInterrupt: by Ctrl-C, that is.
     """
     print(f"$ python {' '.join(command)}", flush=True)
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT)
-    with process, _stopping_it_first(process):
-        code = process.wait()
+    with _passing_signals_on() as started:
+        # In a group of its own a command gets each signal once, by way of this program, whether it
+        # came from a terminal, to all of it, or to this program alone.
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, process_group=0)
+        started(process)
+        with process:
+            code = process.wait()
     if code:
         raise SatError(f"{' '.join(command[:3])} ended with exit code {code}; see above")
 
 
 @contextlib.contextmanager
-def _stopping_it_first(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passing_signals_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
     """A program that is told to stop tells the command that it runs, and waits for its end.
 
     The command may have something to save, and must not go on where its caller is gone: the next
-    start of the caller would run it twice.
+    start of the caller would run it twice. Where the caller is halted by Ctrl-Z, so is the command.
+
+    Yields:
+      To be told of the command once it runs.
     """
     came: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
+
+    def started(process: subprocess.Popen[bytes]) -> None:
+        for number in came:
+            process.send_signal(number)
+        running.append(process)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        if number != signal.SIGINT:  # Ctrl-C reaches all programs of a terminal.
+        for process in running:
             process.send_signal(number)
 
-    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in asked}
+    def halt(number: int, frame: FrameType | None) -> None:
+        for process in running:
+            process.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for process in running:
+            process.send_signal(signal.SIGCONT)
+
+    handlers = dict.fromkeys(_STOPPING, pass_on) | {signal.SIGTSTP: halt}
+    before = {number: signal.getsignal(number) for number in handlers}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # As by nohup, or in a shell's background jobs.
-            signal.signal(number, pass_on)
+            signal.signal(number, handlers[number])
     try:
-        yield
+        yield started
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -57,7 +57,7 @@ def test_summary_tells_losses_times_and_measures(tmp_path):
     for _ in range(2):  # a stage that was stopped and went on
         log = StageLog(tmp_path)
         log.begin("sat", tmp_path / "sat" / "model", ["train.py"])
-        log.add_seconds(tmp_path / "sat" / "model", wall=60.0, cpu=100.0)
+        log.end(tmp_path / "sat" / "model", wall=60.0, cpu=100.0)
     told = {"clips_scored": 76, "classes": 527, "classes_without_positives": 511}
     told |= {"mAP": 0.25, "mAUC": 0.75, "lwlrap": 0.5}
     (tmp_path / "measured" / "sat").mkdir(parents=True)

@@ -44,7 +44,7 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
     for seed, value in ((2, 0.25), (10, 0.5)):
         result = tmp_path / f"seed{seed}" / "vit" / "model"
         log.begin("vit", result, ["train.py"])
-        log.add_seconds(result, 30.2, 50.0)
+        log.end(result, 30.2, 50.0)
         folder = tmp_path / f"seed{seed}" / "measured" / "SAT_XS_2s"
         folder.mkdir(parents=True)
         result = {
