@@ -11,13 +11,18 @@ are the same.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
+from sat_jax.files import check_folder
+
+if TYPE_CHECKING:
+    from data_pipeline.pkg_audio.builder import PkgAudio
 
 _PACKAGES = flags.DEFINE_string("packages", None, "Folder for what is in the packages. Needed.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS datasets to write to. Needed.")
@@ -43,7 +48,13 @@ def main(arguments: Sequence[str]) -> bool:
     from data_pipeline.pkg_audio.soundfont import load_player
     from data_pipeline.pkg_audio.sounds import SPLITS, all_sounds, split_sounds
 
-    load_player()  # Before gigabytes are fetched.
+    counts = {split: flag.value for split, flag in _COUNTS.items()}
+    tfds.disable_progress_bar()
+    # Whatever could be in the way is found out before gigabytes are fetched.
+    if _is_there(PkgAudio(data_dir=_DATA_DIR.value), counts):
+        return False
+    check_folder(str(_DATA_DIR.value))
+    load_player()
     folder = Path(str(_PACKAGES.value))
     fetch_all(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
     library = Library(folder)
@@ -58,19 +69,37 @@ def main(arguments: Sequence[str]) -> bool:
     left_out = gone | broken.keys()
     # After they were split: a sound that is missing moves no other.
     sounds = {split: [s for s in by_split[split] if s.name not in left_out] for split in SPLITS}
-    tfds.disable_progress_bar()
     builder = PkgAudio(
         sounds=sounds,
         read=library.read,
-        counts={split: flag.value for split, flag in _COUNTS.items()},
+        counts=counts,
         workers=_WORKERS.value,
         progress=True,
         data_dir=_DATA_DIR.value,
     )
     prepare(builder)
     for split in SPLITS:
-        print(f"{split}: {_COUNTS[split].value} scenes of {len(sounds[split])} sounds")
+        print(f"{split}: {counts[split]} scenes of {len(sounds[split])} sounds")
     return False
+
+
+def _is_there(builder: "PkgAudio", counts: Mapping[str, int]) -> bool:
+    """Tells of a data set that is there already.
+
+    Raises:
+      SatError: it is there, with other counts.
+    """
+    if not builder.is_prepared():
+        return False
+    found = {split: builder.info.splits[split].num_examples for split in counts}
+    told = ", ".join(f"{count} scenes in {split}" for split, count in found.items())
+    if found != counts:
+        raise SatError(
+            f"{builder.data_dir} is there already, with {told}: remove it to build it again, or "
+            "give another --data_dir"
+        )
+    print(f"{builder.data_dir} is there already: {told}")
+    return True
 
 
 def _check(arguments: Sequence[str]) -> None:
