@@ -225,7 +225,8 @@ def _check_header(columns: Sequence[str] | None, needed: Sequence[str], table: s
     for name in needed:
         if name not in (columns or ()):
             raise SatError(
-                f"{table} has no column {name!r}: its first line must be {','.join(needed)}"
+                f"{table} has no column {name!r}: its first line must name its columns, "
+                f"{' and '.join(needed)} among them"
             )
 
 
