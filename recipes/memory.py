@@ -1,70 +1,22 @@
-r"""What a model's memory is worth for sounds that go on, and for sounds that begin.
+"""How good scores are for sounds that go on, and for sounds that begin (floor 6).
 
-python -m recipes.memory --measured runs/pkg_audio/seed0/measured --output memory.json \
-    --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/1.1.0/strong_test.tsv
-
-Reads the scores that evaluate.py left in MEASURED/*/scores, of streams and of chunks that were
-heard alone. A class that is heard in a chunk is continuing where it was also heard in the chunk
-before, else new. Average precision over chunks is measured with one kind as positives, and all
-chunks without the class as negatives; the mean is over classes with ten positives or more.
+A class that is heard in a chunk is continuing where it was also heard in the chunk before, else
+new. Average precision over chunks is measured with one kind as positives, and all chunks without
+the class as negatives.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from data_pipeline.open_source import define_source_flags, open_source, source_flags
-from data_pipeline.sources.bounds import SAMPLE_RATE
-from data_pipeline.strong_labels import match_clips, read_strong_labels
-from recipes.stage_log import read_json, write_json
-from sat_jax.command_line import Program, need, refuse_arguments
-from sat_jax.errors import SatError
-from sat_jax.evaluation.answers import answer_times
-from sat_jax.evaluation.store import ScoredClips, ScoreStore
-from sat_jax.events import Event
-from sat_jax.metrics.rows import ChosenRows, Scores
+from sat_jax.metrics.rows import Scores
 from sat_jax.metrics.strong import TimedClip, clip_rows, column_blocks, overlapped
 
-_BLOCK_VALUES = 2**25  # Scores read at once: 128 MiB of float32.
 LEAST_POSITIVES = 10
 """Chunks of a kind that a class needs to be measured; fewer tell nothing."""
-
-_MEASURED = flags.DEFINE_string("measured", "", "Folder of evaluate.py's --workdirs. Needed.")
-_STRONG = flags.DEFINE_string("strong", "", "TSV table of what is heard when. Needed.")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the result. Needed.")
-
-define_source_flags()
-
-
-def main(arguments: Sequence[str]) -> bool:
-    """Measures all scores that are there."""
-    del arguments
-    from data_pipeline.sources.versions import clip_versions
-    from sat_jax.labels import audioset_labels
-    from sat_jax.metrics.ranking import check_sklearn
-
-    check_sklearn()
-    labels = [label.name for label in audioset_labels()]
-    source = open_source(labels, **source_flags() or {})
-    events, versions = _events(source.clips.ids, labels), clip_versions(source)
-    results = []
-    for path in sorted(Path(_MEASURED.value).glob("*/scores/*/about.json")):
-        about = read_json(path)
-        hearing = about["hearing"]
-        if hearing["mode"] not in ("stream", "chunks"):
-            continue
-        with ScoreStore(path.parent, about, len(labels), versions) as store:
-            timed, scores = _timed(store.scores(), events, hearing["delay"])
-        if not timed:
-            raise SatError(f"{path.parent} has no scores of these clips: run evaluate.py anew")
-        way = {"model": path.parts[-4], "mode": hearing["mode"], "delay": hearing["delay"]}
-        results.append(way | continuing_and_new(timed, scores))
-    write_json(Path(_OUTPUT.value), results)
-    return False
+_BLOCK_VALUES = 2**25  # Scores read at once: 128 MiB of float32.
 
 
 def continuing_and_new(clips: Sequence[TimedClip], scores: Scores) -> dict[str, Any]:
@@ -105,42 +57,3 @@ def _heard(clips: Sequence[TimedClip], scores: Scores) -> tuple[np.ndarray, np.n
             heard[rows, event.class_index] |= overlapped(event, clip.start, clip.end)
         before[rows][1:] = heard[rows][:-1]
     return heard, before
-
-
-def _events(ids: Sequence[str], labels: Sequence[str]) -> dict[int, tuple[Event, ...]]:
-    """What is heard when in the clips of which that is known, by place."""
-    events = read_strong_labels(_STRONG.value, labels).events
-    names = match_clips(ids, events)
-    return {place: events[name] for place, name in enumerate(names) if name is not None}
-
-
-def _timed(
-    scored: ScoredClips, events: Mapping[int, Sequence[Event]], delay: float
-) -> tuple[list[TimedClip], Scores]:
-    """The chunks of the clips whose events are known, and their scores."""
-    timed, rows = [], []
-    for place, clip in enumerate(scored.clips.tolist()):
-        if clip in events:
-            first, count = int(scored.first[place]), int(scored.counts[place])
-            start, end = answer_times(
-                count,
-                int(scored.num_samples[place]),
-                hop=round(delay * SAMPLE_RATE),
-                rate=SAMPLE_RATE,
-            )
-            timed.append(TimedClip(start=start, end=end, events=events[clip]))
-            rows.append(np.arange(first, first + count))
-    return timed, ChosenRows(scored.rows, np.concatenate(rows or [np.zeros(0, np.int64)]))
-
-
-def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("the clips are named by --tfds and the like")(arguments)
-    need(_MEASURED, _STRONG, _OUTPUT)
-    if source_flags() is None:
-        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
-
-
-PROGRAM = Program(name="memory", main=main, check=_check, call="python -m recipes.memory")
-
-if __name__ == "__main__":
-    PROGRAM.run()

@@ -196,7 +196,7 @@ class _Course:
             self._run("measuring", result / "metrics.json", command)
         result = at / "memory.json"
         where = (f"--measured={at / 'measured'}", f"--output={result}")
-        self._run("measuring", result, ("-m", "recipes.memory", *where, *source))
+        self._run("measuring", result, ("-m", "recipes.measure_memory", *where, *source))
 
     def _heard(self, seconds: int) -> Path:
         return self._work / f"heard_{seconds}s.parquet"

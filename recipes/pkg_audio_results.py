@@ -112,7 +112,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _by_kind(work: Path) -> _Found:
-    """What `recipes.memory` measured."""
+    """What `recipes.measure_memory` measured."""
     found = collections.defaultdict[_Way, dict[int, Any]](dict)
     for path in sorted(work.glob("seed*/memory.json")):
         for result in read_json(path):

@@ -4,19 +4,24 @@ import functools
 import importlib
 import json
 import operator
+import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 import types
+import zlib
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import soundfile
 
+from data_pipeline.tfds.fingerprint import dataset_fingerprint
 from recipes import bundle as bundle_module
-from recipes import pkg_audio
+from recipes import pkg_audio, stages
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
 from recipes.pkg_audio_results import write_results
@@ -45,6 +50,7 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
         result = tmp_path / f"seed{seed}" / "vit" / "model"
         log.begin("vit", result, ["train.py"])
         log.end(result, 30.2, 50.0)
+        log.begin("vit", result, ["train.py"])  # Killed.
         folder = tmp_path / f"seed{seed}" / "measured" / "SAT_XS_2s"
         folder.mkdir(parents=True)
         result = {
@@ -65,6 +71,9 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
         (folder.parent / "no_memory_XS_2s").mkdir()
         alike = folder.parent / "no_memory_XS_2s" / "metrics.json"
         alike.write_text(json.dumps([taught_alike]))
+        kinds = {"continuing": {"classes": 3, "mAP": value}, "new": {"classes": 0, "mAP": None}}
+        memory = {"model": "SAT_XS_2s", "mode": "stream", "delay": 2.0} | kinds
+        (tmp_path / f"seed{seed}" / "memory.json").write_text(json.dumps([memory]))
     text = write_results(tmp_path)
     assert text == (tmp_path / "results.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| SAT_XS_2s"))
@@ -73,6 +82,9 @@ def test_results_tell_mean_and_spread_over_seeds(tmp_path):
         *("0.188 (0.125 to 0.25)", "-", "0.01 (0.01 to 0.01)"),
     ]
     assert "| vit | 60 | 100 |" in text
+    assert "were killed, or still run: 2 of vit.)" in text
+    assert "one autoencoder, which was trained with seed 0" in text
+    assert "| SAT_XS_2s | stream | 2 | 2 | 0.375 (0.25 to 0.5) | 3 | - | 0 |\n" in text
     assert "| vit | clip | all | 2 | 0.6 (0.6 to 0.6) | - |" in text
     assert (
         "- mAP of SAT_XS_2s less that of vit in chunks of 2 s (seed): +0.050 (2), +0.300 (10)\n"
@@ -126,29 +138,175 @@ def test_what_failed_may_be_tried_in_another_way(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_recipe_that_is_told_to_stop_waits_for_the_command_it_runs(tmp_path, name):
-    command = (
-        "import os, pathlib, signal, sys, time\n"
-        "def stop(*_): time.sleep(0.3); pathlib.Path('saved').touch(); sys.exit()\n"
-        f"signal.signal(signal.{name}, stop)\n"
-        "pathlib.Path('ready').touch()\n"
-        "time.sleep(60)"
+def test_results_of_other_scenes_are_refused(tmp_path, monkeypatch):
+    made = []
+
+    def make(*command):
+        made.append(command)
+        [output] = [flag for flag in command if flag.startswith("--output=")]
+        Path(output.removeprefix("--output=")).touch()
+
+    monkeypatch.setattr(stages, "run", make)
+    data = tmp_path / "pkg_audio" / "1.1.0"
+    data.mkdir(parents=True)
+    (data / "strong_train.tsv").write_text("filename")
+
+    def label():
+        about = dataset_fingerprint(data)
+        pkg_audio._Course(tmp_path / "work", tmp_path, f"the data set {about}", ()).label_chunks(2)
+
+    label()
+    label()
+    (data / "strong_train.tsv").write_text("file")
+    with pytest.raises(SatError, match=r"with the data set \w+, now it is the data set .*remove"):
+        label()
+    assert len(made) == 1
+
+
+def record(data):
+    """As TensorFlow writes it, but for the first checksum, which nobody reads."""
+    return struct.pack("<QI", len(data), 0) + data + struct.pack("<I", zlib.crc32(data))
+
+
+def test_a_data_set_is_known_by_what_is_in_it_wherever_it_lies(tmp_path):
+    def write(folder, **changes):
+        files = {
+            "dataset_info.json": b"{}",
+            "strong_train.tsv": b"filename",
+            "x-train.tfrecord-00000-of-00001": record(b"one") + record(b"two"),
+            "clips_0.npz": b"an index",
+        }
+        folder.mkdir()
+        for name, content in (files | changes).items():
+            (folder / name).write_bytes(content)
+        return dataset_fingerprint(folder)
+
+    first = write(tmp_path / "a")
+    assert write(tmp_path / "b", **{"clips_0.npz": b"other", "clips_1.npz": b""}) == first
+    changes = {
+        "strong_train.tsv": b"filenames",
+        "x-train.tfrecord-00000-of-00001": record(b"one") + record(b"six"),
+    }
+    for number, (name, content) in enumerate(changes.items()):
+        assert write(tmp_path / str(number), **{name: content}) != first, name
+    with pytest.raises(SatError, match="is damaged: it ends inside the record"):
+        write(tmp_path / "c", **{"x-train.tfrecord-00000-of-00001": record(b"one")[:-1]})
+
+
+def test_esc10_knows_its_clips_by_the_table_and_their_sizes(tmp_path):
+    table, sound = tmp_path / "table.csv", tmp_path / "a.wav"
+    code = (
+        "import sys, pathlib; from recipes.esc10 import _clips_fingerprint as known\n"
+        "table, sound = map(pathlib.Path, sys.argv[1:]); found = [known(table), known(table)]\n"
+        "sound.write_bytes(b'longer'); found.append(known(table))\n"
+        "table.write_text(table.read_text().replace('hum', 'hiss')); found.append(known(table))\n"
+        "print(*found)"
     )
-    recipe = (
-        "import os, pathlib, sys\n"
-        "from recipes import stages\n"
-        "from sat_jax.errors import SatError\n"
-        f"stages.ROOT = pathlib.Path({str(tmp_path)!r})\n"
-        "try: stages.run('-c', sys.argv[1])\n"
-        "except SatError as error: print(error, (stages.ROOT / 'saved').exists())"
+    sound.write_bytes(b"long")
+    table.write_text("file,class\na.wav,hum\ngone.wav,hum\n")
+    # The programs of recipes have flags of the same names: only one of them is imported here.
+    out = subprocess.run([sys.executable, "-c", code, table, sound], capture_output=True, text=True)
+    first, again, longer, other = out.stdout.split()
+    assert first == again and len({first, longer, other}) == 3
+
+
+def test_two_recipes_in_one_folder_share_what_both_need(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from recipes.stages import run_stage\n"
+        "work, own = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
+        "slow = 'import pathlib, sys, time; path = pathlib.Path(sys.argv[1]);' \\\n"
+        '    \'path.with_suffix(".begun").open("a").write("x"); time.sleep(1); path.touch()\'\n'
+        "for name in ('shared', own, own + '2'):\n"
+        "    run_stage(work, name, work / name, ('-c', slow, str(work / name)))\n"
     )
-    arguments = [sys.executable, "-c", recipe, command]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+    for _ in range(2):  # The second time all is there.
+        commands = [[sys.executable, "-c", code, tmp_path, own] for own in ("one", "two")]
+        both = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
+        out = "".join(process.communicate(timeout=120)[0] for process in both)
+        assert [process.returncode for process in both] == [0, 0]
+    assert out == ""
+    names = {"shared", "one", "one2", "two", "two2"}
+    assert {path.read_text() for path in tmp_path.glob("*.begun")} == {"x"}, "each once"
+    assert {path.stem for path in tmp_path.glob("*.begun")} == names
+    log = StageLog(tmp_path)
+    assert {name for name, time in log.seconds().items() if time["wall"] > 1} == names
+    assert not log.unknown_starts()
+
+
+SAVING = """
+import os, pathlib, signal, sys, time
+def stop(*_):
+    with open('saved', 'a') as file: file.write('x')
+    time.sleep(0.5)
+    sys.exit()
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, stop)
+pathlib.Path('new').write_text(str(os.getpid()))
+pathlib.Path('new').rename('ready')
+time.sleep(60)
+"""
+"""A command that saves each time it is told to stop."""
+
+RECIPE = """
+import pathlib, sys
+from recipes import stages
+from sat_jax.errors import SatError
+stages.ROOT = pathlib.Path(sys.argv[1])
+try: stages.run('-c', sys.argv[2])
+except (SatError, KeyboardInterrupt) as error:
+    saved = (stages.ROOT / 'saved').read_text()
+    (stages.ROOT / 'end').write_text(f"{type(error).__name__} {saved}")
+"""
+ENDS = {signal.SIGINT: "KeyboardInterrupt x"} | dict.fromkeys(
+    (signal.SIGTERM, signal.SIGHUP), "SatError x"
+)
+
+
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("tell", [os.kill, os.killpg])
+def test_a_recipe_that_is_told_to_stop_waits_for_the_command_it_runs(tmp_path, number, tell):
+    arguments = [sys.executable, "-c", RECIPE, tmp_path, SAVING]
+    with subprocess.Popen(arguments, start_new_session=True) as process:
         wait_for(tmp_path / "ready")
-        process.send_signal(signal.Signals[name])
-        out, _ = process.communicate(timeout=60)
-    assert out.splitlines()[-1] == "stopped: the same command goes on True"
+        tell(process.pid, number)
+        process.wait(timeout=60)
+    assert (tmp_path / "end").read_text() == ENDS[number]
+
+
+def test_ctrl_c_in_a_terminal_stops_a_recipe_and_its_command_once(tmp_path):
+    terminal = (
+        "import os, pathlib, pty, sys, time\n"
+        "pid, keys = pty.fork()\n"
+        "if not pid: os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])\n"
+        "while not (pathlib.Path(sys.argv[2]) / 'ready').exists(): time.sleep(0.1)\n"
+        "os.write(keys, bytes([3]))\n"
+        "os.waitpid(pid, 0)"
+    )
+    arguments = [sys.executable, "-c", terminal, RECIPE, tmp_path, SAVING]
+    subprocess.run(arguments, timeout=60, check=True)
+    assert (tmp_path / "end").read_text() == "KeyboardInterrupt x"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells states of processes")
+def test_ctrl_z_halts_the_command_too(tmp_path):
+    def wait_for_state(pid, states):
+        for _ in range(100):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in states:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{pid} is in none of the states {states}")
+
+    arguments = [sys.executable, "-c", RECIPE, tmp_path, SAVING]
+    with subprocess.Popen(arguments) as process:
+        wait_for(tmp_path / "ready")
+        both = (process.pid, int((tmp_path / "ready").read_text()))
+        for number, states in ((signal.SIGTSTP, "T"), (signal.SIGCONT, "SR")):
+            process.send_signal(number)
+            for pid in both:
+                wait_for_state(pid, states)
+        process.terminate()
+        process.wait(timeout=60)
+    assert (tmp_path / "end").read_text() == "SatError x"
 
 
 def wait_for(path):
@@ -166,6 +324,10 @@ def test_one_fold_is_not_enough(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "table.csv has clips of 1 fold: two are needed" in done.stderr
+    table.write_text("file,class,audioset_names\na.wav,hum,Hum\n")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "has no column 'fold'" in done.stderr and "fold among them" in done.stderr
 
 
 @pytest.fixture
@@ -234,10 +396,11 @@ def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
 @pytest.mark.parametrize("size", ["xs", "tiny", "small", "base"])
 def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_path):
     commands = []
-    monkeypatch.setattr(pkg_audio, "run_stage", lambda *stage: commands.append(stage[-1]))
+    monkeypatch.setattr(pkg_audio, "run_stage", lambda *stage, inputs: commands.append(stage[-1]))
     monkeypatch.setattr(pkg_audio, "_SIZE", types.SimpleNamespace(value=size))
-    pkg_audio._pretrain(tmp_path, tmp_path, ())
-    pkg_audio._train(tmp_path, tmp_path, 0, ())
+    course = pkg_audio._Course(tmp_path, tmp_path, "", ())
+    course.pretrain()
+    course.train(0)
     assert len(commands) == 1 + 2 + 2 * 2
     for _, config, *flags in commands:
         script, _, choice = config.removeprefix("--config=configs/").partition(".py:")
