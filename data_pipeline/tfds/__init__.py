@@ -1,4 +1,4 @@
-"""TensorFlow data sets as a source of clips, read at random places by tf.data."""
+"""TensorFlow data sets as a source of clips, read at random places by tf.data (floor 0)."""
 
 import os
 
