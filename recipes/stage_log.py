@@ -11,7 +11,6 @@ from sat_jax.errors import SatError
 from sat_jax.files import naming_file, replacing_file
 
 _SECONDS = ("wall", "cpu")
-_STARTS = ("begun", "ended")
 
 
 def read_json(path: Path) -> Any:
@@ -70,14 +69,13 @@ class StageLog:
         """
         name, now = self._inside(str(result)), [self._inside(part) for part in made_by]
         if result.exists():
-            before = self._read().get(name)
-            _check_same(result, before["made_by"] if before else None, now, self._work)
+            _check_same(result, self._read().get(name, {}).get("made_by"), now, self._work)
             return
         with self._changing() as stages:
-            counted = {kind: 0.0 for kind in _SECONDS} | dict.fromkeys(_STARTS, 0)
-            counted |= {key: value for key, value in stages.get(name, {}).items() if key in counted}
+            before = stages.get(name, {})
+            counted = {key: before.get(key, 0) for key in (*_SECONDS, "begun", "ended")}
+            counted["begun"] += 1
             stages[name] = {"stage": stage, "made_by": now, **counted}
-            stages[name]["begun"] += 1
 
     def end(self, result: Path, wall: float, cpu: float) -> None:
         """Adds what a start of a stage took, however it ended."""
