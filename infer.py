@@ -183,18 +183,20 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def _refuse_idle_flags() -> None:
-    """Refuses flags that were given and mean nothing in the mode that was."""
+def _refuse_idle_flags(recordings: Sequence[str]) -> None:
+    """Refuses flags that were given and mean nothing beside what else was."""
     idle = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
     for name in idle:
         if flags.FLAGS[name].present:
             raise flags.Error(f"--{name} has no meaning with --mode={_MODE.value}")
+    for name in () if "-" in recordings else ("stdin_rate", "stdin_channels"):
+        if flags.FLAGS[name].present:
+            raise flags.Error(f"--{name} has no meaning without -, which is standard input")
 
 
 def _check(recordings: Sequence[str]) -> None:
-    del recordings
     _threshold()
-    _refuse_idle_flags()
+    _refuse_idle_flags(recordings)
     if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
         raise flags.Error("--threshold=auto has no meaning with --random_weights: give a number")
 

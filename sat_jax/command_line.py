@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, one_line
 
 FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 PIPE_CLOSED = 141
@@ -54,7 +54,7 @@ class Program:
     def report(self, problem: object) -> None:
         """Tells of an error in one line."""
         with contextlib.suppress(OSError):  # Nobody may be there to read it.
-            print(f"{self.name}: {problem}", file=sys.stderr, flush=True)
+            print(f"{self.name}: {one_line(str(problem))}", file=sys.stderr, flush=True)
 
     def run(self) -> None:
         """Runs the program with the flags of the command line, and ends the process."""

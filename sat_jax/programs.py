@@ -94,7 +94,8 @@ def _load(path: Path) -> Callable[..., Any] | None:
         if hashlib.sha256(data).digest() != checksum:  # It might crash, or answer wrongly.
             return None
         program = _unpack(data)
-        path.touch()
+        with contextlib.suppress(OSError):  # Perhaps it may only be read, as in an image.
+            path.touch()
         return program
     except Exception:  # Any kind: a damaged file is as good as none.
         return None

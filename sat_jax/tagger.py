@@ -23,11 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sat_jax.audio import read_blocks
+from sat_jax.audio.mono import LOUDEST
 from sat_jax.blocks import SpectrogramStream, rebuffer
 from sat_jax.bundled import bundled_folder
 from sat_jax.cache import Cache, init_cache
 from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
+from sat_jax.devices import check_devices
 from sat_jax.errors import SatError
 from sat_jax.framing import Framing, FramingKind, make_framing
 from sat_jax.frontend import floor_top_db
@@ -408,9 +410,10 @@ def random_checkpoint(
       programs: see `Tagger`.
 
     Raises:
-      SatError: no model has this name.
+      SatError: no model has this name, or JAX has no device.
     """
     config = model_config(name)
+    check_devices()
     # The old kind of key is a plain array, which a kept program can take.
     key = jax.random.PRNGKey(seed)
     if programs is None:
@@ -472,8 +475,11 @@ def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             raise SatError(
                 f"a block of samples has shape {list(block.shape)}: give [samples], one channel"
             )
-        if not np.isfinite(block).all():
-            raise SatError("a block of samples holds NaN or Inf: repair it, or leave it out")
+        if not (np.abs(block) < LOUDEST).all():  # False for NaN too.
+            raise SatError(
+                f"a block of samples holds NaN, or values beyond {LOUDEST:g}, which no sound has: "
+                "repair it, or leave it out"
+            )
         yield block
 
 

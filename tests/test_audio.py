@@ -276,6 +276,10 @@ def test_first_sample_that_is_no_number(tmp_path, value):
     samples[24_000:, 1] = value
     path = write(tmp_path / "a.wav", samples, 8_000)
     assert "3.000 s is NaN or Inf" in complaint(path, block_seconds=0.7)
+    before = []
+    with pytest.raises(SatError):
+        before.extend(read_blocks(path, sample_rate=8_000))
+    np.testing.assert_allclose(np.concatenate(before), samples[:24_000].mean(1), atol=1e-6)
     assert len(read(path, channel=0)) == 100_000
 
 

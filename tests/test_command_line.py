@@ -70,6 +70,12 @@ def test_flags_that_are_fine() -> None:
     }
 
 
+def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    program, _ = make_program()
+    program.report(SatError("a\nb\x1b[2J.wav is no file"))
+    assert capsys.readouterr().err == "prog: a b [2J.wav is no file\n"
+
+
 def start(
     arguments: Sequence[str], *, stdout: int | IO[bytes], unbuffered: bool = False
 ) -> subprocess.Popen[bytes]:

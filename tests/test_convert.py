@@ -438,6 +438,12 @@ def test_the_command_line_tells_what_it_made(
     write_tensors(tmp_path / "mae.pt", weights("mae"))
     assert run(tmp_path / "mae.pt", tmp_path / "mae") == 0
     assert "masked autoencoder, encoder width 128" in capsys.readouterr().out
+    assert run(tmp_path / "mae", tmp_path / "mae.safetensors") == 0
+    assert "masked autoencoder, encoder width 128" in capsys.readouterr().out
+    back = read_tensors(tmp_path / "mae.safetensors")
+    for name, array in weights("mae").items():
+        if is_learned(name):
+            np.testing.assert_array_equal(back[name], array, err_msg=name)
     assert run(tmp_path / "vit", tmp_path / "vit.safetensors") == 0
     assert "ViT (clip model)" in capsys.readouterr().out
 

@@ -213,7 +213,7 @@ def make_bad_files(folder):
     no_channels[22:24] = bytes(2)
     for name, bad in (("nan", np.nan), ("inf", np.inf)):
         samples = noise(0.5)
-        samples[100] = bad
+        samples[0] = bad
         soundfile.write(folder / f"{name}.wav", samples, 16_000, subtype="FLOAT")
     for name, data in (
         ("empty.wav", b""),
@@ -418,6 +418,8 @@ def test_an_unknown_model(sound, capsys):
         ["--mode", "clip", "--warmup", "none", "a.wav"],
         ["--mode", "clip", "--framing", "seamless", "a.wav"],
         ["--aggregate", "max", "a.wav"],
+        ["--stdin_rate", "8000", "a.wav"],
+        ["--stdin_channels", "2", "a.wav"],
         ["--nopad_last=3", "a.wav"],
         ["--format", "srt", "a.wav", "b.wav"],
         ["-", "-"],

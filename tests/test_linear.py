@@ -65,3 +65,13 @@ def test_cpus_multiply_where_a_step_has_few_rows():
         # Of each block, and keys and values of the first one's past.
         assert sorted(map(int, products)) == sorted([192, *[192, 192, 576, 768] * 2, 576])
         assert " convolution(" not in text
+
+
+def test_fresh_matrices_are_as_wide_as_pytorch_s():
+    """Whose truncated normal of deviation 0.02 is cut off at 2: a normal distribution, that is."""
+    kernel = np.asarray(
+        Linear(1000, "float32").init(jax.random.key(0), jnp.zeros((1, 1000)))["params"]["kernel"]
+    )
+    assert abs(kernel.std() / 0.02 - 1) < 0.005
+    shares = [np.mean(np.abs(kernel) > deviations * 0.02) for deviations in (1, 2, 3)]
+    np.testing.assert_allclose(shares, [0.3173, 0.0455, 0.0027], atol=0.002)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from file_server import Remote, serve
+from filelock import FileLock
 from golden_weights import load_models, state_dict_by_rule
 
 from sat_jax.checkpoint import Checkpoint
 from sat_jax.convert import load_published
 from sat_jax.convert.names import from_torch, nest
-from sat_jax.download import cache_dir
+from sat_jax.download import cache_dir, fetch_published
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.models.registry import MODELS
@@ -94,3 +95,25 @@ def test_a_cache_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(SatError, match="cannot write"):
         load_published(NAME)
+
+
+def test_without_torch_nothing_is_fetched(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SatError, match=r"^converting audiot.*needs torch: pip install .*\]'$"):
+        load_published(NAME)
+    assert not remote.requests
+
+
+def test_a_cache_that_may_only_be_read(
+    remote: Remote, tensors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may write everywhere, so the disk is not asked."""
+    fetch_published(NAME)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert_right(load_published(NAME), tensors, remote.url)
+    assert not (cache_dir() / "converted" / NAME).exists()
+    assert len(remote.requests) == 1
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError("read-only")

@@ -10,7 +10,8 @@ import soxr
 from sat_jax.config import MAX_RATE, MIN_RATE
 from sat_jax.errors import SatError
 
-_LOUDEST = 1e9  # Far above any file's full scale; its square is still far below float32's limit.
+LOUDEST = 1e9
+"""Far above any file's full scale; its square is still far below float32's limit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ def _check_source(source: Source, channel: int | None) -> None:
         )
     if source.channels < 1:
         raise SatError(f"{source.name}: has {source.channels} channels: at least 1 is needed")
-    if channel is not None and not 0 <= channel < source.channels:
+    if channel is not None and channel not in range(source.channels):
         raise SatError(
             f"{source.name}: has no channel {channel}: it has {source.channels}, counted from 0 "
             f"to {source.channels - 1}"
@@ -84,9 +85,11 @@ def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.nda
 def _finite(blocks: Iterable[np.ndarray], source: Source) -> Iterator[np.ndarray]:
     position = 0
     for block in blocks:
-        sane = np.abs(block) < _LOUDEST  # False for NaN too.
+        sane = np.abs(block) < LOUDEST  # False for NaN too.
         if not sane.all():
             worst = int(np.argmin(sane))
+            if worst:
+                yield block[:worst]
             seconds, value = (position + worst) / source.rate, block[worst]
             what = f"{value:.3g}, which no sound is" if np.isfinite(value) else "NaN or Inf"
             raise SatError(

@@ -90,12 +90,24 @@ def _serialize(path: Path, tensors: Tensors) -> bytes | memoryview:
     raise SatError(f"{path} says not what to write: give it one of the endings {endings}")
 
 
-def _import(module: str, path: Path) -> ModuleType:
+def need_torch(what: str) -> None:
+    """Finds out early that PyTorch is missing.
+
+    Args:
+      what: needs it.
+
+    Raises:
+      SatError: it is not installed.
+    """
+    _import("torch", what)
+
+
+def _import(module: str, what: str | Path) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise SatError(f"{path} needs {package}: pip install 'sat-jax[convert]'") from error
+        raise SatError(f"{what} needs {package}: pip install 'sat-jax[convert]'") from error
 
 
 def _check_readable(path: Path) -> None:

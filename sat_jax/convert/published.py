@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.convert.checkpoints import convert_file
+from sat_jax.convert.files import need_torch
 from sat_jax.download import cache_dir, fetch_published, published_url
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file
 
 
 def load_published(name: str) -> Checkpoint:
@@ -18,7 +18,7 @@ def load_published(name: str) -> Checkpoint:
       name: a key of `sat_jax.download.PUBLISHED_FILES`.
 
     Raises:
-      SatError: the name is unknown, or the weights can't be had, read or saved.
+      SatError: the name is unknown, or the weights can't be had or read, or torch is missing.
     """
     url = published_url(name)
     folder = cache_dir() / "converted" / name
@@ -26,12 +26,15 @@ def load_published(name: str) -> Checkpoint:
         return checkpoint
     import filelock
 
+    need_torch(f"converting {name}, once,")  # Before hundreds of megabytes are fetched.
     file = fetch_published(name)
-    with naming_file(folder):
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
             # Another process may have been first.
             return _load_sound(folder) or _put(folder, _convert(file, name, url))
+    except OSError:  # A cache that may only be read has all that is needed.
+        return _convert(file, name, url)
 
 
 def _load_sound(folder: Path) -> Checkpoint | None:

@@ -5,11 +5,10 @@ import csv
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import TextIO
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, one_line
 from sat_jax.report.tags import ScoredChunk, Tag, TagSelection
 
 
@@ -53,13 +52,13 @@ class TextFormat(TagFormat):
 
     def begin(self, name: str) -> str:
         """The line that names the recording."""
-        return f"===== {_one_line(name)} =====\n"
+        return f"===== {one_line(name)} =====\n"
 
     def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
         """A line per tag, such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
         span = f"[{_seconds(chunk.start, 3)}s]-[{_seconds(chunk.end, 3)}s]"
         lines = [
-            f"{span} Topk-{rank} {_one_line(tag.label):<30} {tag.prob:.4f}\n"
+            f"{span} Topk-{rank} {one_line(tag.label):<30} {tag.prob:.4f}\n"
             for rank, tag in enumerate(tags, 1)
         ]
         return "".join([*lines, "\n"]) if lines else ""
@@ -122,7 +121,7 @@ class SrtFormat(TagFormat):
         start = round(1000 * chunk.start)
         # Players drop a cue that lasts no time, as that of a last piece of a few samples would.
         end = max(round(1000 * chunk.end), start + 1)
-        lines = [f"{_one_line(tag.label)} {100 * tag.prob:.0f} %\n" for tag in tags]
+        lines = [f"{one_line(tag.label)} {100 * tag.prob:.0f} %\n" for tag in tags]
         return f"{self._cues}\n{_srt_time(start)} --> {_srt_time(end)}\n{''.join(lines)}\n"
 
 
@@ -273,13 +272,6 @@ class TagWriter:
 _GAP = 5e-4
 """Chunks closer than this, in seconds, touch: it is far under the shortest chunk."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def _one_line(text: str) -> str:
-    """Makes a name safe for a line of its own: no line breaks, tabs or terminal commands."""
-    return _CONTROL.sub(" ", text)
-
 
 def _seconds(time: float, decimals: int) -> float:
     """A time without float noise: 0.16 + 0.16 + 0.16 is 0.48."""
@@ -294,4 +286,4 @@ def _srt_time(milliseconds: int) -> str:
 
 
 def _label_row(start: float, end: float, label: str) -> str:
-    return f"{start:.6f}\t{end:.6f}\t{_one_line(label)}\n"
+    return f"{start:.6f}\t{end:.6f}\t{one_line(label)}\n"
