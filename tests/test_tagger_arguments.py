@@ -78,7 +78,7 @@ def test_blocks_have_one_axis(mode, tagger):
     [
         (np.zeros(8_000, np.int16), r"^samples are int16: .* divided by 32768"),
         ([[0.0, 0.0], [0.0]], r"^samples are no array of numbers"),
-        (np.full(8_000, np.nan, np.float32), r"^a block of samples holds NaN or Inf"),
+        (np.full(8_000, np.nan, np.float32), r"^a block of samples holds NaN, or values beyond"),
     ],
 )
 def test_blocks_are_floating_point_numbers(mode, block, message, tagger):
