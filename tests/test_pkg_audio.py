@@ -161,9 +161,52 @@ def test_notes_are_the_voices_own_and_end_in_time():
             assert all(0 <= note.onset < 10 and 0 < note.seconds < 9 for note in notes)
             assert all(1 <= note.velocity <= 127 for note in notes)
             played |= {note.key for note in notes}
-        if voice.style in ("phrase", "held", "hits"):
+        if voice.style != "groove":
             assert played <= set(voice.keys)
         assert len(played) > 1 or len(voice.keys) == 1
+
+
+def keys_by_split():
+    """All that a render of each split may play, of any of its voice's programs."""
+    voices = {(voice.label, voice.split): voice for voice in read_voices()}
+    found = collections.defaultdict(set)
+    for sound in all_sounds():
+        if sound.split:
+            voice = voices[sound.label, sound.split]
+            notes = compose(voice, np.random.default_rng(list(sound.name.encode())))
+            keys = {note.key for note in notes} | set(voice.keys)
+            found[sound.split] |= set(itertools.product([voice.bank], voice.programs, keys))
+    return found
+
+
+def test_no_program_plays_a_key_in_two_splits():
+    found = keys_by_split()
+    assert set(found) == set(SPLITS)
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not found[one] & found[other]
+
+
+def test_effects_of_one_sound_are_only_learned_from():
+    held_out = {voice.label for voice in read_voices() if voice.split != "train"}
+    effects = {voice.label for voice in read_voices() if voice.style in ("held", "groove")}
+    assert {"Applause", "Helicopter", "Telephone bell ringing", "Drum kit"} <= effects
+    assert not held_out & (effects | {"Gunshot, gunfire", "Hi-hat", "Cowbell", "Rimshot"})
+    assert {"Piano", "Choir", "Snare drum", "Timpani"} <= held_out
+
+
+def test_renders_are_in_the_split_that_they_name():
+    splits = split_sounds(all_sounds())
+    for split in SPLITS:
+        renders = [sound.name for sound in splits[split] if sound.name.startswith("soundfont/")]
+        assert renders and {name.split("/")[-2] for name in renders} == {split}
+
+
+def test_every_split_of_an_instrument_has_chords():
+    for voice in read_voices():
+        if voice.style == "chords":
+            notes = [compose(voice, np.random.default_rng(seed)) for seed in range(20)]
+            together = [collections.Counter(note.onset for note in one) for one in notes]
+            assert max(max(count.values()) for count in together) >= 3
 
 
 def test_without_the_player_a_line_says_what_to_install(monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ class Library:
           folder: of `fetch_all`.
         """
         self._folder = folder
-        self._voices = {voice.label: voice for voice in read_voices()}
+        self._voices = {(voice.label, voice.split): voice for voice in read_voices()}
         self._kept: dict[str, np.ndarray] = {}
 
     def missing(self, sounds: Iterable[Sound]) -> list[Sound]:
@@ -67,7 +67,7 @@ class Library:
         return [
             sound
             for sound in sounds
-            if _voice_of(sound) is None and not (self._folder / sound.name).is_file()
+            if not _is_played(sound) and not (self._folder / sound.name).is_file()
         ]
 
     def load(self, sounds: Iterable[Sound]) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ class Library:
             try:
                 self._kept[sound.name] = _to_int16(self._read(sound))
             except SatError as error:
-                if _voice_of(sound) is not None:
+                if _is_played(sound):
                     raise
                 failed[sound.name] = str(error)
         return failed
@@ -94,11 +94,10 @@ class Library:
         return self._kept[sound.name].astype(np.float32) / 32_768
 
     def _read(self, sound: Sound) -> np.ndarray:
-        number = _voice_of(sound)
-        if number is not None:
-            # Its own number and class: two classes play different melodies.
-            seed = (number, *sound.label.encode())
-            return self._player.play(self._voices[sound.label], seed)
+        if _is_played(sound):
+            # The whole name: two classes play different melodies.
+            voice = self._voices[sound.label, sound.split]
+            return self._player.play(voice, sound.name.encode())
         path, samples = self._folder / sound.name, []
         for block in read_blocks(path, sample_rate=SAMPLE_RATE):
             samples.append(block)
@@ -114,10 +113,8 @@ class Library:
         return Player(self._folder.joinpath(*SOUNDFONT))
 
 
-def _voice_of(sound: Sound) -> int | None:
-    """Which of its class's renders a sound is, or None for a recording."""
-    head, _, number = sound.name.rpartition("/")
-    return int(number) if head.startswith("soundfont/") else None
+def _is_played(sound: Sound) -> bool:
+    return sound.name.startswith("soundfont/")
 
 
 def _to_int16(sound: np.ndarray) -> np.ndarray:

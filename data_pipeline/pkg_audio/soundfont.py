@@ -20,11 +20,15 @@ VOICES = Path(__file__).parent.parent / "data" / "soundfont_sounds.csv"
 DRUMS = 128
 """The bank in which each key is another drum."""
 
+PITCHES = {"train": (0, 2, 4, 6, 7, 9, 11), "validation": (3, 10), "test": (1, 5, 8)}
+"""Which keys of an instrument each split plays: those that are so far above a C, in semitones. Each
+split has chords: G major and others, a bare fifth, C sharp major."""
+
 _RATE = 44_100  # Most of a soundfont's samples are at this rate: played at 16 kHz they would fold.
 
 
 class Voice(NamedTuple):
-    """A class of sounds that a soundfont can play.
+    """A class of sounds that a soundfont can play, and how one split plays it.
 
     Attributes:
       label: an AudioSet class.
@@ -33,6 +37,7 @@ class Voice(NamedTuple):
       keys: those that do.
       style: "phrase" (a melody), "chords", "held" (one long key), "hits" (one key again and
         again) or "groove" (several drums).
+      split: the one that plays it so.
     """
 
     label: str
@@ -40,6 +45,7 @@ class Voice(NamedTuple):
     programs: tuple[int, ...]
     keys: tuple[int, ...]
     style: str
+    split: str
 
 
 class Note(NamedTuple):
@@ -52,16 +58,25 @@ class Note(NamedTuple):
 
 
 def read_voices(path: Path = VOICES) -> list[Voice]:
-    """All classes that can be played, in the order of the table."""
+    """All classes that can be played, in the order of the table, for each split that plays them.
+
+    A row without a split is of all, each of which has keys of its own (`PITCHES`).
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        return [_to_voice(row) for row in csv.DictReader(file)]
+        return [voice for row in csv.DictReader(file) for voice in _to_voices(row)]
 
 
-def _to_voice(row: dict[str, str]) -> Voice:
+def _to_voices(row: dict[str, str]) -> Iterator[Voice]:
     low = [int(key) for key in row["low"].split(";")]
     keys = range(low[0], int(row["high"]) + 1) if row["high"] else low
     programs = tuple(int(program) for program in row["programs"].split(";"))
-    return Voice(row["label"], int(row["bank"]), programs, tuple(keys), row["style"])
+    voice = Voice(row["label"], int(row["bank"]), programs, tuple(keys), row["style"], row["split"])
+    if voice.split:
+        yield voice
+        return
+    for split, pitches in PITCHES.items():
+        own = tuple(key for key in keys if key % 12 in pitches)
+        yield voice._replace(keys=own, split=split)
 
 
 def load_player() -> Any:
@@ -168,7 +183,8 @@ def _phrase(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
             break
         yield Note(time, seconds * float(rng.uniform(0.6, 1.0)), voice.keys[at], _velocity(rng))
         time += seconds
-        at = int(np.clip(at + rng.integers(-5, 6), 0, len(voice.keys) - 1))
+        aim = voice.keys[at] + int(rng.integers(-5, 6))
+        at = int(np.abs(np.array(voice.keys) - aim).argmin())
 
 
 def _chords(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
@@ -176,8 +192,10 @@ def _chords(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
     for i in range(int(rng.integers(1, 5))):
         if (i + 1) * seconds > 9:
             break
-        root = int(rng.choice(voice.keys[: max(1, len(voice.keys) - 12)]))
-        for step in (0, int(rng.choice([3, 4])), 7, 12)[: int(rng.integers(2, 5))]:
+        root = int(rng.choice([key for key in voice.keys if key + 12 in voice.keys]))
+        third = int(rng.choice([3, 4]))
+        steps = [step for step in (0, third, 7, 12) if root + step in voice.keys]
+        for step in steps[: int(rng.integers(2, 5))]:
             yield Note(i * seconds, seconds * 0.95, root + step, _velocity(rng))
 
 

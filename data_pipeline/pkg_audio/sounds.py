@@ -1,7 +1,8 @@
 """The sounds that scenes are mixed from: which there are, what they are, in which split (floor 0).
 
-A sound is one recording in a package, or one seed for the soundfont. Sounds that have something in
-common (a voice, a drum, a piece of music) are a group, and no group is in two splits.
+A sound is one recording in a package, or one seed for the soundfont. Recordings that have something
+in common (a voice, a drum, a piece of music) are a group, and no group is in two splits. What the
+soundfont plays has other keys, or other drums, in each split.
 """
 
 import collections
@@ -22,8 +23,8 @@ SPLITS = ("train", "validation", "test")
 _SHARES = {"test": 0.2, "validation": 0.1}
 """What goes into the smaller splits, of the classes that have enough groups."""
 _LEAST_GROUPS = {"test": 2, "validation": 4}
-_RENDERS = 30
-"""Renders of each class that a soundfont can play."""
+_RENDERS = {"train": 21, "validation": 3, "test": 6}
+"""Renders of each class that a soundfont can play, where it has something to play in that split."""
 
 
 class Recording(NamedTuple):
@@ -50,14 +51,16 @@ class Sound(NamedTuple):
     """A sound that scenes can hold.
 
     Attributes:
-      name: "package/path", or "soundfont/CLASS/NUMBER".
+      name: "package/path", or "soundfont/CLASS/SPLIT/NUMBER".
       labels: AudioSet classes, the one that says most first.
       group: see the module.
+      split: the one that it must be in, or "" where that follows from its group.
     """
 
     name: str
     labels: tuple[str, ...]
     group: str
+    split: str = ""
 
     @property
     def label(self) -> str:
@@ -78,10 +81,10 @@ def all_sounds() -> list[Sound]:
         Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in read_recordings()
     ]
     played = [
-        Sound(name, (voice.label,), name)
+        Sound(name, (voice.label,), name, voice.split)
         for voice in read_voices()
-        for number in range(_RENDERS)
-        for name in [f"soundfont/{voice.label}/{number}"]
+        for number in range(_RENDERS[voice.split])
+        for name in [f"soundfont/{voice.label}/{voice.split}/{number}"]
     ]
     return recorded + played
 
@@ -112,18 +115,20 @@ def split_sounds(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
     """Sounds by split, each in the given order.
 
     Of each class whole groups go into the smaller splits, as far as it has enough of them; which
-    ones follows from the names of all. The others are only learned from.
+    ones follows from the names of all. The others are only learned from. Sounds that must be in a
+    split are.
     """
     sounds = list(sounds)
     groups = collections.defaultdict[str, set[str]](set)
     for sound in sounds:
-        groups[sound.label].add(sound.group)
+        if not sound.split:
+            groups[sound.label].add(sound.group)
     split_of: dict[str, str] = {}
     for label in sorted(groups):
         split_of |= _assign(groups[label] - split_of.keys())
     by_split: dict[str, list[Sound]] = {split: [] for split in SPLITS}
     for sound in sounds:
-        by_split[split_of[sound.group]].append(sound)
+        by_split[sound.split or split_of[sound.group]].append(sound)
     return by_split
 
 
