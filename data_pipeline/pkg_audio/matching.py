@@ -1,11 +1,11 @@
-"""Which recordings hold the same piece of sound, by their waveforms. Pure NumPy and SciPy (floor 0).
+"""Which recordings hold the same piece of sound, by their waveforms (floor 0).
 
-The loudest blocks of each recording are slid along all others, after a filter that takes away low
-frequencies, in which any two drums are alike. Where one fits, all blocks of both are compared at
+The loudest block of each recording is slid along all others, after a filter that takes away low
+frequencies, in which any two drums are alike. Where it fits, all blocks of both are compared at
 that lag, whitened: a copy fits in all frequencies, a tone of the same pitch in its own alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,14 +14,16 @@ from scipy import fft, linalg, signal
 
 RATE = 8_000
 """Samples per second of what is compared."""
-BLOCKS = 2
-"""Loudest blocks of each recording that are slid."""
 FITS = 0.6
 """Correlation from which a slid block is looked at again."""
 COPY = 0.7
-"""Whitened correlation from which a block is taken for a copy."""
+"""Whitened correlation from which a block is a copy: single kick drums reach 0.65."""
 LEAST = 0.3
-"""Share of the loud blocks in common that must be copies, and at least two, or all there are."""
+"""Share of the loud blocks in common that must be copies, and two at least."""
+ALONE = 0.7
+"""Correlation, without whitening, that a copy of a single block must have, too."""
+SAME = 0.95
+"""Correlation of the slid block from which one copied block is enough, or whitening to `FITS`."""
 
 _LENGTHS = (2_048, 1_024, 512)
 """Of a block: the first that a recording has room for."""
@@ -30,6 +32,8 @@ _SPAN = 16_384
 _BATCH = 64
 _ORDER = 16
 """Of the filter that whitens."""
+_FLOOR = 1e-3
+"""What is weaker than this part of the power is not brought up by whitening."""
 _QUIET = 1e-3
 """What counts as silence: this part of the power of the loudest block."""
 
@@ -57,8 +61,12 @@ class Match(NamedTuple):
 
     @property
     def is_copy(self) -> bool:
-        """Whether enough blocks agree."""
-        return self.copied >= max(min(2, self.blocks), LEAST * self.blocks)
+        """Whether enough blocks agree; see the constants above."""
+        if self.slid >= SAME:
+            return self.copied > 0 or self.whitened >= FITS
+        if self.blocks == 1:
+            return self.copied == 1 and self.slid >= ALONE
+        return self.copied >= max(2, LEAST * self.blocks)
 
 
 class _Block(NamedTuple):
@@ -84,11 +92,7 @@ def find_matches(
       The best one of each two that have a block that fits (`FITS`), by place; see `Match.is_copy`.
     """
     bright = [np.diff(one, prepend=one[:1]).astype(np.float32) for one in recordings]
-    blocks = [block for place, one in enumerate(bright) for block in _loudest(place, one)]
-    by_length = [[b for b in blocks if len(b.samples) == length] for length in _LENGTHS]
-    batches = [
-        _Batch(part[i : i + _BATCH]) for part in by_length for i in range(0, len(part), _BATCH)
-    ]
+    batches = _to_batches(block for i, one in enumerate(bright) for block in _loudest(i, one))
 
     def search(place: int) -> list[Match]:
         return list(_search(bright, place, batches, related))
@@ -108,15 +112,13 @@ def _strength(match: Match) -> tuple[bool, int, float]:
 
 
 def _loudest(place: int, samples: np.ndarray) -> Iterator[_Block]:
+    """The loudest block of a recording, of power 1; none of one that is short or silent."""
     length = next((n for n in _LENGTHS if n <= len(samples)), 0)
-    energy = _energies(samples, length) if length else np.zeros(0)
-    for _ in range(BLOCKS):
-        if not len(energy) or energy.max() < 1e-7 * length:
-            return
-        start = int(energy.argmax())
-        block = samples[start : start + length]
-        yield _Block(place, start, block / np.sqrt(np.square(block, dtype=float).sum()))
-        energy[max(0, start - length) : start + length] = 0.0
+    energy = _energies(samples, length) if length else np.zeros(1)
+    start = int(energy.argmax())
+    if energy[start] > 1e-7 * length:
+        block = samples[start : start + length] / np.sqrt(energy[start])
+        yield _Block(place, start, block.astype(np.float32))
 
 
 def _energies(samples: np.ndarray, length: int) -> np.ndarray:
@@ -125,14 +127,23 @@ def _energies(samples: np.ndarray, length: int) -> np.ndarray:
     return sums[length:] - sums[:-length]
 
 
-class _Batch:
-    """Blocks of one length, transformed."""
+class _Batch(NamedTuple):
+    """Blocks of one length, and their spectra."""
 
-    def __init__(self, blocks: Sequence[_Block]) -> None:
-        self.blocks = blocks
-        self.length = len(blocks[0].samples)
-        stacked = np.stack([block.samples for block in blocks]).astype(np.float32)
-        self.spectra = np.conj(fft.rfft(stacked, _SPAN))
+    blocks: Sequence[_Block]
+    length: int
+    spectra: np.ndarray
+
+
+def _to_batches(blocks: Iterable[_Block]) -> list[_Batch]:
+    batches, every = [], list(blocks)
+    for length in _LENGTHS:
+        alike = [block for block in every if len(block.samples) == length]
+        for begin in range(0, len(alike), _BATCH):
+            part = alike[begin : begin + _BATCH]
+            spectra = fft.rfft(np.stack([block.samples for block in part]), _SPAN)
+            batches.append(_Batch(part, length, np.conj(spectra)))
+    return batches
 
 
 def _search(
@@ -142,7 +153,7 @@ def _search(
     related: Callable[[int, int], bool],
 ) -> Iterator[Match]:
     """Slides blocks along one recording."""
-    samples, seen = bright[place], set[tuple[int, int]]()
+    samples = bright[place]
     for batch in batches:
         unknown = [i for i, b in enumerate(batch.blocks) if not related(b.recording, place)]
         if not unknown or len(samples) < batch.length:
@@ -150,10 +161,8 @@ def _search(
         for row, at, slid in _fits(samples, batch.spectra[unknown], batch.length):
             block = batch.blocks[unknown[row]]
             lag = at - block.start
-            if (block.recording, lag) not in seen:
-                seen.add((block.recording, lag))
-                compared = compare(bright[block.recording], samples, lag)
-                yield Match(block.recording, place, lag / RATE, slid, *compared)
+            compared = compare(bright[block.recording], samples, lag)
+            yield Match(block.recording, place, lag / RATE, slid, *compared)
 
 
 def _fits(
@@ -199,7 +208,8 @@ def _whiten_alike(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndar
     if len(one) < 2 * _ORDER:
         return one.astype(float), two.astype(float)
     power = signal.fftconvolve(one, one[::-1])[len(one) - 1 :][: _ORDER + 1].astype(float)
-    power[0] = power[0] * (1 + 1e-3) + 1e-12
+    power[0] = power[0] * (1 + _FLOOR) + 1e-12
     ahead = linalg.solve_toeplitz(power[:-1], power[1:])
     whitener = np.concatenate([[1.0], -ahead])
-    return signal.lfilter(whitener, 1.0, one), signal.lfilter(whitener, 1.0, two)
+    # Without the begin, where the filter has not heard enough yet.
+    return np.convolve(one, whitener, "valid"), np.convolve(two, whitener, "valid")
