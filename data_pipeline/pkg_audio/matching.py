@@ -16,12 +16,12 @@ RATE = 8_000
 """Samples per second of what is compared."""
 FITS = 0.6
 """Correlation from which a slid block is looked at again."""
-COPY = 0.7
-"""Whitened correlation from which a block is a copy: single kick drums reach 0.65."""
+COPY = 0.5
+"""Whitened correlation from which a block is a copy, where others are, too."""
 LEAST = 0.3
 """Share of the loud blocks in common that must be copies, and two at least."""
-ALONE = 0.7
-"""Correlation, without whitening, that a copy of a single block must have, too."""
+ALONE = (0.7, 0.6)
+"""What a single block in common must have without whitening, and whitened."""
 SAME = 0.95
 """Correlation of the slid block from which one copied block is enough, or whitening to `FITS`."""
 
@@ -65,7 +65,7 @@ class Match(NamedTuple):
         if self.slid >= SAME:
             return self.copied > 0 or self.whitened >= FITS
         if self.blocks == 1:
-            return self.copied == 1 and self.slid >= ALONE
+            return self.slid >= ALONE[0] and self.whitened >= ALONE[1]
         return self.copied >= max(2, LEAST * self.blocks)
 
 
