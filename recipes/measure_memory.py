@@ -1,7 +1,7 @@
 r"""What a model's memory is worth for sounds that go on, and for sounds that begin.
 
 python -m recipes.measure_memory --measured runs/pkg_audio/seed0/measured --output memory.json \
-    --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/1.1.0/strong_test.tsv
+    --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/1.2.0/strong_test.tsv
 
 Reads the scores that evaluate.py left in MEASURED/*/scores, of streams and of chunks that were
 heard alone. What is measured stands in recipes/memory.py.

@@ -2,7 +2,7 @@ r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian
 
 python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
 
-Downloads the packages (9 GB), unpacks 3140 recordings without installing anything (nobody has to be
+Downloads the packages (9 GB), unpacks 3139 recordings without installing anything (nobody has to be
 root), plays instruments from a soundfont (which needs pip install --no-deps tinysoundfont), and
 mixes scenes of ten seconds with none to four sounds. Which recordings these are, and their
 licences, stands in data_pipeline/data/pkg_audio_clips.csv.

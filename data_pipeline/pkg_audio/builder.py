@@ -28,7 +28,11 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
     name = "pkg_audio"
     # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
     url_infos: ClassVar[dict[str, Any]] = {}
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.2.0": "No copies in two splits, nothing of ESC-10; splits play other notes.",
+        "1.1.0": "More packages; copies of whole recordings are in one split.",
+    }
 
     def __init__(
         self,
