@@ -343,6 +343,22 @@ def test_packages_are_unpacked_and_read(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("evil.wav"))
 
 
+def test_renders_of_nothing_are_left_out(tmp_path, monkeypatch):
+    class Player:
+        def __init__(self, path):
+            pass
+
+        def play(self, voice, seed):
+            return tone(1.0, 440) * (voice.split == "train")
+
+    monkeypatch.setattr(library_module, "Player", Player)
+    sounds = [sound for sound in all_sounds() if sound.label == "Saxophone" and sound.split]
+    library = Library(tmp_path)
+    silent = [sound.name for sound in sounds if sound.split != "train"]
+    assert list(library.load(sounds)) == silent
+    assert len(library.read(sounds[0])) == RATE
+
+
 # --- the data set ------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ class Library:
         """Reads and plays sounds, so that `read` can be called from any thread.
 
         Returns:
-          The names of those that can't be read, and why.
+          The names of those that can't be read or are silent, and why.
 
         Raises:
           SatError: the soundfont can't be played.
@@ -82,11 +82,16 @@ class Library:
         failed = {}
         for sound in sounds:
             try:
-                self._kept[sound.name] = _to_int16(self._read(sound))
+                samples = self._read(sound)
             except SatError as error:
                 if _is_played(sound):
                     raise
                 failed[sound.name] = str(error)
+                continue
+            if np.abs(samples).max(initial=0.0) > 1e-3:
+                self._kept[sound.name] = _to_int16(samples)
+            else:  # A recording of nothing, or keys that an instrument does not have.
+                failed[sound.name] = f"{sound.name} is silent"
         return failed
 
     def read(self, sound: Sound) -> np.ndarray:
@@ -103,10 +108,7 @@ class Library:
             samples.append(block)
             if sum(map(len, samples)) >= _LONGEST:
                 break
-        read = np.concatenate(samples)[:_LONGEST]
-        if not np.abs(read).max() > 1e-3:
-            raise SatError(f"{path}: is silent")
-        return read
+        return np.concatenate(samples)[:_LONGEST]
 
     @functools.cached_property
     def _player(self) -> Player:
