@@ -42,9 +42,12 @@ def run_stage(
     Raises:
       SatError: the command failed or was stopped, or the result is there and was made otherwise.
     """
-    log = StageLog(work)
+    log, made_by = StageLog(work), [*command, *inputs]
+    if result.exists():  # Others who look at it need no waiting for.
+        log.begin(name, result, made_by)
+        return
     with _alone_with(result):
-        log.begin(name, result, [*command, *inputs])
+        log.begin(name, result, made_by)
         if result.exists():
             return
         wall, cpu = time.perf_counter(), _cpu_seconds()
