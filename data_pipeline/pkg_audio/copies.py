@@ -13,7 +13,7 @@ recordings that are in the other folder leave it.
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +25,6 @@ from data_pipeline.pkg_audio.sounds import RECORDINGS, Recording, read_recording
 from sat_jax.audio import read_blocks
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-
-_PACKAGES = flags.DEFINE_string("packages", None, "Folder of unpacked packages. Needed.")
-_APART = flags.DEFINE_string("apart_from", None, "Folder of audio that must not be among them.")
-_WRITE = flags.DEFINE_boolean("write", False, "Change the table.")
-_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Threads.", lower_bound=1)
 
 _LONGEST = 60 * RATE
 _APART_GROUP = ""
@@ -45,22 +40,43 @@ class Item(NamedTuple):
     kind: str
 
 
-def main(arguments: Sequence[str]) -> bool:
-    """Finds, prints and perhaps writes."""
-    del arguments
-    packages, recordings = Path(str(_PACKAGES.value)), read_recordings()
-    items = [Item(packages / one.package / one.path, one.group, _kind(one)) for one in recordings]
-    if _APART.value is not None:
-        items += _items_apart(Path(_APART.value))
-    matches = find_copies(items, _WORKERS.value)
-    for match in matches:
-        print(_line(items, match, packages), flush=True)
-    if _WRITE.value:
-        pairs = [(match.first, match.second) for match in matches]
-        text = RECORDINGS.read_text(encoding="utf-8")
-        RECORDINGS.write_text(change_table(text, pairs), encoding="utf-8")
-    print(f"{len(matches)} pairs of {len(items)} recordings")
-    return False
+def make_program() -> Program:
+    """The program, with its flags: importing this file defines none."""
+    packages = flags.DEFINE_string("packages", None, "Folder of unpacked packages. Needed.")
+    apart = flags.DEFINE_string("apart_from", None, "Folder of audio that must not be among them.")
+    write = flags.DEFINE_boolean("write", False, "Change the table.")
+    workers = flags.DEFINE_integer("workers", os.cpu_count() or 1, "Threads.", lower_bound=1)
+
+    def main(arguments: Sequence[str]) -> bool:
+        del arguments
+        folder = Path(str(packages.value))
+        items = [
+            Item(folder / one.package / one.path, one.group, _kind(one))
+            for one in read_recordings()
+        ]
+        if apart.value is not None:
+            items += _items_apart(Path(apart.value))
+        matches = find_copies(items, workers.value, program.report)
+        for match in matches:
+            print(_line(items, match, folder), flush=True)
+        if write.value:
+            pairs = [(match.first, match.second) for match in matches]
+            text = RECORDINGS.read_text(encoding="utf-8")
+            RECORDINGS.write_text(change_table(text, pairs), encoding="utf-8")
+        print(f"{len(matches)} pairs of {len(items)} recordings")
+        return False
+
+    def check(arguments: Sequence[str]) -> None:
+        refuse_arguments("folders are named by --packages and --apart_from")(arguments)
+        need(packages)
+
+    program = Program(
+        name="data_pipeline.pkg_audio.copies",
+        main=main,
+        check=check,
+        call="python -m data_pipeline.pkg_audio.copies",
+    )
+    return program
 
 
 def _kind(recording: Recording) -> str:
@@ -74,17 +90,25 @@ def _items_apart(folder: Path) -> list[Item]:
     return [Item(path, _APART_GROUP, "other") for path in paths]
 
 
-def find_copies(items: Sequence[Item], workers: int) -> list[Match]:
-    """Pairs of different groups with a piece in common, by place; what can't be read has none."""
+def find_copies(
+    items: Sequence[Item], workers: int, report: Callable[[SatError], None]
+) -> list[Match]:
+    """Pairs of different groups with a piece in common, by place.
+
+    Args:
+      items: what is compared.
+      workers: threads.
+      report: told of what can't be read, which has nothing in common with anything.
+    """
 
     def related(one: int, other: int) -> bool:
         return items[one].group == items[other].group or items[one].kind != items[other].kind
 
-    read = [_read(item.path) for item in items]
+    read = [_read(item.path, report) for item in items]
     return [match for match in find_matches(read, related, workers=workers) if match.is_copy]
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, report: Callable[[SatError], None]) -> np.ndarray:
     """At most a minute of a recording; nothing where there is none."""
     samples = [np.zeros(0, np.float32)]
     try:
@@ -93,7 +117,7 @@ def _read(path: Path) -> np.ndarray:
             if sum(map(len, samples)) >= _LONGEST:
                 break
     except SatError as error:
-        PROGRAM.report(error)
+        report(error)
     return np.concatenate(samples)[:_LONGEST]
 
 
@@ -142,17 +166,5 @@ def change_table(text: str, pairs: Iterable[tuple[int, int]]) -> str:
     return out.getvalue()
 
 
-def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("folders are named by --packages and --apart_from")(arguments)
-    need(_PACKAGES)
-
-
-PROGRAM = Program(
-    name="data_pipeline.pkg_audio.copies",
-    main=main,
-    check=_check,
-    call="python -m data_pipeline.pkg_audio.copies",
-)
-
 if __name__ == "__main__":
-    PROGRAM.run()
+    make_program().run()
