@@ -13,7 +13,8 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock bench real-audio-data real-audio clean distclean
+.PHONY: help demo test test-all lint format lock bench real-audio-data real-audio \
+pkg-audio-data pkg-audio bundle clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,19 @@ real-audio-data: $(DEV)/.ready ## fetch a few hundred real recordings out of Deb
 
 real-audio: real-audio-data ## train all three stages on them, see docs/real_audio.md
 	$(DEV)/bin/python -m recipes.real_audio --data data/real_audio --workdir runs/real_audio $(ARGS)
+
+# What plays the soundfont depends on packages for playing aloud, which nothing here does.
+pkg-audio-data: $(DEV)/.ready ## fetch sounds out of Debian packages (9 GB), and mix scenes of them
+	$(DEV)/bin/python -m pip install --quiet --no-deps tinysoundfont
+	$(DEV)/bin/python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
+
+pkg-audio: pkg-audio-data ## train the model in the box on them, three seeds, see docs/pkg_audio.md
+	$(DEV)/bin/python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio \
+	--seeds 0,1,2 $(ARGS)
+
+bundle: pkg-audio ## put the best of them into the box, its results into docs and its sounds into tests
+	$(DEV)/bin/python -m recipes.bundle runs/pkg_audio
+	$(DEV)/bin/python -m recipes.rendered_sounds data/packages
 
 clean: ## remove caches and builds
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

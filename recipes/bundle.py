@@ -1,9 +1,12 @@
-"""Puts a trained model into the package, half its size.
+"""Puts the best model of a course into the package, half its size, and what came of it into docs.
 
-python -m recipes.bundle runs/pkg_audio/seed0/SAT_XS_2s/model SAT_XS_2s
+python -m recipes.bundle runs/pkg_audio
 
-Weights are rounded to bfloat16: kept as float32 of which the lower half is zero, they take half the
-space where they are compressed, and every program reads them.
+The folder is that of `python -m recipes.pkg_audio --workdir`; of its seeds the one is taken that
+has the highest mAP on the validation scenes. Beside the model a file tells of its results by class;
+those of all seeds go into docs/pkg_audio_results.md and .png. Weights are rounded to bfloat16: kept
+as float32 of which the lower half is zero, they take half the space where they are compressed, and
+every program reads them.
 """
 
 import dataclasses
@@ -16,11 +19,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sat_jax.bundled import BUNDLED
+from recipes.pkg_audio_classes import class_results
+from recipes.pkg_audio_measured import best_seed
+from recipes.pkg_audio_results import write_results
+from sat_jax.bundled import BUNDLED, DEFAULT_MODEL
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
 from sat_jax.files import naming_file
 from sat_jax.models.registry import model_config
+
+DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = "pkg_audio_results"
+"""Files of this name in docs are those of the course, as they are."""
+
+
+def bundle_best(work: Path, name: str = DEFAULT_MODEL) -> Path:
+    """Replaces the bundled model by the best of a course, and all results by the course's.
+
+    Args:
+      work: folder of `recipes.pkg_audio`.
+      name: of the streaming model.
+
+    Returns:
+      The folder in the package.
+
+    Raises:
+      SatError: the course is not through, or something can't be read or written.
+    """
+    by_class = class_results(work, name)
+    write_results(work)
+    seed, _ = best_seed(work, name)
+    folder = bundle(work / f"seed{seed}" / name / "model", name)
+    results = folder.with_name(f"{name}.results.md")
+    with naming_file(results):
+        results.write_text(by_class, encoding="utf-8")
+    with naming_file(DOCS):
+        for suffix in (".md", ".png"):
+            shutil.copyfile(work / f"results{suffix}", DOCS / f"{RESULTS}{suffix}")
+    return folder
 
 
 def bundle(model: Path, name: str) -> Path:
@@ -63,9 +99,9 @@ def _round(array: jax.Array) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m recipes.bundle MODEL_FOLDER NAME")
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m recipes.bundle WORKDIR")
     try:
-        print(bundle(Path(sys.argv[1]), sys.argv[2]))
+        print(bundle_best(Path(sys.argv[1])))
     except SatError as error:
         sys.exit(f"bundle: {error}")

@@ -4,9 +4,17 @@ import collections
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from recipes.stage_log import StageLog, read_json
+from recipes.pkg_audio_measured import (
+    Found,
+    Way,
+    read_measured,
+    read_memory,
+    read_sources,
+    read_validation,
+)
+from recipes.stage_log import StageLog
 from sat_jax.files import replacing_file
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
 
@@ -20,27 +28,27 @@ _COLUMNS = {
 """What is told of each, and where it stands in metrics.json."""
 
 
-class _Way(NamedTuple):
-    """A model and how it heard; without a delay, it waited for a clip's end."""
-
-    mode: str
-    delay: float | None
-    model: str
-
-
-_Found = Mapping[_Way, Mapping[int, Any]]
-"""What was measured of each way, by seed."""
-
-
 def write_results(work: Path) -> str:
     """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text."""
-    found = collections.defaultdict[_Way, dict[int, Any]](dict)
-    for path in sorted(work.glob("seed*/measured/*/metrics.json")):
-        seed = int(path.parts[-4].removeprefix("seed"))
-        for result in read_json(path):
-            way = _Way(result["mode"], result["delay"], path.parent.name)
-            found[way][seed] = result
-    parts = [_table(found), _gains(found), _kinds(_by_kind(work)), _times(StageLog(work))]
+    found = read_measured(work)
+    parts = [
+        _table(found),
+        _gains(found),
+        _kinds(
+            read_memory(work),
+            ("continuing", "new"),
+            "Segment mAP of classes that were heard in the chunk before too (continuing), and of "
+            "those that were not (new):",
+        ),
+        _kinds(
+            read_sources(work),
+            ("played", "recorded"),
+            "mAP of classes that the soundfont plays in test scenes (played), and of those that "
+            "nothing played there is of (recorded):",
+        ),
+        _validation(read_validation(work)),
+        _times(StageLog(work)),
+    ]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
     with replacing_file(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -48,7 +56,12 @@ def write_results(work: Path) -> str:
     return text
 
 
-def _table(found: _Found) -> list[str]:
+def without_memory(name: str) -> str:
+    """What the clip model is called that learns as this streaming model does."""
+    return name.replace("SAT", "no_memory")
+
+
+def _table(found: Found) -> list[str]:
     lines = [
         f"| model | heard as | delay s | seeds | {' | '.join(_COLUMNS)} |",
         "|---|---|--:|--:|" + "--:|" * len(_COLUMNS),
@@ -56,29 +69,32 @@ def _table(found: _Found) -> list[str]:
     for way in _sorted(found):
         by_seed = found[way].values()
         cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
-        delay = "all" if way.delay is None else f"{way.delay:g}"
-        about = f"| {way.model} | {way.mode} | {delay} | {len(by_seed)} |"
-        lines.append(f"{about} {' | '.join(cells)} |")
-    return [*lines, "", "(All seeds begin with one autoencoder, which was trained with seed 0.)"]
+        lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "(Mean, lowest and highest of all seeds, which begin with one autoencoder, trained with "
+        "seed 0.)",
+    ]
 
 
-def _sorted(found: _Found) -> list[_Way]:
+def _about(way: Way, seeds: int) -> str:
+    delay = "all" if way.delay is None else f"{way.delay:g}"
+    return f"| {way.model} | {way.mode} | {delay} | {seeds} |"
+
+
+def _sorted(found: Found) -> list[Way]:
     return sorted(found, key=lambda way: (way.delay is None, -(way.delay or 0.0), way))
 
 
-def without_memory(name: str) -> str:
-    """What the clip model is called that learns as this streaming model does."""
-    return name.replace("SAT", "no_memory")
-
-
-def _gains(found: _Found) -> list[str]:
+def _gains(found: Found) -> list[str]:
     """How much better each streaming model is than others of its seed that hear chunks alone."""
     lines = []
     for way in _sorted(found):
         if way.mode != "stream":
             continue
         for model in ("vit", without_memory(way.model)):
-            other = found.get(_Way("chunks", way.delay, model), {})
+            other = found.get(Way("chunks", way.delay, model), {})
             seeds = [seed for seed in sorted(found[way]) if seed in other]
             for measure in ("mAP", "segment mAP"):
                 keys = _COLUMNS[measure]
@@ -111,34 +127,36 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean} ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else mean
 
 
-def _by_kind(work: Path) -> _Found:
-    """What `recipes.measure_memory` measured."""
-    found = collections.defaultdict[_Way, dict[int, Any]](dict)
-    for path in sorted(work.glob("seed*/memory.json")):
-        for result in read_json(path):
-            way = _Way(result["mode"], result["delay"], result["model"])
-            found[way][int(path.parent.name.removeprefix("seed"))] = result
-    return found
-
-
-def _kinds(found: _Found) -> list[str]:
-    """Segment mAP of sounds that went on, and of those that began: what memory is good for."""
+def _kinds(found: Found, kinds: Sequence[str], title: str) -> list[str]:
+    """A mean average precision, and over how many classes, for each kind of result."""
     if not found:
         return []
-    lines = [
-        "Segment mAP of classes that were heard in the chunk before too (continuing), and of those "
-        "that were not (new):",
-        "",
-        "| model | heard as | delay s | seeds | continuing | classes | new | classes |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    columns = " | ".join(f"{kind} | classes" for kind in kinds)
+    lines = [title, "", f"| model | heard as | delay s | seeds | {columns} |"]
+    lines.append("|---|---|--:|--:|" + "--:|--:|" * len(kinds))
     for way in _sorted(found):
         by_seed, cells = list(found[way].values()), []
-        for kind in ("continuing", "new"):
+        for kind in kinds:
             spread = _spread([result[kind]["mAP"] for result in by_seed])
             cells += [spread, str(by_seed[0][kind]["classes"])]
-        about = f"| {way.model} | {way.mode} | {way.delay:g} | {len(by_seed)} |"
-        lines.append(f"{about} {' | '.join(cells)} |")
+        lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
+    return lines
+
+
+def _validation(scores: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """The mAP by which a seed is chosen."""
+    if not scores:
+        return []
+    seeds = sorted({seed for by_seed in scores.values() for seed in by_seed})
+    lines = [
+        "mAP on the validation scenes:",
+        "",
+        f"| model | {' | '.join(f'seed {seed}' for seed in seeds)} |",
+        "|---|" + "--:|" * len(seeds),
+    ]
+    for model, by_seed in scores.items():
+        cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "-" for seed in seeds]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
 
 
@@ -152,15 +170,23 @@ def _times(log: StageLog) -> list[str]:
     return lines
 
 
-def _draw(path: Path, found: _Found) -> None:
+def _draw(path: Path, found: Found) -> None:
     """The means over seeds; the streaming models, each of one delay, are a curve together."""
-    points = collections.defaultdict[tuple[str, str], dict[float, float]](dict)
+    points = collections.defaultdict[tuple[str, str], dict[float, list[float]]](dict)
     levels = []
     for way in _sorted(found):
-        mean = statistics.mean(result["mAP"] for result in found[way].values())
+        values = [result["mAP"] for result in found[way].values()]
         if way.delay is None:
-            levels.append(Level(way.model, way.mode, mean))
+            levels.append(Level(way.model, way.mode, statistics.mean(values)))
         else:
-            points[way.model.removesuffix(f"_{way.delay:g}s"), way.mode][way.delay] = mean
-    curves = [Curve(*name, list(by), list(by.values())) for name, by in points.items()]
+            points[way.model.removesuffix(f"_{way.delay:g}s"), way.mode][way.delay] = values
+    curves = [
+        Curve(
+            *name,
+            delays=list(by_delay),
+            mean_average_precision=[statistics.mean(values) for values in by_delay.values()],
+            ranges=[(min(values), max(values)) for values in by_delay.values()],
+        )
+        for name, by_delay in points.items()
+    ]
     plot_map_by_delay(path, curves, levels)

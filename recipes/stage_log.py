@@ -27,6 +27,18 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """What stands in each line of a log that train.py wrote.
+
+    Raises:
+      SatError: the file is damaged or can't be read.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise SatError(f"{path} is damaged: train anew in another folder ({error})") from error
+
+
 def write_json(path: Path, data: Any) -> None:
     """Writes a file whole or not at all; its folder is made if need be.
 

@@ -1,14 +1,13 @@
 """What came of a recipe: losses, measures and times of its stages (floor 6)."""
 
 import csv
-import json
 import os
 import platform
 import statistics
 from pathlib import Path
 from typing import Any
 
-from recipes.stage_log import StageLog, read_json, write_json
+from recipes.stage_log import StageLog, read_json, read_json_lines, write_json
 from sat_jax.errors import SatError
 from sat_jax.files import replacing_file
 
@@ -50,7 +49,7 @@ def write_summary(work: Path) -> str:
 
 
 def _losses(log: Path) -> dict[str, float]:
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = read_json_lines(log)
     losses = [line["loss"] for line in lines if "loss" in line]
     return {
         "steps": lines[-1]["step"],

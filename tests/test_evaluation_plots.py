@@ -107,6 +107,19 @@ def test_curves_and_levels_stand_where_their_numbers_are(figure):
     ]
 
 
+def test_what_a_curve_is_the_mean_of_lies_in_a_band(figure):
+    curves = [
+        Curve("T", "stream", [2.0, 1.0], [0.4, 0.3], [(0.39, 0.42), (0.25, 0.31)]),
+        Curve("T", "chunks", [1.0], [0.2], [(0.1, 0.3)]),
+        Curve("T", "sliding", [1.0, 2.0], [0.44, 0.45]),
+    ]
+    (axes,) = figure(plot_map_by_delay, curves).axes
+    band, bar = sorted(axes.collections, key=lambda drawn: -len(drawn.get_paths()[0].vertices))
+    corners = {tuple(point) for point in band.get_paths()[0].vertices.round(6)}
+    assert {(1, 25), (1, 31), (2, 39), (2, 42)} <= corners
+    np.testing.assert_allclose(bar.get_paths()[0].vertices, [[1, 10], [1, 30]])
+
+
 @pytest.mark.parametrize(("num_models", "num_modes"), [(3, 3), (1, 8), (9, 1), (2, 4), (6, 5)])
 def test_lines_are_told_apart_without_colour(figure, num_models, num_modes):
     lines = figure(plot_map_by_delay, *make_ways(num_models, num_modes)).axes[0].lines

@@ -24,7 +24,6 @@ from recipes import bundle as bundle_module
 from recipes import pkg_audio, stages
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
-from recipes.pkg_audio_results import write_results
 from recipes.stage_log import StageLog, read_json
 from recipes.stages import run_stage
 from sat_jax.bundled import bundled_folder
@@ -42,58 +41,6 @@ def test_accuracy_is_counted_by_class():
     assert result["accuracy"] == pytest.approx(3 / 5)
     assert result["by_class"] == pytest.approx({"dog": 1 / 2, "rain": 2 / 3})
     assert result["confused"] == {"dog -> rain": 1, "rain -> dog": 1}
-
-
-def test_results_tell_mean_and_spread_over_seeds(tmp_path):
-    log = StageLog(tmp_path)
-    for seed, value in ((2, 0.25), (10, 0.5)):
-        result = tmp_path / f"seed{seed}" / "vit" / "model"
-        log.begin("vit", result, ["train.py"])
-        log.end(result, 30.2, 50.0)
-        log.begin("vit", result, ["train.py"])  # Killed.
-        folder = tmp_path / f"seed{seed}" / "measured" / "SAT_XS_2s"
-        folder.mkdir(parents=True)
-        result = {
-            "mode": "stream",
-            "delay": 2.0,
-            "mAP": value,
-            "lwlrap": 0.5,
-            "strong": {"segment_mAP": value / 2, "onset_delay_median": None},
-            "stability": {"mean_squared_change": 0.01},
-        }
-        (folder / "metrics.json").write_text(json.dumps([result]))
-        others = [{"mode": "chunks", "delay": 2.0, "mAP": 0.2}]
-        others += [{"mode": "clip", "delay": None, "mAP": 0.6}]
-        (folder.parent / "vit").mkdir()
-        (folder.parent / "vit" / "metrics.json").write_text(json.dumps(others))
-        taught_alike = {"mode": "chunks", "delay": 2.0, "mAP": 0.25}
-        taught_alike["strong"] = {"segment_mAP": 0.05}
-        (folder.parent / "no_memory_XS_2s").mkdir()
-        alike = folder.parent / "no_memory_XS_2s" / "metrics.json"
-        alike.write_text(json.dumps([taught_alike]))
-        kinds = {"continuing": {"classes": 3, "mAP": value}, "new": {"classes": 0, "mAP": None}}
-        memory = {"model": "SAT_XS_2s", "mode": "stream", "delay": 2.0} | kinds
-        (tmp_path / f"seed{seed}" / "memory.json").write_text(json.dumps([memory]))
-    text = write_results(tmp_path)
-    assert text == (tmp_path / "results.md").read_text()
-    row = next(line for line in text.splitlines() if line.startswith("| SAT_XS_2s"))
-    assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        *("SAT_XS_2s", "stream", "2", "2", "0.375 (0.25 to 0.5)", "0.5 (0.5 to 0.5)"),
-        *("0.188 (0.125 to 0.25)", "-", "0.01 (0.01 to 0.01)"),
-    ]
-    assert "| vit | 60 | 100 |" in text
-    assert "were killed, or still run: 2 of vit.)" in text
-    assert "one autoencoder, which was trained with seed 0" in text
-    assert "| SAT_XS_2s | stream | 2 | 2 | 0.375 (0.25 to 0.5) | 3 | - | 0 |\n" in text
-    assert "| vit | clip | all | 2 | 0.6 (0.6 to 0.6) | - |" in text
-    assert (
-        "- mAP of SAT_XS_2s less that of vit in chunks of 2 s (seed): +0.050 (2), +0.300 (10)\n"
-        in text
-    )
-    assert "segment mAP of SAT_XS_2s less that of vit" not in text, "that was not measured"
-    assert "no_memory_XS_2s in chunks of 2 s (seed): +0.000 (2), +0.250 (10)\n" in text
-    assert "no_memory_XS_2s in chunks of 2 s (seed): +0.075 (2), +0.200 (10)\n" in text
-    assert (tmp_path / "results.png").stat().st_size > 10_000
 
 
 def write_file(path, text):

@@ -31,12 +31,14 @@ class Curve(NamedTuple):
       mode: what else tells the curve from others, such as "stream"; "" for nothing.
       delays: [n] seconds, above 0, in any order.
       mean_average_precision: [n] in [0, 1]; NaN or None where there is none.
+      ranges: [n] the lowest and the highest of what that is the mean of; empty where it is of one.
     """
 
     model: str
     mode: str
     delays: Sequence[float]
     mean_average_precision: Sequence[float | None]
+    ranges: Sequence[tuple[float, float]] = ()
 
 
 class Level(NamedTuple):
@@ -58,7 +60,8 @@ def plot_map_by_delay(
 ) -> None:
     """Draws mAP in percent against the delay; a picture of that name is replaced.
 
-    A curve is a line with a marker for each delay, a level a dashed line with its number in the
+    A curve is a line with a marker for each delay, in a band where that is the mean of a range;
+    a level a dashed line with its number in the
     legend. Colours and markers tell models apart and patterns of lines tell modes apart, or the
     other way round where there are more modes than models.
 
@@ -119,11 +122,15 @@ def _percent(shares: object) -> np.ndarray:
 
 def _measured(curve: Curve) -> Curve:
     """The points that there are, from the shortest delay on."""
-    pairs = zip(curve.delays, curve.mean_average_precision, strict=True)
-    points = sorted((delay, share) for delay, share in pairs if np.isfinite(_percent(share)))
+    places = [
+        place
+        for place in np.argsort(curve.delays, kind="stable").tolist()
+        if np.isfinite(_percent(curve.mean_average_precision[place]))
+    ]
     return curve._replace(
-        delays=[delay for delay, _ in points],
-        mean_average_precision=[share for _, share in points],
+        delays=[curve.delays[place] for place in places],
+        mean_average_precision=[curve.mean_average_precision[place] for place in places],
+        ranges=[curve.ranges[place] for place in places] if curve.ranges else (),
     )
 
 
@@ -159,6 +166,12 @@ def _draw_curve(axes: "Axes", curve: Curve, style: _Style) -> "Line2D":
         markerfacecolor="white" if style.pattern % 2 else style.color,
         label=_name(curve),
     )
+    if curve.ranges:
+        low, high = _percent(curve.ranges).T
+        if len(curve.delays) > 1:
+            axes.fill_between(curve.delays, low, high, color=style.color, alpha=0.15, linewidth=0)
+        else:
+            axes.vlines(curve.delays, low, high, color=style.color, linewidth=1.0)
     return line
 
 

@@ -1,0 +1,161 @@
+"""What was measured of the model in the box, read from where programs left it (floor 6)."""
+
+import collections
+import csv
+import functools
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipeline.pkg_audio.soundfont import read_voices
+from data_pipeline.pkg_audio.sounds import with_classes_above
+from recipes.stage_log import read_json, read_json_lines
+from sat_jax.errors import SatError
+
+
+class Way(NamedTuple):
+    """A model and how it heard; without a delay, it waited for a clip's end."""
+
+    mode: str
+    delay: float | None
+    model: str
+
+
+Found = Mapping[Way, Mapping[int, Any]]
+"""What was measured of each way, by seed."""
+
+
+class ClassResult(NamedTuple):
+    """How well a class is found.
+
+    Attributes:
+      label: the class.
+      positives: the scenes that have it.
+      average_precision: over all scenes, in [0, 1].
+    """
+
+    label: str
+    positives: int
+    average_precision: float
+
+
+def read_measured(work: Path) -> Found:
+    """What evaluate.py measured of all models of all seeds, as in its metrics.json."""
+    return _by_way(
+        (_seed(path.parents[2]), Way(result["mode"], result["delay"], path.parent.name), result)
+        for path, result in _measurements(work)
+    )
+
+
+def read_memory(work: Path) -> Found:
+    """What `recipes.measure_memory` measured: "continuing" and "new"."""
+    return _by_way(
+        (_seed(path.parent), Way(result["mode"], result["delay"], result["model"]), result)
+        for path in sorted(work.glob("seed*/memory.json"))
+        for result in read_json(path)
+    )
+
+
+def read_sources(work: Path) -> Found:
+    """Mean average precision of classes that the soundfont plays, and that none of it reaches.
+
+    Returns:
+      "played" and "recorded", each with `classes` and their `mAP`, None if there are none. A class
+      above one that is played, such as "Music", is neither.
+    """
+    return _by_way(
+        (
+            _seed(path.parents[2]),
+            Way(result["mode"], result["delay"], path.parent.name),
+            _by_source(_read_classes(path.parent / "per_class" / f"{result['name']}.csv")),
+        )
+        for path, result in _measurements(work)
+    )
+
+
+def read_class_results(work: Path, seed: int, way: Way) -> list[ClassResult]:
+    """How well one model finds each class that the test scenes have, the best first.
+
+    Raises:
+      SatError: that was not measured.
+    """
+    for path, result in _measurements(work):
+        found = Way(result["mode"], result["delay"], path.parent.name)
+        if (_seed(path.parents[2]), found) == (seed, way):
+            classes = _read_classes(path.parent / "per_class" / f"{result['name']}.csv")
+            return sorted(classes, key=lambda one: -one.average_precision)
+    raise SatError(f"{work} has no results of {way.model} of seed {seed}: run recipes.pkg_audio")
+
+
+def read_validation(work: Path) -> Mapping[str, Mapping[int, float]]:
+    """By model and by seed, the mAP on the validation scenes of the weights that were kept."""
+    scores = collections.defaultdict[str, dict[int, float]](dict)
+    for path in sorted(work.glob("seed*/*/log.jsonl")):
+        told = [line["validation"] for line in read_json_lines(path) if "validation" in line]
+        if told:
+            scores[path.parent.name][_seed(path.parents[1])] = max(one["mAP"] for one in told)
+    return scores
+
+
+def best_seed(work: Path, model: str) -> tuple[int, float]:
+    """The seed whose model of this name has the highest mAP on validation scenes, and that mAP.
+
+    Raises:
+      SatError: none was trained.
+    """
+    by_seed = read_validation(work).get(model)
+    if not by_seed:
+        raise SatError(f"{work} has no {model} that was measured while it learned")
+    return max(by_seed.items(), key=lambda item: item[1])
+
+
+def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
+    for path in sorted(work.glob("seed*/measured/*/metrics.json")):
+        for result in read_json(path):
+            yield path, result
+
+
+def _seed(folder: Path) -> int:
+    return int(folder.name.removeprefix("seed"))
+
+
+def _by_way(results: Iterable[tuple[int, Way, Any]]) -> Found:
+    found = collections.defaultdict[Way, dict[int, Any]](dict)
+    for seed, way, result in results:
+        found[way][seed] = result
+    return found
+
+
+def _read_classes(path: Path) -> list[ClassResult]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                ClassResult(row["label"], int(row["positives"]), float(row["average_precision"]))
+                for row in csv.DictReader(file)
+                if row["average_precision"]
+            ]
+    except (OSError, ValueError, KeyError) as error:
+        raise SatError(f"{path} is damaged: measure anew in another --workdir ({error})") from error
+
+
+def _by_source(classes: Iterable[ClassResult]) -> dict[str, Any]:
+    played, reached = _played_classes()
+    values: dict[str, list[float]] = {"played": [], "recorded": []}
+    for one in classes:
+        if one.label in played:
+            values["played"].append(one.average_precision)
+        elif one.label not in reached:
+            values["recorded"].append(one.average_precision)
+    return {
+        kind: {"classes": len(some), "mAP": statistics.mean(some) if some else None}
+        for kind, some in values.items()
+    }
+
+
+@functools.cache
+def _played_classes() -> tuple[frozenset[str], frozenset[str]]:
+    """Classes that the soundfont plays in test scenes, and these with all above them."""
+    played = {voice.label for voice in read_voices() if voice.split == "test"}
+    reached = {name for label in played for name in with_classes_above(label)}
+    return frozenset(played), frozenset(reached)
