@@ -8,7 +8,6 @@ others, with configs/finetune.py; the fold that it never heard is what it is mea
 the end. What came of it stands in WORKDIR/results.json. Flags behind a `--` go to every train.py.
 """
 
-import hashlib
 import json
 import statistics
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipeline.sources.clips import column_values
+from recipes.clips_fingerprint import clips_fingerprint
 from recipes.stage_log import read_json, write_json
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.bundled import DEFAULT_MODEL
@@ -74,7 +74,7 @@ class _Course:
         self._more = arguments
         # A name may mean other weights tomorrow, and a table's other clips.
         weights = fingerprint(tagger.config, tagger.variables)
-        self._inputs = (f"the weights {weights}", f"the clips {_clips_fingerprint(self.table)}")
+        self._inputs = (f"the weights {weights}", f"the clips {clips_fingerprint(self.table)}")
 
     def choose_zero_shot(self, fold: str) -> float:
         """Accuracy on a fold, among AudioSet's names of its classes."""
@@ -104,15 +104,6 @@ class _Course:
 def _absolute(model: str) -> str:
     """The commands run elsewhere, so a path must hold there too."""
     return str(Path(model).absolute()) if Path(model).exists() else model
-
-
-def _clips_fingerprint(table: Path) -> str:
-    """A short text that changes when the table or the size of a recording does."""
-    digest = hashlib.sha256(table.read_bytes())
-    for name in sorted(column_values(table, "file")):
-        path = table.parent / name
-        digest.update(f"{name} {path.stat().st_size if path.is_file() else None}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def _folds(table: Path) -> list[str]:

@@ -8,12 +8,14 @@ not there yet. What came of it stands in WORKDIR/results.md and results.json. Fl
 go to every train.py, such as `-- --config.num_steps=2` for a look at the course of events.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from data_pipeline.packages import HELD_OUT, TRAIN
+from recipes.clips_fingerprint import clips_fingerprint
 from recipes.stages import run, run_stage, use_two_cores_well
 from recipes.summary import first_clip_of, write_summary
 from sat_jax.command_line import Program, need
@@ -94,40 +96,35 @@ def _check(data: Path) -> None:
 
 def _train(data: Path, work: Path, more: Sequence[str]) -> None:
     train, held_out = data / TRAIN, data / HELD_OUT
+    # Other recordings may lie at the same place tomorrow.
+    inputs = [f"the clips {clips_fingerprint(table)}" for table in (train, held_out)]
+    run_once = functools.partial(run_stage, work, inputs=inputs)
     common = (f"--clips={train}", *COMMON)
     mae, vit, psl, sat = (work / name for name in ("mae", "vit", "psl.parquet", "sat"))
-    run_stage(work, "mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
-    start: tuple[str, ...] = ("--init", str(mae / "model"))
-    run_stage(
-        work, "vit", vit / "model", ("train.py", *VIT, *common, *start, f"--workdir={vit}", *more)
-    )
+    run_once("mae", mae / "model", ("train.py", *MAE, *common, f"--workdir={mae}", *more))
+    start = (f"--init={mae / 'model'}", f"--workdir={vit}")
+    run_once("vit", vit / "model", ("train.py", *VIT, *common, *start, *more))
     teacher = ("-m", "data_pipeline.psl", "-m", str(vit / "model"))
-    run_stage(work, "psl", psl, (*teacher, *PSL, f"--clips={train}", f"--output={psl}"))
-    start = ("--init", str(vit / "model"), f"--psl={psl}")
-    run_stage(
-        work, "sat", sat / "model", ("train.py", *SAT, *common, *start, f"--workdir={sat}", *more)
-    )
+    run_once("psl", psl, (*teacher, *PSL, f"--clips={train}", f"--output={psl}"))
+    start = (f"--init={vit / 'model'}", f"--workdir={sat}")
+    run_once("sat", sat / "model", ("train.py", *SAT, *common, *start, f"--psl={psl}", *more))
 
     first = work / "start"
     starts = ("-m", "recipes.first_models", MODEL, str(vit / "model"), str(first))
-    run_stage(work, "start", first, starts)
-    for name, model in (
-        ("random", first / "random"),
-        ("vit_as_sat", first / "warm"),
-        ("sat", sat / "model"),
+    run_once("start", first, starts)
+    for name, model, mode in (
+        ("random", first / "random", "stream"),
+        ("vit_as_sat", first / "warm", "stream"),
+        ("sat", sat / "model", "stream"),
+        ("vit", vit / "model", "clip"),
     ):
-        _measure(work, held_out, name, model)
-    _measure(work, held_out, "vit", vit / "model", "--mode=clip")
+        folder = work / "measured" / name
+        where = (f"--clips={held_out}", f"--workdir={folder}", "--noplots", "--nocost")
+        command = ("evaluate.py", f"--model={model}", f"--mode={mode}", *where)
+        run_once("measuring", folder / "metrics.json", command)
     for label in SHOWN:
         run("infer.py", "-m", str(sat / "model"), str(first_clip_of(held_out, label)))
     print(write_summary(work), flush=True)
-
-
-def _measure(work: Path, clips: Path, name: str, model: Path, *more: str) -> None:
-    folder = work / "measured" / name
-    where = (f"--clips={clips}", f"--workdir={folder}", "--noplots", "--nocost")
-    command = ("evaluate.py", "-m", str(model), *where, *more)
-    run_stage(work, "measuring", folder / "metrics.json", command)
 
 
 def _check_flags(arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 from recipes.first_models import save_first_models
 from recipes.stage_log import StageLog
@@ -29,6 +30,30 @@ def test_command_says_in_one_line_what_is_wrong(tmp_path):
     failed = run(f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}")
     assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
     assert "train.csv is missing: run python -m data_pipeline.packages --output" in failed.stderr
+
+
+@pytest.mark.slow
+def test_the_course_runs_through_once_for_the_same_recordings(tmp_path):
+    data, rng = tmp_path / "data", np.random.default_rng(0)
+    data.mkdir()
+    for split in ("train", "held_out"):
+        rows = [(f"{split}{i}.wav", label) for i, label in enumerate(("Speech", "Cymbal"))]
+        for file, _ in rows:
+            soundfile.write(data / file, 0.1 * rng.normal(size=16_000), 16_000)
+        table = "".join(f"{file},{label}\n" for file, label in rows)
+        (data / f"{split}.csv").write_text(f"file,labels\n{table}")
+    few = ("--", "--config.num_steps=2", "--config.data.batch_size=2")
+    course = (f"--data={data}", f"--workdir={tmp_path / 'run'}", *few)
+    done = run(*course)
+    assert done.returncode == 0, done.stderr
+    for row in ("| mae | 2 | ", "| psl |  | ", "| vit_as_sat | 2 | 2 | "):
+        assert row in done.stdout
+    again = run(*course)
+    assert again.stdout.count("$ python") == again.stdout.count("$ python infer.py") == 2
+    (data / "train1.wav").unlink()
+    other = run(*course)
+    assert (other.returncode, other.stderr.count("\n")) == (1, 1)
+    assert "mae/model was made with the clips" in other.stderr
 
 
 def test_first_models_are_random_and_the_clip_model_in_parts(tmp_path, monkeypatch):

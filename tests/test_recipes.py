@@ -24,6 +24,7 @@ from recipes import bundle as bundle_module
 from recipes import pkg_audio, stages
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
+from recipes.clips_fingerprint import clips_fingerprint
 from recipes.stage_log import StageLog, read_json
 from recipes.stages import run_stage
 from sat_jax.bundled import bundled_folder
@@ -140,21 +141,15 @@ def test_a_data_set_is_known_by_what_is_in_it_wherever_it_lies(tmp_path):
         write(tmp_path / "c", **{"x-train.tfrecord-00000-of-00001": record(b"one")[:-1]})
 
 
-def test_esc10_knows_its_clips_by_the_table_and_their_sizes(tmp_path):
+def test_recordings_are_known_by_their_table_and_their_sizes(tmp_path):
     table, sound = tmp_path / "table.csv", tmp_path / "a.wav"
-    code = (
-        "import sys, pathlib; from recipes.esc10 import _clips_fingerprint as known\n"
-        "table, sound = map(pathlib.Path, sys.argv[1:]); found = [known(table), known(table)]\n"
-        "sound.write_bytes(b'longer'); found.append(known(table))\n"
-        "table.write_text(table.read_text().replace('hum', 'hiss')); found.append(known(table))\n"
-        "print(*found)"
-    )
     sound.write_bytes(b"long")
     table.write_text("file,class\na.wav,hum\ngone.wav,hum\n")
-    # The programs of recipes have flags of the same names: only one of them is imported here.
-    out = subprocess.run([sys.executable, "-c", code, table, sound], capture_output=True, text=True)
-    first, again, longer, other = out.stdout.split()
-    assert first == again and len({first, longer, other}) == 3
+    first, again = clips_fingerprint(table), clips_fingerprint(table)
+    sound.write_bytes(b"longer")
+    longer = clips_fingerprint(table)
+    table.write_text(table.read_text().replace("hum", "hiss"))
+    assert first == again and len({first, longer, clips_fingerprint(table)}) == 3
 
 
 def test_two_recipes_in_one_folder_share_what_both_need(tmp_path):

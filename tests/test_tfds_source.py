@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import re
+import shutil
 from typing import ClassVar
 
 import numpy as np
@@ -252,6 +253,28 @@ def test_the_pass_over_the_files_is_made_once(data_dir, monkeypatch):
         open_source(data_dir, "raw", "train[:3]")
     with pytest.raises(AssertionError):
         open_source(data_dir, "twins", ids="label")
+
+
+def test_files_of_the_same_size_that_were_written_anew_are_read_anew(tmp_path):
+    def prepare(label):
+        return store(
+            tmp_path, "anew", F.Audio(sample_rate=RATE), lambda s: s, LABEL, lambda i: label
+        )
+
+    name = prepare(0)
+    assert set(open_source(tmp_path, name).clips.label_indices.tolist()) == {0}
+    folder = tmp_path / name / "1.0.0"
+    kept = [(path, path.read_bytes()) for path in folder.glob("clips_*.npz")]
+    assert kept
+    sizes = {path.name: path.stat().st_size for path in folder.glob("*tfrecord*")}
+    shutil.rmtree(folder)
+    prepare(1)
+    for path, content in kept:
+        path.write_bytes(content)
+    assert {path.name: path.stat().st_size for path in folder.glob("*tfrecord*")} == sizes
+    for path in folder.glob("*tfrecord*"):
+        os.utime(path, (0, 0))
+    assert set(open_source(tmp_path, name).clips.label_indices.tolist()) == {1}
 
 
 LABEL = {"label": F.ClassLabel(num_classes=2)}

@@ -87,7 +87,7 @@ def find_clips(
     """Finds all clips, by one pass over the files the first time.
 
     What was found is kept in `folder`, or where that can't be written in the cache folder, for as
-    long as the files keep their sizes.
+    long as the files keep their sizes and the times when they were written.
 
     Args:
       parts: which records, in order.
@@ -101,8 +101,9 @@ def find_clips(
     if not sum(part.take for part in parts):
         raise SatError(f"{name} has no clips: choose another split, or a larger part of it")
     files = list(dict.fromkeys(part.path for part in parts))
-    sizes = [_size(path) for path in files]
-    key = json.dumps([_FORMAT, decoder.key, [os.path.basename(f) for f in files], sizes, parts])
+    sizes, times = zip(*map(_size_and_time, files), strict=True)
+    names = [os.path.basename(path) for path in files]
+    key = json.dumps([_FORMAT, decoder.key, names, sizes, times, parts])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     kept = [base / f"clips_{digest}.npz" for base in _folders(folder)]
     for path in kept:
@@ -120,9 +121,10 @@ def find_clips(
     return found
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, int | None]:
     try:
-        return int(epath.Path(path).stat().length)
+        stat = epath.Path(path).stat()
+        return stat.length, stat.mtime
     except OSError as error:
         raise SatError(f"{path} is missing from its dataset: prepare that again") from error
 
