@@ -3,11 +3,11 @@ r"""The model in the box: a clip model, then streaming models, of sounds that li
 python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2
 
 The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages --data_dir
-data/tfds`. A masked autoencoder learns from single sounds: one, of seed 0, for all seeds, so that
-their spread is that of what follows. From it each seed trains a clip model (audiotransformer_xs) on
-the same sounds and then on whole scenes, and from that SAT_XS_2s and SAT_XS_1s on what is heard in
-each chunk; beside each of them a model learns the same without a memory. All are measured on scenes
-of sounds that none of them learned from. `--size tiny` makes all of them larger. A run that was
+data/tfds`. With each seed a masked autoencoder learns from single sounds; from it a clip model
+(audiotransformer_xs) learns from the same sounds and then from whole scenes, and from that
+SAT_XS_2s and SAT_XS_1s learn what is heard in each chunk; beside each of them a model learns the
+same without a memory. So seeds have nothing in common but the scenes. All are measured on scenes of
+sounds that none of them learned from. `--size tiny` makes all of them larger. A run that was
 stopped goes on by the same command; runs of other seeds may use the same WORKDIR meanwhile. What
 came of it stands in WORKDIR/results.md and results.png. Flags behind a `--` go to every train.py,
 such as `-- --config.num_steps=2`.
@@ -97,7 +97,7 @@ _TFDS = flags.DEFINE_string(
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of all stages and results. Needed.")
 _SIZE = flags.DEFINE_enum("size", "xs", list(SIZES), "Size of all models.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all taggers anew.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, with commas: each trains all models anew.")
 
 
 def main(arguments: Sequence[str]) -> bool:
@@ -115,7 +115,6 @@ def main(arguments: Sequence[str]) -> bool:
     course = _Course(work, tfds, f"the data set {dataset_fingerprint(folder)}", arguments)
     for seconds in DELAYS:
         course.label_chunks(seconds)
-    course.pretrain()
     for seed in _SEEDS.value:
         course.train(int(seed))
         course.measure(int(seed))
@@ -150,21 +149,17 @@ class _Course:
         windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
         self._run("labels", result, (*command, *windows, *self._source("train")))
 
-    def pretrain(self) -> None:
-        """The autoencoder that all seeds begin with."""
-        mae = self._work / "mae"
-        data = (*self._source("sounds"), *self._source("validation", "valid_"))
-        command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, *COMMON, f"--workdir={mae}")
-        self._run("mae", mae / "model", (*command, *self._more))
-
     def train(self, seed: int) -> None:
-        """The clip model of a seed, and the streaming models that begin with it."""
-        mae, at = self._work / "mae", self._work / f"seed{seed}"
-        sounds, vit = at / "sounds", at / "vit"
+        """The autoencoder of a seed, the clip model from it, and the streaming models from that."""
+        at = self._work / f"seed{seed}"
+        mae, sounds, vit = at / "mae", at / "sounds", at / "vit"
         common = (*self._source("validation", "valid_"), *COMMON, f"--config.seed={seed}")
+        data = (*self._source("sounds"), *common)
+        command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, f"--workdir={mae}")
+        self._run("mae", mae / "model", (*command, *self._more))
         clip_model = _learning(f"vit.py:{_SIZE.value}")
-        data = (*self._source("sounds"), *common, f"--workdir={sounds}")
-        command = (*clip_model, *SOUNDS, f"--init={mae / 'model'}", *data)
+        start = (f"--init={mae / 'model'}", f"--workdir={sounds}")
+        command = (*clip_model, *SOUNDS, *data, *start)
         self._run("sounds", sounds / "model", (*command, *self._more))
         common = (*self._source("train"), *common)
         command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")

@@ -92,9 +92,9 @@ def read_validation(work: Path) -> Mapping[str, Mapping[int, float]]:
     """By model and by seed, the mAP on the validation scenes of the weights that were kept."""
     scores = collections.defaultdict[str, dict[int, float]](dict)
     for path in sorted(work.glob("seed*/*/log.jsonl")):
-        told = [line["validation"] for line in read_json_lines(path) if "validation" in line]
-        if told:
-            scores[path.parent.name][_seed(path.parents[1])] = max(one["mAP"] for one in told)
+        told = [line.get("validation", {}).get("mAP") for line in read_json_lines(path)]
+        if known := [score for score in told if score is not None]:  # Autoencoders have none.
+            scores[path.parent.name][_seed(path.parents[1])] = max(known)
     return scores
 
 

@@ -70,12 +70,7 @@ def _table(found: Found) -> list[str]:
         by_seed = found[way].values()
         cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
         lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
-    return [
-        *lines,
-        "",
-        "(Mean, lowest and highest of all seeds, which begin with one autoencoder, trained with "
-        "seed 0.)",
-    ]
+    return [*lines, "", "(Mean, lowest and highest of all seeds.)"]
 
 
 def _about(way: Way, seeds: int) -> str:

@@ -341,7 +341,6 @@ def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_
     monkeypatch.setattr(pkg_audio, "run_stage", lambda *stage, inputs: commands.append(stage[-1]))
     monkeypatch.setattr(pkg_audio, "_SIZE", types.SimpleNamespace(value=size))
     course = pkg_audio._Course(tmp_path, tmp_path, "", ())
-    course.pretrain()
     course.train(0)
     assert len(commands) == 1 + 2 + 2 * 2
     for _, config, *flags in commands:
