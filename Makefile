@@ -66,7 +66,7 @@ pkg-audio: pkg-audio-data ## train the model in the box on them, three seeds, se
 
 bundle: pkg-audio ## put the best of them into the box, its results into docs and its sounds into tests
 	$(DEV)/bin/python -m recipes.bundle runs/pkg_audio
-	$(DEV)/bin/python -m recipes.rendered_sounds data/packages
+	$(DEV)/bin/python -m recipes.held_out_sounds data/packages
 
 clean: ## remove caches and builds
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,90 @@
+"""Sounds that models did not learn from, for the demo and for the test of the bundled model.
+
+python -m recipes.held_out_sounds data/packages
+
+The folder is that of `python -m data_pipeline.pkg_audio --packages`. Writes examples/*.flac, and
+into tests/held_out/ two seconds of each class that the soundfont plays in the test split, one after
+another, their names, and those of the classes that no training sound is of.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from data_pipeline.pkg_audio.library import Library
+from data_pipeline.pkg_audio.scenes import active_span
+from data_pipeline.pkg_audio.sounds import Sound, all_sounds, class_indices, split_sounds
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+
+_SAMPLES = "sonic-pi-samples/usr/share/sonic-pi/samples"
+EXAMPLES = {
+    "choir": (f"{_SAMPLES}/ambi_choir.flac",),
+    "guitar": (f"{_SAMPLES}/guit_e_fifths.flac",),
+    "concert": ("soundfont/Cello/test/1", "soundfont/Clapping/test/0"),
+}
+"""What each file plays, at most six seconds of each: sounds of the test split. What was recorded is
+in the public domain (CC0), so that the files may be part of the project."""
+
+SAMPLE_RATE = 16_000
+_ROOT = Path(__file__).parent.parent
+
+
+def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
+    """Renders everything anew.
+
+    Args:
+      packages: folder of unpacked packages.
+      root: where examples/ and tests/ are.
+
+    Raises:
+      SatError: a package or the soundfont is missing, or can't be read.
+    """
+    by_split = split_sounds(all_sounds())
+    held_out = {sound.name: sound for sound in by_split["test"]}
+    renders = [sound for sound in held_out.values() if sound.name.startswith("soundfont/")]
+    first = list({sound.label: sound for sound in reversed(renders)}.values())[::-1]
+    library = Library(packages)
+    examples = [held_out[name] for names in EXAMPLES.values() for name in names]
+    for reason in library.load([*first, *examples]).values():
+        raise SatError(f"{reason}: run python -m data_pipeline.pkg_audio --packages {packages}")
+    for file, names in EXAMPLES.items():
+        parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
+        _write(root / "examples" / f"{file}.flac", np.concatenate(parts))
+    folder = root / "tests" / "held_out"
+    _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, one) for one in first]))
+    _write_names(folder / "labels.txt", [sound.label for sound in first])
+    _write_names(folder / "never_learned.txt", _never_learned(by_split["train"]))
+
+
+def _never_learned(sounds: Iterable[Sound]) -> list[str]:
+    learned = {index for sound in sounds for index in class_indices(sound.labels)}
+    return [label.name for index, label in enumerate(audioset_labels()) if index not in learned]
+
+
+def _two_seconds(library: Library, sound: Sound) -> np.ndarray:
+    samples = library.read(sound)
+    begin, _ = active_span(samples)
+    samples = samples[begin : begin + 2 * SAMPLE_RATE]
+    return np.pad(samples, (0, 2 * SAMPLE_RATE - len(samples)))
+
+
+def _write(path: Path, samples: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, samples, SAMPLE_RATE)
+
+
+def _write_names(path: Path, names: Iterable[str]) -> None:
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m recipes.held_out_sounds PACKAGES_FOLDER")
+    try:
+        write_held_out_sounds(Path(sys.argv[1]))
+    except SatError as error:
+        sys.exit(f"held_out_sounds: {error}")
