@@ -75,7 +75,7 @@ VIT = (
 # What is heard in each chunk is known, so each has its own target.
 SAT = (
     "--config.data.batch_size=16",
-    "--config.num_steps=1200",
+    "--config.num_steps=3600",
     "--config.evaluate_every=600",
     "--config.optimizer.learning_rate=5e-4",
     "--config.loss_per_chunk=True",
