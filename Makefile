@@ -57,7 +57,8 @@ real-audio: real-audio-data ## train all three stages on them, see docs/real_aud
 
 # What plays the soundfont depends on packages for playing aloud, which nothing here does.
 pkg-audio-data: $(DEV)/.ready ## fetch sounds out of Debian packages (9 GB), and mix scenes of them
-	$(DEV)/bin/python -m pip install --quiet --no-deps tinysoundfont
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+	tinysoundfont==0.3.7
 	$(DEV)/bin/python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
 
 pkg-audio: pkg-audio-data ## train the model in the box on them, three seeds, see docs/pkg_audio.md

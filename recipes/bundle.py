@@ -25,7 +25,7 @@ from recipes.pkg_audio_results import write_results
 from sat_jax.bundled import BUNDLED, DEFAULT_MODEL
 from sat_jax.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file
+from sat_jax.files import check_file, naming_file, replacing_file
 from sat_jax.models.registry import model_config
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -46,16 +46,19 @@ def bundle_best(work: Path, name: str = DEFAULT_MODEL) -> Path:
     Raises:
       SatError: the course is not through, or something can't be read or written.
     """
+    seed, _ = best_seed(work, name)
     by_class = class_results(work, name)
     write_results(work)
-    seed, _ = best_seed(work, name)
+    docs = {suffix: DOCS / f"{RESULTS}{suffix}" for suffix in (".md", ".png")}
+    results = BUNDLED / f"{name}.results.md"
+    for path in (*docs.values(), results):
+        check_file(path)
     folder = bundle(work / f"seed{seed}" / name / "model", name)
-    results = folder.with_name(f"{name}.results.md")
-    with naming_file(results):
-        results.write_text(by_class, encoding="utf-8")
-    with naming_file(DOCS):
-        for suffix in (".md", ".png"):
-            shutil.copyfile(work / f"results{suffix}", DOCS / f"{RESULTS}{suffix}")
+    with replacing_file(results) as temporary, naming_file(results):
+        temporary.write_text(by_class, encoding="utf-8")
+    for suffix, path in docs.items():
+        with replacing_file(path) as temporary, naming_file(path):
+            shutil.copyfile(work / f"results{suffix}", temporary)
     return folder
 
 
@@ -84,7 +87,8 @@ def bundle(model: Path, name: str) -> Path:
             note.unlink()
         load_checkpoint(new)
         folder = BUNDLED / name
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(Path(beside) / "old")
         new.rename(folder)
     return folder
 

@@ -12,8 +12,9 @@ def clips_fingerprint(table: Path) -> str:
     Raises:
       SatError: the table can't be read.
     """
+    names = sorted(column_values(table, "file"))
     digest = hashlib.sha256(table.read_bytes())
-    for name in sorted(column_values(table, "file")):
+    for name in names:
         path = table.parent / name
         digest.update(f"{name} {path.stat().st_size if path.is_file() else None}\n".encode())
     return digest.hexdigest()[:16]

@@ -8,23 +8,23 @@ another, their names, and those of the classes that no training sound is of.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from data_pipeline.pkg_audio.library import Library
+from data_pipeline.pkg_audio.library import SOUNDFONT, Library, fetch_packages
 from data_pipeline.pkg_audio.scenes import active_span
 from data_pipeline.pkg_audio.sounds import Sound, all_sounds, class_indices, split_sounds
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file
 from sat_jax.labels import audioset_labels
 
-_SAMPLES = "sonic-pi-samples/usr/share/sonic-pi/samples"
 EXAMPLES = {
-    "choir": (f"{_SAMPLES}/ambi_choir.flac",),
-    "guitar": (f"{_SAMPLES}/guit_e_fifths.flac",),
-    "concert": ("soundfont/Cello/test/1", "soundfont/Clapping/test/0"),
+    "bells": ("soundfont/Tubular bells/test/3",),
+    "choir": ("sonic-pi-samples/usr/share/sonic-pi/samples/ambi_choir.flac",),
+    "concert": ("soundfont/Cello/test/5", "soundfont/Clapping/test/3"),
 }
 """What each file plays, at most six seconds of each: sounds of the test split. What was recorded is
 in the public domain (CC0), so that the files may be part of the project."""
@@ -34,30 +34,38 @@ _ROOT = Path(__file__).parent.parent
 
 
 def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
-    """Renders everything anew.
+    """Fetches what is not there yet, and writes everything anew.
 
     Args:
       packages: folder of unpacked packages.
       root: where examples/ and tests/ are.
 
     Raises:
-      SatError: a package or the soundfont is missing, or can't be read.
+      SatError: a sound can't be had, or a file can't be written.
     """
     by_split = split_sounds(all_sounds())
     held_out = {sound.name: sound for sound in by_split["test"]}
     renders = [sound for sound in held_out.values() if sound.name.startswith("soundfont/")]
     first = list({sound.label: sound for sound in reversed(renders)}.values())[::-1]
-    library = Library(packages)
     examples = [held_out[name] for names in EXAMPLES.values() for name in names]
-    for reason in library.load([*first, *examples]).values():
-        raise SatError(f"{reason}: run python -m data_pipeline.pkg_audio --packages {packages}")
-    for file, names in EXAMPLES.items():
-        parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
-        _write(root / "examples" / f"{file}.flac", np.concatenate(parts))
-    folder = root / "tests" / "held_out"
-    _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, one) for one in first]))
-    _write_names(folder / "labels.txt", [sound.label for sound in first])
-    _write_names(folder / "never_learned.txt", _never_learned(by_split["train"]))
+    library = _load(packages, [*first, *examples])
+    with naming_file(root):
+        for file, names in EXAMPLES.items():
+            parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
+            _write(root / "examples" / f"{file}.flac", np.concatenate(parts))
+        folder = root / "tests" / "held_out"
+        _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, s) for s in first]))
+        _write_names(folder / "labels.txt", [sound.label for sound in first])
+        _write_names(folder / "never_learned.txt", _never_learned(by_split["train"]))
+
+
+def _load(packages: Path, sounds: Sequence[Sound]) -> Library:
+    needed = {sound.name.partition("/")[0] for sound in sounds} | {SOUNDFONT[0]}
+    fetch_packages(packages, lambda package, count: None, needed)
+    library = Library(packages)
+    if failed := library.load(sounds):
+        raise SatError("; ".join(failed.values()))
+    return library
 
 
 def _never_learned(sounds: Iterable[Sound]) -> list[str]:
@@ -73,8 +81,9 @@ def _two_seconds(library: Library, sound: Sound) -> np.ndarray:
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    path.parent.mkdir(exist_ok=True)
-    soundfile.write(path, samples, SAMPLE_RATE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # soundfile's own errors don't say why.
+        soundfile.write(file, samples, SAMPLE_RATE, format=path.suffix[1:].upper())
 
 
 def _write_names(path: Path, names: Iterable[str]) -> None:

@@ -57,10 +57,10 @@ def _measures(work: Path, seed: int, way: Way) -> list[str]:
     played, recorded = sources["played"], sources["recorded"]
     rows = {
         f"mAP, {result['classes'] - result['classes_without_positives']} classes": result["mAP"],
-        f"mAP of the {played['classes']} that the soundfont plays": played["mAP"],
-        f"mAP of the {recorded['classes']} that none of it reaches": recorded["mAP"],
+        f"mAP of the {played['classes']} that the soundfont plays there": played["mAP"],
+        f"mAP of the {recorded['classes']} that nothing played there is of": recorded["mAP"],
         "lwlrap": result["lwlrap"],
-        f"mAP of each {way.delay:g} s": result["strong"]["segment_mAP"],
+        f"mAP of each {way.delay:g} s": (result["strong"] or {}).get("segment_mAP"),
     }
     told = [f"| {what} | {value:.3f} |" for what, value in rows.items() if value is not None]
     return [f"| {result['clips_scored']} test scenes | |", "|---|--:|", *told]

@@ -13,6 +13,9 @@ from data_pipeline.pkg_audio.sounds import with_classes_above
 from recipes.stage_log import read_json, read_json_lines
 from sat_jax.errors import SatError
 
+_SEEDS = "seed*[0-9]"
+"""What the folders of seeds are called."""
+
 
 class Way(NamedTuple):
     """A model and how it heard; without a delay, it waited for a clip's end."""
@@ -52,7 +55,7 @@ def read_memory(work: Path) -> Found:
     """What `recipes.measure_memory` measured: "continuing" and "new"."""
     return _by_way(
         (_seed(path.parent), Way(result["mode"], result["delay"], result["model"]), result)
-        for path in sorted(work.glob("seed*/memory.json"))
+        for path in sorted(work.glob(f"{_SEEDS}/memory.json"))
         for result in read_json(path)
     )
 
@@ -68,7 +71,7 @@ def read_sources(work: Path) -> Found:
         (
             _seed(path.parents[2]),
             Way(result["mode"], result["delay"], path.parent.name),
-            _by_source(_read_classes(path.parent / "per_class" / f"{result['name']}.csv")),
+            _by_source(_read_classes(path, result)),
         )
         for path, result in _measurements(work)
     )
@@ -83,15 +86,16 @@ def read_class_results(work: Path, seed: int, way: Way) -> list[ClassResult]:
     for path, result in _measurements(work):
         found = Way(result["mode"], result["delay"], path.parent.name)
         if (_seed(path.parents[2]), found) == (seed, way):
-            classes = _read_classes(path.parent / "per_class" / f"{result['name']}.csv")
-            return sorted(classes, key=lambda one: -one.average_precision)
+            return sorted(_read_classes(path, result), key=lambda one: -one.average_precision)
     raise SatError(f"{work} has no results of {way.model} of seed {seed}: run recipes.pkg_audio")
 
 
 def read_validation(work: Path) -> Mapping[str, Mapping[int, float]]:
-    """By model and by seed, the mAP on the validation scenes of the weights that were kept."""
+    """By model and by seed, the highest mAP on the validation scenes; of runs that are through."""
     scores = collections.defaultdict[str, dict[int, float]](dict)
-    for path in sorted(work.glob("seed*/*/log.jsonl")):
+    for path in sorted(work.glob(f"{_SEEDS}/*/log.jsonl")):
+        if not (path.parent / "model").is_dir():
+            continue
         told = [line.get("validation", {}).get("mAP") for line in read_json_lines(path)]
         if known := [score for score in told if score is not None]:  # Autoencoders have none.
             scores[path.parent.name][_seed(path.parents[1])] = max(known)
@@ -102,16 +106,19 @@ def best_seed(work: Path, model: str) -> tuple[int, float]:
     """The seed whose model of this name has the highest mAP on validation scenes, and that mAP.
 
     Raises:
-      SatError: none was trained.
+      SatError: none was trained, or a seed's was not measured on test scenes yet.
     """
     by_seed = read_validation(work).get(model)
     if not by_seed:
-        raise SatError(f"{work} has no {model} that was measured while it learned")
+        raise SatError(f"{work} has no {model}: give the --workdir of recipes.pkg_audio")
+    for seed in by_seed:
+        if not (work / f"seed{seed}" / "measured" / model / "metrics.json").is_file():
+            raise SatError(f"{work}/seed{seed} is not through: run recipes.pkg_audio to its end")
     return max(by_seed.items(), key=lambda item: item[1])
 
 
 def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
-    for path in sorted(work.glob("seed*/measured/*/metrics.json")):
+    for path in sorted(work.glob(f"{_SEEDS}/measured/*/metrics.json")):
         for result in read_json(path):
             yield path, result
 
@@ -127,16 +134,28 @@ def _by_way(results: Iterable[tuple[int, Way, Any]]) -> Found:
     return found
 
 
-def _read_classes(path: Path) -> list[ClassResult]:
+def _read_classes(metrics: Path, result: Any) -> list[ClassResult]:
+    """The classes that the clips of a measurement have."""
+    path = metrics.parent / "per_class" / f"{result['name']}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [
+            classes = [
                 ClassResult(row["label"], int(row["positives"]), float(row["average_precision"]))
                 for row in csv.DictReader(file)
                 if row["average_precision"]
             ]
-    except (OSError, ValueError, KeyError) as error:
-        raise SatError(f"{path} is damaged: measure anew in another --workdir ({error})") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SatError(_damaged(path, metrics)) from error
+    if len(classes) != result["classes"] - result["classes_without_positives"]:
+        raise SatError(_damaged(path, metrics))
+    return classes
+
+
+def _damaged(path: Path, metrics: Path) -> str:
+    return (
+        f"{path} is missing or damaged: remove {metrics.parent}, and recipes.pkg_audio makes it "
+        "again"
+    )
 
 
 def _by_source(classes: Iterable[ClassResult]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import collections
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from recipes.pkg_audio_measured import (
     read_validation,
 )
 from recipes.stage_log import StageLog
-from sat_jax.files import replacing_file
+from sat_jax.errors import SatError
+from sat_jax.files import naming_file, replacing_file
 from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
 
 _COLUMNS = {
@@ -29,8 +30,14 @@ _COLUMNS = {
 
 
 def write_results(work: Path) -> str:
-    """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text."""
+    """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text.
+
+    Raises:
+      SatError: nothing was measured, a file is damaged, or the results can't be written.
+    """
     found = read_measured(work)
+    if not found:
+        raise SatError(f"{work} has no results: give the --workdir of recipes.pkg_audio")
     parts = [
         _table(found),
         _gains(found),
@@ -50,9 +57,9 @@ def write_results(work: Path) -> str:
         _times(StageLog(work)),
     ]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
-    with replacing_file(work / "results.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
     _draw(work / "results.png", found)
+    with replacing_file(work / "results.md") as temporary, naming_file(work / "results.md"):
+        temporary.write_text(text, encoding="utf-8")
     return text
 
 
@@ -70,7 +77,7 @@ def _table(found: Found) -> list[str]:
         by_seed = found[way].values()
         cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
         lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
-    return [*lines, "", "(Mean, lowest and highest of all seeds.)"]
+    return [*lines, "", "(Of several seeds: the mean, and the lowest and highest.)"]
 
 
 def _about(way: Way, seeds: int) -> str:
@@ -170,7 +177,9 @@ def _draw(path: Path, found: Found) -> None:
     points = collections.defaultdict[tuple[str, str], dict[float, list[float]]](dict)
     levels = []
     for way in _sorted(found):
-        values = [result["mAP"] for result in found[way].values()]
+        values = [result["mAP"] for result in found[way].values() if result["mAP"] is not None]
+        if not values:
+            continue
         if way.delay is None:
             levels.append(Level(way.model, way.mode, statistics.mean(values)))
         else:
@@ -180,8 +189,16 @@ def _draw(path: Path, found: Found) -> None:
             *name,
             delays=list(by_delay),
             mean_average_precision=[statistics.mean(values) for values in by_delay.values()],
-            ranges=[(min(values), max(values)) for values in by_delay.values()],
+            ranges=_ranges(by_delay.values()),
         )
         for name, by_delay in points.items()
     ]
     plot_map_by_delay(path, curves, levels)
+
+
+def _ranges(values: Iterable[Sequence[float]]) -> list[tuple[float, float]]:
+    """The lowest and highest of the seeds at each delay; nothing where there is one seed."""
+    values = list(values)
+    if max(map(len, values)) == 1:
+        return []
+    return [(min(some), max(some)) for some in values]

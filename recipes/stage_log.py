@@ -23,18 +23,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SatError(
-            f"{path} is damaged: remove it, and the same command makes it again ({error})"
+            f"{path} is damaged: remove it, and the recipe makes it again ({error})"
         ) from error
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """What stands in each line of a log that train.py wrote.
+    """What stands in each whole line of a log that train.py writes.
 
     Raises:
       SatError: the file is damaged or can't be read.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
     except (OSError, ValueError) as error:
         raise SatError(f"{path} is damaged: train anew in another folder ({error})") from error
 

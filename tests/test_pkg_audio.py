@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from data_pipeline.pkg_audio import library as library_module
-from data_pipeline.pkg_audio.library import Library, fetch_all
+from data_pipeline.pkg_audio.library import Library, fetch_packages
 from data_pipeline.pkg_audio.rcc import read_rcc
 from data_pipeline.pkg_audio.scenes import (
     NUM_SAMPLES,
@@ -331,7 +331,7 @@ def test_packages_are_unpacked_and_read(tmp_path, monkeypatch):
     monkeypatch.setattr(library_module, "fetch_package", fetch)
     folder = tmp_path / "packages"
     for _ in range(2):  # The second time all is there.
-        fetch_all(folder, lambda package, count: None)
+        fetch_packages(folder, lambda package, count: None)
     files = ("usr/a.rcc", "usr/b.pk3", "usr/bark.wav", "usr/gone.wav", "usr/silent.wav")
     assert ("toy", files) in fetched
     sounds = [Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in rows]

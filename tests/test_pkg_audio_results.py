@@ -4,6 +4,8 @@ import csv
 import json
 import statistics
 
+import jax
+import numpy as np
 import pytest
 
 from data_pipeline.pkg_audio.sounds import all_sounds, class_indices
@@ -13,8 +15,11 @@ from recipes.pkg_audio_classes import class_results
 from recipes.pkg_audio_measured import best_seed
 from recipes.pkg_audio_results import write_results
 from recipes.stage_log import StageLog
+from sat_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.errors import SatError
-from sat_jax.labels import audioset_labels
+from sat_jax.labels import audioset_labels, default_label_names
+from sat_jax.models.registry import model_config
+from sat_jax.warm_start import fresh_variables
 
 LABELS = [label.name for label in audioset_labels()]
 MEASURES = {
@@ -60,7 +65,7 @@ def write_seed(work, seed, gain, validation):
             write_class_table(folder / "per_class" / f"{name}.csv", PRECISIONS)
         (folder / "metrics.json").write_text(json.dumps(results))
     run = work / f"seed{seed}" / "SAT_XS_2s"
-    run.mkdir()
+    (run / "model").mkdir(parents=True)
     lines = [{"step": 1, "loss": 0.1}, *({"validation": {"mAP": value}} for value in validation)]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (work / f"seed{seed}" / "mae").mkdir()
@@ -152,32 +157,81 @@ def test_the_model_in_the_box_is_told_of_class_by_class(work):
     text = class_results(work, "SAT_XS_2s")
     assert "Of seed 2, " in text and "(0.600)" in text
     assert cells_of(text, "mAP, 6 classes") == [["0.250"]]
-    assert cells_of(text, "mAP of the 2 that the soundfont plays") == [["0.800"]]
+    assert cells_of(text, "mAP of the 2 that the soundfont plays there") == [["0.800"]]
     assert cells_of(text, "0.70 to 1.00") == [["3", "Music 1.00; Piano 0.90; Trumpet 0.70"]]
     assert cells_of(text, "0.30 to 0.50") == [["1", "Moo 0.30"]]
     assert cells_of(text, "0.00 to 0.10") == [["1", "Helicopter 0.05"]]
     assert "Sneeze" not in text, "in seven scenes only"
 
 
-def test_the_best_on_validation_scenes_gets_into_the_box(work, tmp_path, monkeypatch):
-    bundled = []
+@pytest.fixture
+def box(tmp_path, monkeypatch):
+    """A package whose box is empty, and its docs."""
+    monkeypatch.setattr(bundle_module, "BUNDLED", tmp_path / "box" / "models")
+    monkeypatch.setattr(bundle_module, "DOCS", tmp_path / "box" / "docs")
+    return tmp_path / "box"
 
-    def bundle(model, name):
-        bundled.append((model, name))
-        folder = tmp_path / "models" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    monkeypatch.setattr(bundle_module, "bundle", bundle)
-    monkeypatch.setattr(bundle_module, "DOCS", docs)
-    bundle_best(work, "SAT_XS_2s")
-    assert bundled == [(work / "seed2" / "SAT_XS_2s" / "model", "SAT_XS_2s")]
-    assert (docs / "pkg_audio_results.md").read_text() == write_results(work)
-    assert (docs / "pkg_audio_results.png").read_bytes() == (work / "results.png").read_bytes()
-    told = tmp_path / "models" / "SAT_XS_2s.results.md"
+def save_model(folder, seed):
+    config = model_config("SAT_XS_2s")
+    variables = jax.jit(fresh_variables, static_argnums=0)(config, jax.random.key(seed))
+    labels = default_label_names(config.num_classes)
+    save_checkpoint(folder, Checkpoint(config=config, variables=variables, labels=labels))
+    return np.asarray(variables["params"]["head"]["kernel"])
+
+
+def test_the_best_on_validation_scenes_gets_into_the_box(work, box):
+    (work / "seed2" / "SAT_XS_2s" / "model").rmdir()
+    kernel = save_model(work / "seed2" / "SAT_XS_2s" / "model", seed=3)
+    for _ in range(2):  # The second takes the first one's place.
+        folder = bundle_best(work, "SAT_XS_2s")
+    assert folder == box / "models" / "SAT_XS_2s"
+    found = load_checkpoint(folder).variables["params"]["head"]["kernel"]
+    np.testing.assert_allclose(found, kernel, rtol=2**-8, atol=1e-30)
+    assert (box / "docs" / "pkg_audio_results.md").read_text() == write_results(work)
+    assert (box / "docs" / "pkg_audio_results.png").stat().st_size > 10_000
+    told = box / "models" / "SAT_XS_2s.results.md"
     assert told.read_text() == class_results(work, "SAT_XS_2s")
-    with pytest.raises(SatError, match="has no SAT_XS_1s that was measured"):
+    names = {path.name for path in box.glob("*/*")}
+    assert names == {told.name, folder.name, "pkg_audio_results.md", "pkg_audio_results.png"}
+
+
+def test_the_box_stays_as_it_is_where_something_is_missing(work, box):
+    (work / "seed2" / "measured" / "SAT_XS_2s" / "metrics.json").unlink()
+    with pytest.raises(SatError, match="seed2 is not through"):
+        bundle_best(work, "SAT_XS_2s")
+    with pytest.raises(SatError, match="has no SAT_XS_1s: give the --workdir"):
         bundle_best(work, "SAT_XS_1s")
-    assert len(bundled) == 1
+    with pytest.raises(SatError, match="has no results: give the --workdir"):
+        write_results(work / "seed2")
+    assert not box.exists()
+
+
+def test_results_that_cannot_be_written_change_nothing(work, box):
+    (box / "docs" / "pkg_audio_results.md").mkdir(parents=True)
+    with pytest.raises(SatError, match="it is a folder"):
+        bundle_best(work, "SAT_XS_2s")
+    assert not list(box.glob("models/*"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "index,label,positives,average_precision\n0,Speech,4,0.5\n"]
+)
+def test_cut_tables_of_classes_are_told(work, content):
+    folder = work / "seed2" / "measured" / "SAT_XS_2s"
+    (folder / "per_class" / "SAT_XS_2s_stream.csv").write_text(content)
+    with pytest.raises(
+        SatError, match=r"stream\.csv is missing or damaged: remove .*SAT_XS_2s, and"
+    ):
+        class_results(work, "SAT_XS_2s")
+
+
+def test_runs_that_still_learn_are_not_told_of(work):
+    run = work / "seed11" / "SAT_XS_2s"
+    run.mkdir(parents=True)
+    told = {"step": 1, "validation": {"mAP": 0.9}}
+    (run / "log.jsonl").write_text(json.dumps(told) + '\n{"step": 2, "va')
+    assert best_seed(work, "SAT_XS_2s") == (2, 0.6)
+    (run / "model").mkdir()
+    with pytest.raises(SatError, match="seed11 is not through"):
+        best_seed(work, "SAT_XS_2s")

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> bool:
         from data_pipeline.tfds.building import prepare
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
-    from data_pipeline.pkg_audio.library import Library, fetch_all
+    from data_pipeline.pkg_audio.library import Library, fetch_packages
     from data_pipeline.pkg_audio.soundfont import load_player
     from data_pipeline.pkg_audio.sounds import SPLITS, all_sounds, split_sounds
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> bool:
     check_folder(str(_DATA_DIR.value))
     load_player()
     folder = Path(str(_PACKAGES.value))
-    fetch_all(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
+    fetch_packages(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
     library = Library(folder)
     every = all_sounds()
     by_split = split_sounds(every)

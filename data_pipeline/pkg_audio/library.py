@@ -1,7 +1,7 @@
 """The sounds themselves: fetched, unpacked, played, and kept in memory (floor 0)."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,15 @@ _LONGEST = 60 * SAMPLE_RATE
 """Samples kept of a recording; a piece of music should not take more room than all animals."""
 
 
-def fetch_all(folder: Path, on_package: Callable[[str, int], object]) -> None:
-    """Brings all packages into a folder, those that are not there yet.
+def fetch_packages(
+    folder: Path, on_package: Callable[[str, int], object], only: Container[str] | None = None
+) -> None:
+    """Brings packages into a folder, those that are not there yet.
 
     Args:
       folder: of the packages.
       on_package: told of each package and how many of its files are wanted.
+      only: the packages; None for all.
 
     Raises:
       SatError: a package can't be had or unpacked, or the folder can't be written.
@@ -38,6 +41,8 @@ def fetch_all(folder: Path, on_package: Callable[[str, int], object]) -> None:
         archive, _, inner = recording.path.rpartition(INSIDE)
         wanted.setdefault(recording.package, {}).setdefault(archive, set()).add(inner)
     for package, by_archive in wanted.items():
+        if only is not None and package not in only:
+            continue
         archives = by_archive.keys() - {""}
         paths = by_archive.get("", set()) | archives
         on_package(package, sum(map(len, by_archive.values())))
@@ -56,7 +61,7 @@ class Library:
         """Reads nothing yet.
 
         Args:
-          folder: of `fetch_all`.
+          folder: of `fetch_packages`.
         """
         self._folder = folder
         self._voices = {(voice.label, voice.split): voice for voice in read_voices()}

@@ -60,10 +60,10 @@ def plot_map_by_delay(
 ) -> None:
     """Draws mAP in percent against the delay; a picture of that name is replaced.
 
-    A curve is a line with a marker for each delay, in a band where that is the mean of a range;
-    a level a dashed line with its number in the
-    legend. Colours and markers tell models apart and patterns of lines tell modes apart, or the
-    other way round where there are more modes than models.
+    A curve is a line with a marker for each delay, in a band where that is the mean of a range; a
+    level a dashed line with its number in the legend. Colours and markers tell models apart and
+    patterns of lines tell modes apart, or the other way round where there are more modes than
+    models.
 
     Args:
       path: the picture, ending with one of `figures.SUFFIXES`.
@@ -122,15 +122,15 @@ def _percent(shares: object) -> np.ndarray:
 
 def _measured(curve: Curve) -> Curve:
     """The points that there are, from the shortest delay on."""
-    places = [
-        place
-        for place in np.argsort(curve.delays, kind="stable").tolist()
-        if np.isfinite(_percent(curve.mean_average_precision[place]))
-    ]
+    ranges: Sequence[tuple[float, float] | None] = curve.ranges or [None] * len(curve.delays)
+    points = zip(curve.delays, curve.mean_average_precision, ranges, strict=True)
+    kept = sorted(
+        (point for point in points if np.isfinite(_percent(point[1]))), key=lambda point: point[0]
+    )
     return curve._replace(
-        delays=[curve.delays[place] for place in places],
-        mean_average_precision=[curve.mean_average_precision[place] for place in places],
-        ranges=[curve.ranges[place] for place in places] if curve.ranges else (),
+        delays=[delay for delay, _, _ in kept],
+        mean_average_precision=[share for _, share, _ in kept],
+        ranges=[span for _, _, span in kept if span is not None],
     )
 
 
