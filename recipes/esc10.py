@@ -29,7 +29,7 @@ FINETUNE = (
     # Drawing 6400 of 240 clips: some minutes on two cores.
     "--config.num_steps=400",
     # Of clips neither mixed nor hidden in part, a head that learns fast and layers that learn the
-    # slower the deeper they are: the best when trained on two folds, see docs/pkg_audio.md.
+    # slower the deeper they are: the best when trained on two folds, see docs/pkg_audio_history.md.
     "--config.optimizer.layer_decay=0.4",
     "--config.optimizer.learning_rate=3e-3",
     "--config.augment.mixup=0",

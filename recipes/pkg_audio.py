@@ -42,7 +42,7 @@ MAE = (
     "--config.glorot_init=True",
 )
 # A model that knows no classes yet learns them sooner from short windows of single sounds than from
-# scenes: see the experiments in docs/pkg_audio.md. Mixing two of them makes scenes that never come
+# scenes: see docs/pkg_audio_history.md. Mixing two of them makes scenes that never come
 # again.
 SOUNDS = (
     "--config.data.window_seconds=2",
