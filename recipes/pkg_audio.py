@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from recipes.pkg_audio_results import without_memory, write_results
+from recipes.pkg_audio_results import LONGER_CLIP_MODEL, without_memory, write_results
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.command_line import Program, need
 from sat_jax.errors import SatError
@@ -72,11 +72,15 @@ VIT = (
     "--config.augment.time_masks=0",
     "--config.augment.freq_masks=1",
 )
-# What is heard in each chunk is known, so each has its own target.
-SAT = (
+# What streaming models learn for, after the clip model.
+LONGER = (
     "--config.data.batch_size=16",
     "--config.num_steps=3600",
     "--config.evaluate_every=600",
+)
+# What is heard in each chunk is known, so each has its own target.
+SAT = (
+    *LONGER,
     "--config.optimizer.learning_rate=5e-4",
     "--config.loss_per_chunk=True",
     "--config.data.psl_share=1.0",
@@ -164,6 +168,11 @@ class _Course:
         common = (*self._source("train"), *common)
         command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
         self._run("vit", vit / "model", (*command, *self._more))
+        longer = at / LONGER_CLIP_MODEL
+        command = (*clip_model, *VIT, *LONGER, f"--init={vit / 'model'}", *common)
+        self._run(
+            LONGER_CLIP_MODEL, longer / "model", (*command, f"--workdir={longer}", *self._more)
+        )
         for seconds in DELAYS:
             name = _streaming_model(seconds)
             start = (f"--init={vit / 'model'}", f"--psl={self._heard(seconds)}")
@@ -178,7 +187,10 @@ class _Course:
         at = self._work / f"seed{seed}"
         source = (*self._source("test"), f"--strong={self._strong('test')}")
         # In chunks, a streaming model does without its memory: that tells what it is worth.
-        hearings = {"vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip")}
+        hearings = {
+            "vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip"),
+            LONGER_CLIP_MODEL: (at / LONGER_CLIP_MODEL / "model", "2,1", "chunks,sliding,clip"),
+        }
         for seconds in DELAYS:
             name = _streaming_model(seconds)
             hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")

@@ -28,6 +28,9 @@ _COLUMNS = {
 }
 """What is told of each, and where it stands in metrics.json."""
 
+LONGER_CLIP_MODEL = "vit_longer"
+"""What the clip model is called that went on learning for as long as streaming models learn."""
+
 
 def write_results(work: Path) -> str:
     """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text.
@@ -91,22 +94,33 @@ def _sorted(found: Found) -> list[Way]:
 
 def _gains(found: Found) -> list[str]:
     """How much better each streaming model is than others of its seed that hear chunks alone."""
-    lines = []
-    for way in _sorted(found):
-        if way.mode != "stream":
-            continue
-        for model in ("vit", without_memory(way.model)):
+    streams = [way for way in _sorted(found) if way.mode == "stream"]
+    seeds = sorted({seed for way in streams for seed in found[way]})
+    rows = []
+    for way in streams:
+        for model in ("vit", LONGER_CLIP_MODEL, without_memory(way.model)):
             other = found.get(Way("chunks", way.delay, model), {})
-            seeds = [seed for seed in sorted(found[way]) if seed in other]
             for measure in ("mAP", "segment mAP"):
-                keys = _COLUMNS[measure]
-                gains = [(s, _difference(found[way][s], other[s], keys)) for s in seeds]
-                if known := [f"{gain:+.3f} ({s})" for s, gain in gains if gain is not None]:
-                    lines.append(
-                        f"- {measure} of {way.model} less that of {model} in chunks of "
-                        f"{way.delay:g} s (seed): {', '.join(known)}"
-                    )
-    return lines
+                gains = {
+                    seed: gain
+                    for seed, ours in found[way].items()
+                    if (gain := _difference(ours, other.get(seed), _COLUMNS[measure])) is not None
+                }
+                if gains:
+                    cells = [f"{gains[seed]:+.3f}" if seed in gains else "-" for seed in seeds]
+                    mean = f"{statistics.mean(gains.values()):+.3f}"
+                    cells = [way.model, f"{model} in chunks", measure, mean, *cells]
+                    rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    by_seed = " | ".join(f"seed {seed}" for seed in seeds)
+    return [
+        "What streaming models gain over others of the same delay and seed:",
+        "",
+        f"| gain of | over | in | mean | {by_seed} |",
+        "|---|---|---|--:|" + "--:|" * len(seeds),
+        *rows,
+    ]
 
 
 def _difference(ours: Any, theirs: Any, keys: Sequence[str]) -> float | None:
