@@ -6,6 +6,8 @@ python -m recipes.choose_class -m SAT_XS_2s --clips esc10.csv --columns file,aud
 Each clip's labels are the names of one class of the table, which may be several of the model's
 (Bark;Dog). A class's score is the mean over the chunks of a clip, of its strongest name; that with
 the highest is chosen. No class is trained: this is zero-shot, where the model never heard the set.
+Told is also how often a name of a clip's class is among the five likeliest of all the model's, by
+their means.
 """
 
 from collections.abc import Sequence
@@ -42,17 +44,31 @@ def main(arguments: Sequence[str]) -> bool:
     clips = read_clips(_CLIPS.value, tagger.labels, columns=columns, where=where)
     # Rows that don't count have classes too, which may be chosen.
     classes = sorted({clip.labels for clip in every})
-    chosen = [_choose(tagger, clip, classes) for clip in clips]
+    probs = [_mean_probs(tagger, clip, classes) for clip in clips]
+    chosen = [classes[int(of_classes.argmax())] for of_classes, _ in probs]
     names = {labels: ";".join(tagger.labels[index] for index in labels) for labels in classes}
     result = summarize([names[clip.labels] for clip in clips], [names[labels] for labels in chosen])
+    found = [
+        not set(clip.labels).isdisjoint(_first(of_all, 5))
+        for clip, (_, of_all) in zip(clips, probs, strict=True)
+    ]
+    result["among_first_five"] = float(np.mean(found))
     write_json(Path(_OUTPUT.value), result)
     print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(clips)} clips")
     return False
 
 
-def _choose(tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+def _mean_probs(
+    tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over a clip's chunks: of the strongest name of each class, and of each name."""
     probs = np.stack([chunk.probs for chunk in tagger.tag_file(clip.path)])
-    return max(classes, key=lambda labels: probs[:, list(labels)].max(1).mean())
+    return np.array([probs[:, list(names)].max(1).mean() for names in classes]), probs.mean(0)
+
+
+def _first(probs: np.ndarray, count: int) -> set[int]:
+    """The names with the highest of these."""
+    return set(np.argsort(-probs, kind="stable")[:count].tolist())
 
 
 def _check(arguments: Sequence[str]) -> None:

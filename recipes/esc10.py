@@ -5,23 +5,25 @@ python -m recipes.esc10 -m SAT_XS_2s --clips esc10.csv --workdir runs/esc10
 The table has the columns file, fold, class, and audioset_names (Bark;Dog). As it is, the model
 chooses among those names (recipes.choose_class). Then it is fine-tuned once for each fold, on all
 others, with configs/finetune.py; the fold that it never heard is what it is measured on, once, at
-the end. What came of it stands in WORKDIR/results.json. Flags behind a `--` go to every train.py.
+the end. What came of it stands in WORKDIR/results.md and results.json. Flags behind a `--` go to
+every train.py.
 """
 
-import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from data_pipeline.sources.clips import column_values
 from recipes.clips_fingerprint import clips_fingerprint
+from recipes.esc10_results import summarize_folds, write_tables
 from recipes.stage_log import read_json, write_json
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.bundled import DEFAULT_MODEL
 from sat_jax.command_line import Program, need
 from sat_jax.errors import SatError
+from sat_jax.files import naming_file, replacing_file
 
 FINETUNE = (
     "--config=configs/finetune.py",
@@ -48,14 +50,12 @@ def main(arguments: Sequence[str]) -> bool:
     course = _Course(arguments)
     before = {fold: course.choose_zero_shot(fold) for fold in course.folds}
     after = {fold: course.choose_fine_tuned(fold) for fold in course.folds}
-    result = {
-        "model": course.model,
-        "zero_shot": {"accuracy": statistics.mean(before.values()), "by_fold": before},
-        "fine_tuned": {"accuracy": statistics.mean(after.values()), "by_fold": after},
-    }
-    write_json(course.work / "results.json", result)
-    for name in ("zero_shot", "fine_tuned"):
-        print(f"{name}: {json.dumps(result[name])}")
+    result = summarize_folds(before, after)
+    write_json(course.work / "results.json", {"model": course.model} | result)
+    path, text = course.work / "results.md", write_tables(result)
+    with replacing_file(path) as temporary, naming_file(path):
+        temporary.write_text(text, encoding="utf-8")
+    print(text, end="")
     return False
 
 
@@ -76,13 +76,13 @@ class _Course:
         weights = fingerprint(tagger.config, tagger.variables)
         self._inputs = (f"the weights {weights}", f"the clips {clips_fingerprint(self.table)}")
 
-    def choose_zero_shot(self, fold: str) -> float:
-        """Accuracy on a fold, among AudioSet's names of its classes."""
+    def choose_zero_shot(self, fold: str) -> Any:
+        """What is chosen on a fold, among AudioSet's names of its classes."""
         output = self.work / f"zero_shot{fold}.json"
         return self._choose(fold, "audioset_names", self.model, output)
 
-    def choose_fine_tuned(self, fold: str) -> float:
-        """Accuracy on a fold of a model that was fine-tuned on the others."""
+    def choose_fine_tuned(self, fold: str) -> Any:
+        """What is chosen on a fold by a model that was fine-tuned on the others."""
         run = self.work / f"fold{fold}"
         others = ",".join(other for other in self.folds if other != fold)
         clips = (f"--clips={self.table}", "--columns=file,class", f"--where=fold={others}")
@@ -90,12 +90,12 @@ class _Course:
         self._run("fine-tuning", run / "model", ("train.py", *FINETUNE, *start, *self._more))
         return self._choose(fold, "class", str(run / "model"), run / "chosen.json")
 
-    def _choose(self, fold: str, column: str, model: str, output: Path) -> float:
-        """Accuracy of a model on a fold, its classes being those in a column."""
+    def _choose(self, fold: str, column: str, model: str, output: Path) -> Any:
+        """What a model chooses on a fold, its classes being those in a column."""
         command = ("-m", "recipes.choose_class", f"--model={model}", f"--clips={self.table}")
         rows = (f"--columns=file,{column}", f"--where=fold={fold}", f"--output={output}")
         self._run("choosing", output, (*command, *rows))
-        return read_json(output)["accuracy"]
+        return read_json(output)
 
     def _run(self, stage: str, result: Path, command: Sequence[str]) -> None:
         run_stage(self.work, stage, result, command, inputs=self._inputs)

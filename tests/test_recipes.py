@@ -25,6 +25,7 @@ from recipes import pkg_audio, stages
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
 from recipes.clips_fingerprint import clips_fingerprint
+from recipes.esc10_results import summarize_folds, write_tables
 from recipes.stage_log import StageLog, read_json
 from recipes.stages import run_stage
 from sat_jax.bundled import bundled_folder
@@ -42,6 +43,29 @@ def test_accuracy_is_counted_by_class():
     assert result["accuracy"] == pytest.approx(3 / 5)
     assert result["by_class"] == pytest.approx({"dog": 1 / 2, "rain": 2 / 3})
     assert result["confused"] == {"dog -> rain": 1, "rain -> dog": 1}
+
+
+def test_folds_are_told_of_together_and_by_class():
+    folds = {
+        "1": {"accuracy": 0.75, "by_class": {"dog": 0.5, "rain": 1.0}, "among_first_five": 0.25},
+        "2": {"accuracy": 0.25, "by_class": {"dog": 0.0, "rain": 0.5}, "among_first_five": 1.0},
+    }
+    tuned = {fold: folds["1"] for fold in folds}
+    result = summarize_folds(folds, tuned)
+    assert result["zero_shot"] == {
+        "accuracy": 0.5,
+        "by_fold": {"1": 0.75, "2": 0.25},
+        "by_class": {"dog": 0.25, "rain": 0.75},
+        "among_first_five": 0.625,
+    }
+    lines = write_tables(result).splitlines()
+    assert "| zero-shot | 0.500 | 0.750 | 0.250 |" in lines
+    assert "| fine-tuned on the other folds | 0.750 | 0.750 | 0.750 |" in lines
+    assert [line for line in lines if line.startswith("| dog")] == [
+        "| dog | 0.250 |",
+        "| dog | 0.500 |",
+    ]
+    assert any("likeliest of all the model's for 0.625 of" in line for line in lines)
 
 
 def write_file(path, text):
@@ -190,7 +214,8 @@ time.sleep(60)
 """A command that saves each time it is told to stop."""
 
 RECIPE = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests' own caller may have told to ignore it.
 from recipes import stages
 from sat_jax.errors import SatError
 stages.ROOT = pathlib.Path(sys.argv[1])
@@ -342,7 +367,7 @@ def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_
     monkeypatch.setattr(pkg_audio, "_SIZE", types.SimpleNamespace(value=size))
     course = pkg_audio._Course(tmp_path, tmp_path, "", ())
     course.train(0)
-    assert len(commands) == 1 + 2 + 2 * 2
+    assert len(commands) == 1 + 3 + 2 * 2
     for _, config, *flags in commands:
         script, _, choice = config.removeprefix("--config=configs/").partition(".py:")
         made = importlib.import_module(f"configs.{script}").get_config(choice)
@@ -375,6 +400,7 @@ def test_no_fold_is_learned_from_before_it_is_measured(checkpoint, tmp_path):
         by_fold = result[kind]["by_fold"]
         assert list(by_fold) == ["1", "2", "3"] and set(by_fold.values()) <= {0.0, 0.5, 1.0}
         assert result[kind]["accuracy"] == pytest.approx(np.mean(list(by_fold.values())))
+    assert (tmp_path / "work/results.md").read_text() in done.stdout
     for fold, others in (("1", "2,3"), ("2", "1,3"), ("3", "1,2")):
         run = tmp_path / "work" / f"fold{fold}"
         assert f"--where=fold={others} --workdir={run} " in done.stdout
