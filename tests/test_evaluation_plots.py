@@ -107,17 +107,24 @@ def test_curves_and_levels_stand_where_their_numbers_are(figure):
     ]
 
 
-def test_what_a_curve_is_the_mean_of_lies_in_a_band(figure):
-    curves = [
-        Curve("T", "stream", [2.0, 1.0], [0.4, 0.3], [(0.39, 0.42), (0.25, 0.31)]),
-        Curve("T", "chunks", [1.0], [0.2], [(0.1, 0.3)]),
-        Curve("T", "sliding", [1.0, 2.0], [0.44, 0.45]),
-    ]
+def test_what_a_curve_is_the_mean_of_is_a_bar_beside_those_of_others(figure):
+    ranges = {
+        "stream": ([2.0, 1.0], [0.4, 0.3], [(0.39, 0.42), (0.25, 0.31)]),
+        "chunks": ([1.0], [0.2], [(0.1, 0.3)]),
+    }
+    curves = [Curve("T", mode, *values) for mode, values in ranges.items()]
+    curves.insert(1, Curve("T", "sliding", [1.0, 2.0], [0.44, 0.45]))
     (axes,) = figure(plot_map_by_delay, curves).axes
-    band, bar = sorted(axes.collections, key=lambda drawn: -len(drawn.get_paths()[0].vertices))
-    corners = {tuple(point) for point in band.get_paths()[0].vertices.round(6)}
-    assert {(1, 25), (1, 31), (2, 39), (2, 42)} <= corners
-    np.testing.assert_allclose(bar.get_paths()[0].vertices, [[1, 10], [1, 30]])
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    np.testing.assert_array_equal(lines["T, sliding"][:, 0], [1.0, 2.0])
+    stream, chunks = ([path.vertices for path in bars.get_paths()] for bars in axes.collections)
+    assert 0.95 < stream[0][0, 0] < 0.995 < 1.005 < chunks[0][0, 0] < 1.05
+    for bars, mode, spans in (
+        (stream, "stream", [(25, 31), (39, 42)]),
+        (chunks, "chunks", [(10, 30)]),
+    ):
+        for bar, point, span in zip(bars, lines[f"T, {mode}"], spans, strict=True):
+            np.testing.assert_allclose(bar, [[point[0], span[0]], [point[0], span[1]]])
 
 
 @pytest.mark.parametrize(("num_models", "num_modes"), [(3, 3), (1, 8), (9, 1), (2, 4), (6, 5)])

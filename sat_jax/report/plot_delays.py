@@ -60,10 +60,10 @@ def plot_map_by_delay(
 ) -> None:
     """Draws mAP in percent against the delay; a picture of that name is replaced.
 
-    A curve is a line with a marker for each delay, in a band where that is the mean of a range; a
-    level a dashed line with its number in the legend. Colours and markers tell models apart and
-    patterns of lines tell modes apart, or the other way round where there are more modes than
-    models.
+    A curve is a line with a marker for each delay, on a bar where that is the mean of a range; such
+    curves stand a little beside their delays, so that no bar hides another. A level is a dashed
+    line with its number in the legend. Colours and markers tell models apart and patterns of lines
+    tell modes apart, or the other way round where there are more modes than models.
 
     Args:
       path: the picture, ending with one of `figures.SUFFIXES`.
@@ -79,8 +79,8 @@ def plot_map_by_delay(
     figure = new_figure(11.0, 5.6)
     axes = figure.subplots()
     lines = [
-        _draw_curve(axes, curve, style)
-        for curve, style in zip(curves, styles, strict=False)
+        _draw_curve(axes, curve, style, shift)
+        for curve, style, shift in zip(curves, styles, _shifts(curves), strict=False)
         if len(curve.delays)
     ]
     lines += [
@@ -105,6 +105,9 @@ def plot_map_by_delay(
 
 _PATTERNS = ("solid", (0, (1, 1.3)), (0, (7, 2, 1.5, 2)))
 """Lines of curves; with every other one's markers hollow, three of them look six ways."""
+
+_APART = 1.02
+"""How far from each other neighbouring ranges of a delay stand."""
 
 _DASHES = ((0, (6, 3)), (0, (3, 2)), (0, (10, 3)))
 """Lines of levels."""
@@ -154,9 +157,20 @@ def _num_rows(line: "Line2D") -> int:
     return 1 + str(line.get_label()).count("\n")
 
 
-def _draw_curve(axes: "Axes", curve: Curve, style: _Style) -> "Line2D":
+def _shifts(curves: Sequence[Curve]) -> list[float]:
+    """What each curve's delays are multiplied by, so that ranges stand side by side."""
+    ranged = [place for place, curve in enumerate(curves) if curve.ranges]
+    middle = (len(ranged) - 1) / 2
+    return [
+        _APART ** (ranged.index(place) - middle) if place in ranged else 1.0
+        for place in range(len(curves))
+    ]
+
+
+def _draw_curve(axes: "Axes", curve: Curve, style: _Style, shift: float) -> "Line2D":
+    delays = shift * np.asarray(curve.delays, np.float64)
     (line,) = axes.plot(
-        curve.delays,
+        delays,
         _percent(curve.mean_average_precision),
         color=style.color,
         linestyle=_PATTERNS[style.pattern % len(_PATTERNS)] if len(curve.delays) > 1 else "none",
@@ -168,10 +182,7 @@ def _draw_curve(axes: "Axes", curve: Curve, style: _Style) -> "Line2D":
     )
     if curve.ranges:
         low, high = _percent(curve.ranges).T
-        if len(curve.delays) > 1:
-            axes.fill_between(curve.delays, low, high, color=style.color, alpha=0.15, linewidth=0)
-        else:
-            axes.vlines(curve.delays, low, high, color=style.color, linewidth=1.0)
+        axes.vlines(delays, low, high, color=style.color, linewidth=1.2)
     return line
 
 
