@@ -3,6 +3,11 @@
 The loudest block of each recording is slid along all others, after a filter that takes away low
 frequencies, in which any two drums are alike. Where it fits, all blocks of both are compared at
 that lag, whitened: a copy fits in all frequencies, a tone of the same pitch in its own alone.
+
+How well it must fit was chosen by looking at pairs. Without whitening, recordings that have nothing
+in common reach 0.94 (a tick and a beep; two kicks 0.92); whitened, those have less than 0.25. Of
+single blocks whitened, the highest that are surely no copies have 0.57 (a tabla and a clip of
+rain); of two blocks, one at most has 0.5.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
