@@ -60,19 +60,30 @@ def test_the_course_runs_through_once(tfds_dir, tmp_path):
     course = (f"--tfds_dir={tfds_dir}", f"--workdir={work}", "--seeds=0", "--", *few)
     done = run("recipes.pkg_audio", *course)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("$ python") == 2 + 1 + 2 + 2 * 2 + 5 + 1
+    assert done.stdout.count("$ python") == 2 + 1 + 3 + 2 * 2 + 6 + 1
     text = (work / "results.md").read_text()
     assert done.stdout.endswith(text + "\n")
     rows = {tuple(cell.strip() for cell in line.split("|")[1:5]) for line in text.splitlines()}
     alone = [("no_memory_XS", "chunks"), ("SAT_XS", "chunks"), ("SAT_XS", "stream")]
     ways = {(f"{name}_{s}s", mode, str(s), "1") for s in (1, 2) for name, mode in alone}
-    ways |= {("vit", mode, str(s), "1") for s in (1, 2) for mode in ("chunks", "sliding")}
-    assert ways | {("vit", "clip", "all", "1")} <= rows
+    clip_models = ("vit", "vit_longer")
+    modes = ("chunks", "sliding")
+    ways |= {(name, m, str(s), "1") for s in (1, 2) for name in clip_models for m in modes}
+    assert ways | {(name, "clip", "all", "1") for name in clip_models} <= rows
     kinds = json.loads((work / "seed0" / "memory.json").read_text())
     heard = {(one["model"], one["mode"], f"{one['delay']:g}", "1") for one in kinds}
     assert heard == {way for way in ways if way[1] != "sliding"}
     assert all(one["continuing"]["classes"] for one in kinds)
-    for stage in ("labels", "mae", "sounds", "vit", "SAT_XS_2s", "no_memory_XS_1s", "measuring"):
+    for stage in (
+        "labels",
+        "mae",
+        "sounds",
+        "vit",
+        "vit_longer",
+        "SAT_XS_2s",
+        "no_memory_XS_1s",
+        "measuring",
+    ):
         assert f"| {stage} | " in text
     assert "still run" not in text
 
