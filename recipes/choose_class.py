@@ -12,7 +12,7 @@ their means.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -20,10 +20,14 @@ from absl import flags
 from recipes.accuracy import summarize
 from recipes.stage_log import write_json
 from sat_jax.command_line import Program, need, refuse_arguments
+from sat_jax.errors import SatError
 
 if TYPE_CHECKING:
     from data_pipeline.sources.clips import Clip
     from sat_jax.tagger import Tagger
+
+FIRST = 5
+"""Of so many of the likeliest names is told how often a clip's own is among them."""
 
 _MODEL = flags.DEFINE_string("model", "", "The model. Needed.", short_name="m")
 _CLIPS = flags.DEFINE_string("clips", "", "CSV table of clips. Needed.")
@@ -42,33 +46,39 @@ def main(arguments: Sequence[str]) -> bool:
     tagger = Tagger.load(_MODEL.value)
     every = read_clips(_CLIPS.value, tagger.labels, columns=columns)
     clips = read_clips(_CLIPS.value, tagger.labels, columns=columns, where=where)
+    if without := [clip.id for clip in every if not clip.labels]:
+        raise SatError(f"{without[0]} in {_CLIPS.value} has no class: give it one, or remove it")
     # Rows that don't count have classes too, which may be chosen.
     classes = sorted({clip.labels for clip in every})
-    probs = [_mean_probs(tagger, clip, classes) for clip in clips]
-    chosen = [classes[int(of_classes.argmax())] for of_classes, _ in probs]
+    choices = [choose(tagger, clip, classes) for clip in clips]
     names = {labels: ";".join(tagger.labels[index] for index in labels) for labels in classes}
-    result = summarize([names[clip.labels] for clip in clips], [names[labels] for labels in chosen])
-    found = [
-        not set(clip.labels).isdisjoint(_first(of_all, 5))
-        for clip, (_, of_all) in zip(clips, probs, strict=True)
-    ]
-    result["among_first_five"] = float(np.mean(found))
+    result = summarize(
+        [names[clip.labels] for clip in clips], [names[choice.labels] for choice in choices]
+    )
+    result["among_first_five"] = float(np.mean([choice.is_among_first for choice in choices]))
     write_json(Path(_OUTPUT.value), result)
     print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(clips)} clips")
     return False
 
 
-def _mean_probs(
-    tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means over a clip's chunks: of the strongest name of each class, and of each name."""
+class Choice(NamedTuple):
+    """What a model makes of a clip.
+
+    Attributes:
+      labels: the class that is chosen, as the indices of its names.
+      is_among_first: whether a name of the clip's own is among the `FIRST` likeliest of all.
+    """
+
+    labels: tuple[int, ...]
+    is_among_first: bool
+
+
+def choose(tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]) -> Choice:
+    """Chooses among classes, each the indices of its names, by means over a clip's chunks."""
     probs = np.stack([chunk.probs for chunk in tagger.tag_file(clip.path)])
-    return np.array([probs[:, list(names)].max(1).mean() for names in classes]), probs.mean(0)
-
-
-def _first(probs: np.ndarray, count: int) -> set[int]:
-    """The names with the highest of these."""
-    return set(np.argsort(-probs, kind="stable")[:count].tolist())
+    chosen = max(classes, key=lambda labels: probs[:, list(labels)].max(1).mean())
+    first = np.argsort(-probs.mean(0), kind="stable")[:FIRST]
+    return Choice(chosen, not set(clip.labels).isdisjoint(first.tolist()))
 
 
 def _check(arguments: Sequence[str]) -> None:

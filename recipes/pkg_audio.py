@@ -18,7 +18,15 @@ from pathlib import Path
 
 from absl import flags
 
-from recipes.pkg_audio_results import LONGER_CLIP_MODEL, without_memory, write_results
+from recipes.pkg_audio_results import write_results
+from recipes.pkg_audio_runs import (
+    CLIP_MODEL,
+    DELAYS,
+    LONGER_CLIP_MODEL,
+    SIZES,
+    streaming_model,
+    without_memory,
+)
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.command_line import Program, need
 from sat_jax.errors import SatError
@@ -87,12 +95,6 @@ SAT = (
     "--config.data.sampler=shuffle",
     "--config.silence_share=0.25",
 )
-DELAYS = (2, 1)
-"""Seconds of the streaming models' chunks."""
-
-SIZES = {"xs": "XS", "tiny": "T", "small": "S", "base": "B"}
-"""What a size is called in configs, and in the names of streaming models."""
-
 # The same windows, targets and steps, but each chunk is heard alone.
 WITHOUT_MEMORY = ("--config.model.cache_length=0", "--config.silence_share=0.0")
 
@@ -135,7 +137,7 @@ def _learning(config: str) -> tuple[str, ...]:
 
 
 def _streaming_model(seconds: int) -> str:
-    return f"SAT_{SIZES[_SIZE.value]}_{seconds}s"
+    return streaming_model(SIZES[_SIZE.value], seconds)
 
 
 class _Course:
@@ -156,7 +158,7 @@ class _Course:
     def train(self, seed: int) -> None:
         """The autoencoder of a seed, the clip model from it, and the streaming models from that."""
         at = self._work / f"seed{seed}"
-        mae, sounds, vit = at / "mae", at / "sounds", at / "vit"
+        mae, sounds, vit = at / "mae", at / "sounds", at / CLIP_MODEL
         common = (*self._source("validation", "valid_"), *COMMON, f"--config.seed={seed}")
         data = (*self._source("sounds"), *common)
         command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, f"--workdir={mae}")
@@ -167,7 +169,7 @@ class _Course:
         self._run("sounds", sounds / "model", (*command, *self._more))
         common = (*self._source("train"), *common)
         command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
-        self._run("vit", vit / "model", (*command, *self._more))
+        self._run(CLIP_MODEL, vit / "model", (*command, *self._more))
         longer = at / LONGER_CLIP_MODEL
         command = (*clip_model, *VIT, *LONGER, f"--init={vit / 'model'}", *common)
         self._run(
@@ -188,8 +190,8 @@ class _Course:
         source = (*self._source("test"), f"--strong={self._strong('test')}")
         # In chunks, a streaming model does without its memory: that tells what it is worth.
         hearings = {
-            "vit": (at / "vit" / "model", "2,1", "chunks,sliding,clip"),
-            LONGER_CLIP_MODEL: (at / LONGER_CLIP_MODEL / "model", "2,1", "chunks,sliding,clip"),
+            name: (at / name / "model", "2,1", "chunks,sliding,clip")
+            for name in (CLIP_MODEL, LONGER_CLIP_MODEL)
         }
         for seconds in DELAYS:
             name = _streaming_model(seconds)

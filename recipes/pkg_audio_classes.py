@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipes.pkg_audio_measured import (
+    LEAST_SCENES,
     ClassResult,
     Way,
     best_seed,
     read_class_results,
+    read_kinds_of_classes,
     read_measured,
-    read_sources,
 )
 from sat_jax.errors import SatError
 
-LEAST_SCENES = 8
-"""Test scenes that a class needs to be told of: average precision over fewer is mostly chance."""
 _BOUNDS = (1.0, 0.7, 0.5, 0.3, 0.1, 0.0)
 """Average precisions between which the rows of the table lie."""
 
@@ -35,6 +34,7 @@ def class_results(work: Path, name: str) -> str:
     if not ways:
         raise SatError(f"{work} has no results of {name}: run recipes.pkg_audio to its end")
     [way] = ways
+    classes = read_class_results(work, seed, way)
     return "\n".join(
         [
             f"# Results of {name}",
@@ -46,14 +46,14 @@ def class_results(work: Path, name: str) -> str:
             "",
             *_measures(work, seed, way),
             "",
-            *_classes(read_class_results(work, seed, way)),
+            *_classes(classes),
             "",
         ]
     )
 
 
 def _measures(work: Path, seed: int, way: Way) -> list[str]:
-    result, sources = read_measured(work)[way][seed], read_sources(work)[way][seed]
+    result, sources = read_measured(work)[way][seed], read_kinds_of_classes(work)[way][seed]
     played, recorded = sources["played"], sources["recorded"]
     rows = {
         f"mAP, {result['classes'] - result['classes_without_positives']} classes": result["mAP"],

@@ -4,14 +4,22 @@ import collections
 import csv
 import functools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipeline.pkg_audio.soundfont import read_voices
 from data_pipeline.pkg_audio.sounds import with_classes_above
+from recipes.pkg_audio_runs import all_taggers
 from recipes.stage_log import read_json, read_json_lines
 from sat_jax.errors import SatError
+
+LEAST_SCENES = 8
+"""Test scenes that a class needs to be told of: average precision over fewer is mostly chance."""
+
+_RESULT = ("name", "mode", "delay", "mAP", "strong", "classes", "classes_without_positives")
+_MEMORY = ("model", "mode", "delay", "continuing", "new")
+"""What is read of each result, and must be there."""
 
 _SEEDS = "seed*[0-9]"
 """What the folders of seeds are called."""
@@ -56,22 +64,23 @@ def read_memory(work: Path) -> Found:
     return _by_way(
         (_seed(path.parent), Way(result["mode"], result["delay"], result["model"]), result)
         for path in sorted(work.glob(f"{_SEEDS}/memory.json"))
-        for result in read_json(path)
+        for result in _read_rows(path, _MEMORY)
     )
 
 
-def read_sources(work: Path) -> Found:
-    """Mean average precision of classes that the soundfont plays, and that none of it reaches.
+def read_kinds_of_classes(work: Path) -> Found:
+    """Mean average precision of some of the classes.
 
     Returns:
-      "played" and "recorded", each with `classes` and their `mAP`, None if there are none. A class
-      above one that is played, such as "Music", is neither.
+      "played", classes that the soundfont plays; "recorded", those that none of it reaches (a class
+      above one that is played, such as "Music", is neither); and "common", those that are in
+      `LEAST_SCENES` scenes or more. Each has `classes` and their `mAP`, None if there are none.
     """
     return _by_way(
         (
             _seed(path.parents[2]),
             Way(result["mode"], result["delay"], path.parent.name),
-            _by_source(_read_classes(path, result)),
+            _by_kind(_read_classes(path, result)),
         )
         for path, result in _measurements(work)
     )
@@ -96,31 +105,47 @@ def read_validation(work: Path) -> Mapping[str, Mapping[int, float]]:
     for path in sorted(work.glob(f"{_SEEDS}/*/log.jsonl")):
         if not (path.parent / "model").is_dir():
             continue
-        told = [line.get("validation", {}).get("mAP") for line in read_json_lines(path)]
+        told = [(line.get("validation") or {}).get("mAP") for line in read_json_lines(path)]
         if known := [score for score in told if score is not None]:  # Autoencoders have none.
             scores[path.parent.name][_seed(path.parents[1])] = max(known)
     return scores
 
 
 def best_seed(work: Path, model: str) -> tuple[int, float]:
-    """The seed whose model of this name has the highest mAP on validation scenes, and that mAP.
+    """The seed whose streaming model has the highest mAP on validation scenes, and that mAP.
 
     Raises:
-      SatError: none was trained, or a seed's was not measured on test scenes yet.
+      SatError: none was trained, or something is missing of a seed, or was not measured yet.
     """
-    by_seed = read_validation(work).get(model)
-    if not by_seed:
+    if not any(work.glob(f"{_SEEDS}/{model}")):
         raise SatError(f"{work} has no {model}: give the --workdir of recipes.pkg_audio")
-    for seed in by_seed:
-        if not (work / f"seed{seed}" / "measured" / model / "metrics.json").is_file():
-            raise SatError(f"{work}/seed{seed} is not through: run recipes.pkg_audio to its end")
-    return max(by_seed.items(), key=lambda item: item[1])
+    scores = read_validation(work)
+    for folder in sorted(work.glob(_SEEDS)):
+        names = all_taggers(model.split("_")[1])
+        untold = [folder / name for name in names if _seed(folder) not in scores.get(name, {})]
+        results = [folder / "measured" / name / "metrics.json" for name in names]
+        missing = [path for path in (*results, folder / "memory.json") if not path.is_file()]
+        if untold or missing:
+            raise SatError(
+                f"{folder} is not through, {(untold + missing)[0]} is missing or not whole: run "
+                "recipes.pkg_audio to its end, or move that seed away"
+            )
+    return max(scores[model].items(), key=lambda item: item[1])
 
 
 def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
     for path in sorted(work.glob(f"{_SEEDS}/measured/*/metrics.json")):
-        for result in read_json(path):
+        for result in _read_rows(path, _RESULT):
             yield path, result
+
+
+def _read_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and row.keys() >= set(keys) for row in rows
+    ):
+        raise SatError(f"{path} is damaged: remove it, and the recipe makes it again")
+    return rows
 
 
 def _seed(folder: Path) -> int:
@@ -158,14 +183,16 @@ def _damaged(path: Path, metrics: Path) -> str:
     )
 
 
-def _by_source(classes: Iterable[ClassResult]) -> dict[str, Any]:
+def _by_kind(classes: Iterable[ClassResult]) -> dict[str, Any]:
     played, reached = _played_classes()
-    values: dict[str, list[float]] = {"played": [], "recorded": []}
+    values: dict[str, list[float]] = {"played": [], "recorded": [], "common": []}
     for one in classes:
         if one.label in played:
             values["played"].append(one.average_precision)
         elif one.label not in reached:
             values["recorded"].append(one.average_precision)
+        if one.positives >= LEAST_SCENES:
+            values["common"].append(one.average_precision)
     return {
         kind: {"classes": len(some), "mAP": statistics.mean(some) if some else None}
         for kind, some in values.items()

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from recipes.pkg_audio_measured import (
+    LEAST_SCENES,
     Found,
     Way,
+    read_kinds_of_classes,
     read_measured,
     read_memory,
-    read_sources,
     read_validation,
 )
+from recipes.pkg_audio_runs import CLIP_MODEL, LONGER_CLIP_MODEL, without_memory
 from recipes.stage_log import StageLog
 from sat_jax.errors import SatError
 from sat_jax.files import naming_file, replacing_file
@@ -28,9 +30,6 @@ _COLUMNS = {
 }
 """What is told of each, and where it stands in metrics.json."""
 
-LONGER_CLIP_MODEL = "vit_longer"
-"""What the clip model is called that went on learning for as long as streaming models learn."""
-
 
 def write_results(work: Path) -> str:
     """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text.
@@ -41,9 +40,10 @@ def write_results(work: Path) -> str:
     found = read_measured(work)
     if not found:
         raise SatError(f"{work} has no results: give the --workdir of recipes.pkg_audio")
+    by_kind = read_kinds_of_classes(work)
     parts = [
         _table(found),
-        _gains(found),
+        _gains(found, by_kind),
         _kinds(
             read_memory(work),
             ("continuing", "new"),
@@ -51,10 +51,11 @@ def write_results(work: Path) -> str:
             "those that were not (new):",
         ),
         _kinds(
-            read_sources(work),
-            ("played", "recorded"),
-            "mAP of classes that the soundfont plays in test scenes (played), and of those that "
-            "nothing played there is of (recorded):",
+            by_kind,
+            ("played", "recorded", "common"),
+            "mAP of classes that the soundfont plays in test scenes (played), of those that "
+            "nothing played there is of (recorded), and of all that are in "
+            f"{LEAST_SCENES} test scenes or more (common):",
         ),
         _validation(read_validation(work)),
         _times(StageLog(work)),
@@ -64,11 +65,6 @@ def write_results(work: Path) -> str:
     with replacing_file(work / "results.md") as temporary, naming_file(work / "results.md"):
         temporary.write_text(text, encoding="utf-8")
     return text
-
-
-def without_memory(name: str) -> str:
-    """What the clip model is called that learns as this streaming model does."""
-    return name.replace("SAT", "no_memory")
 
 
 def _table(found: Found) -> list[str]:
@@ -92,21 +88,21 @@ def _sorted(found: Found) -> list[Way]:
     return sorted(found, key=lambda way: (way.delay is None, -(way.delay or 0.0), way))
 
 
-def _gains(found: Found) -> list[str]:
+def _gains(found: Found, by_kind: Found) -> list[str]:
     """How much better each streaming model is than others of its seed that hear chunks alone."""
+    measures = {
+        "mAP": (found, _COLUMNS["mAP"]),
+        "mAP of common classes": (by_kind, ("common", "mAP")),
+        "segment mAP": (found, _COLUMNS["segment mAP"]),
+    }
     streams = [way for way in _sorted(found) if way.mode == "stream"]
     seeds = sorted({seed for way in streams for seed in found[way]})
     rows = []
     for way in streams:
-        for model in ("vit", LONGER_CLIP_MODEL, without_memory(way.model)):
-            other = found.get(Way("chunks", way.delay, model), {})
-            for measure in ("mAP", "segment mAP"):
-                gains = {
-                    seed: gain
-                    for seed, ours in found[way].items()
-                    if (gain := _difference(ours, other.get(seed), _COLUMNS[measure])) is not None
-                }
-                if gains:
+        for model in (CLIP_MODEL, LONGER_CLIP_MODEL, without_memory(way.model)):
+            other = Way("chunks", way.delay, model)
+            for measure, (results, keys) in measures.items():
+                if gains := _differences(results.get(way, {}), results.get(other, {}), keys):
                     cells = [f"{gains[seed]:+.3f}" if seed in gains else "-" for seed in seeds]
                     mean = f"{statistics.mean(gains.values()):+.3f}"
                     cells = [way.model, f"{model} in chunks", measure, mean, *cells]
@@ -123,9 +119,16 @@ def _gains(found: Found) -> list[str]:
     ]
 
 
-def _difference(ours: Any, theirs: Any, keys: Sequence[str]) -> float | None:
-    values = _at(ours, keys), _at(theirs, keys)
-    return None if values[0] is None or values[1] is None else values[0] - values[1]
+def _differences(
+    ours: Mapping[int, Any], theirs: Mapping[int, Any], keys: Sequence[str]
+) -> dict[int, float]:
+    """By seed, where both are known."""
+    pairs = {seed: (_at(ours[seed], keys), _at(theirs.get(seed), keys)) for seed in ours}
+    return {
+        seed: our - their
+        for seed, (our, their) in pairs.items()
+        if our is not None and their is not None
+    }
 
 
 def _at(result: Any, keys: Sequence[str]) -> float | None:

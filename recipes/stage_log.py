@@ -35,8 +35,8 @@ def read_json_lines(path: Path) -> list[Any]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except (OSError, ValueError) as error:
+        return [dict(json.loads(line)) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError, TypeError) as error:
         raise SatError(f"{path} is damaged: train anew in another folder ({error})") from error
 
 
@@ -130,8 +130,11 @@ class StageLog:
         if not self._path.exists():
             return {}
         try:
-            return dict(read_json(self._path))
-        except (SatError, ValueError, TypeError) as error:
+            stages = dict(read_json(self._path))
+            if not all(stage.keys() >= {"stage", *_SECONDS} for stage in stages.values()):
+                raise ValueError("something is missing")
+            return stages
+        except (SatError, ValueError, TypeError, AttributeError) as error:
             # Made again it would not know how the results were made.
             raise SatError(f"{self._path} is damaged: {_way_out(self._work)}") from error
 

@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline.pkg_audio.sounds import all_sounds, class_indices
 from recipes import bundle as bundle_module
+from recipes import pkg_audio_results as results_module
 from recipes.bundle import bundle_best
 from recipes.pkg_audio_classes import class_results
 from recipes.pkg_audio_measured import best_seed
@@ -50,34 +51,41 @@ def write_class_table(path, precisions):
             table.writerow([index, label, *precisions.get(label, (0, "")), ""])
 
 
+def write_model(seed_folder, name, ways, validation):
+    """A tagger's run and what was measured of it: ways are modes, delays and mAP."""
+    folder, results = seed_folder / "measured" / name, []
+    for mode, delay, value in ways:
+        result = {"name": f"{name}_{mode}_{delay}", "mode": mode, "delay": delay, "mAP": value}
+        results.append(result | MEASURES)
+        write_class_table(folder / "per_class" / f"{result['name']}.csv", PRECISIONS)
+    (folder / "metrics.json").write_text(json.dumps(results))
+    (seed_folder / name / "model").mkdir(parents=True)
+    told = [{"step": 1, "loss": 0.1}, *({"validation": {"mAP": value}} for value in validation)]
+    log = seed_folder / name / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in told))
+
+
 def write_seed(work, seed, gain, validation):
-    """A streaming model that is so much better than a clip model, which hears chunks or clips."""
-    for model, modes in (
-        ("SAT_XS_2s", {"stream": 2.0}),
-        ("vit", {"chunks": 2.0, "clip": None}),
-        ("no_memory_XS_2s", {"chunks": 2.0}),
-    ):
-        folder, results = work / f"seed{seed}" / "measured" / model, []
-        for mode, delay in modes.items():
-            name = f"{model}_{mode}"
-            value = 0.2 + (gain if mode == "stream" else 0.0)
-            results.append({"name": name, "mode": mode, "delay": delay, "mAP": value} | MEASURES)
-            write_class_table(folder / "per_class" / f"{name}.csv", PRECISIONS)
-        (folder / "metrics.json").write_text(json.dumps(results))
-    run = work / f"seed{seed}" / "SAT_XS_2s"
-    (run / "model").mkdir(parents=True)
-    lines = [{"step": 1, "loss": 0.1}, *({"validation": {"mAP": value}} for value in validation)]
-    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (work / f"seed{seed}" / "mae").mkdir()
+    """Streaming models that are so much better than clip models, which hear chunks or clips."""
+    folder = work / f"seed{seed}"
+    for seconds, more in ((2.0, 0.0), (1.0, 0.01)):
+        name = f"XS_{seconds:g}s"
+        streams = [("stream", seconds, 0.2 + gain + more)]
+        write_model(folder, f"SAT_{name}", streams, validation)
+        write_model(folder, f"no_memory_{name}", [("chunks", seconds, 0.2)], [0.1])
+    for name, value in (("vit", 0.2), ("vit_longer", 0.225)):
+        ways = [("chunks", 2.0, value), ("chunks", 1.0, value), ("clip", None, value)]
+        write_model(folder, name, ways, [0.1])
+    (folder / "mae").mkdir()
     told = {"step": 1, "validation": {"validation_loss": 0.9}}
-    (work / f"seed{seed}" / "mae" / "log.jsonl").write_text(json.dumps(told))
+    (folder / "mae" / "log.jsonl").write_text(json.dumps(told))
     kinds = {
         "continuing": {"classes": 3, "mAP": gain},
         "new": {"classes": 0, "mAP": None},
     }
     memory = {"model": "SAT_XS_2s", "mode": "stream", "delay": 2.0} | kinds
-    (work / f"seed{seed}" / "memory.json").write_text(json.dumps([memory]))
-    log, result = StageLog(work), work / f"seed{seed}" / "vit" / "model"
+    (folder / "memory.json").write_text(json.dumps([memory]))
+    log, result = StageLog(work), folder / "vit" / "result"
     log.begin("vit", result, ["train.py"])
     log.end(result, 30.2, 50.0)
     log.begin("vit", result, ["train.py"])  # Killed.
@@ -106,11 +114,19 @@ def test_mean_and_spread_over_seeds_are_told(work):
         *("-", "0.01 (0.01 to 0.01)"),
     ]
     assert kinds == ["0.175 (0.05 to 0.3)", "3", "-", "0"]
-    assert sources[1::2] == ["2", "3"]
+    assert sources[1::2] == ["2", "3", "5"]
     assert cells_of(text, "vit", "clip", "all", "2")[0][0] == "0.2 (0.2 to 0.2)"
-    for other in ("vit", "no_memory_XS_2s"):
-        gain = ("SAT_XS_2s", f"{other} in chunks")
-        assert cells_of(text, *gain, "mAP") == [["+0.175", "+0.050", "+0.300"]]
+    for name, other, gains in (
+        ("SAT_XS_2s", "vit", ["+0.175", "+0.050", "+0.300"]),
+        ("SAT_XS_2s", "vit_longer", ["+0.150", "+0.025", "+0.275"]),
+        ("SAT_XS_2s", "no_memory_XS_2s", ["+0.175", "+0.050", "+0.300"]),
+        ("SAT_XS_1s", "vit", ["+0.185", "+0.060", "+0.310"]),
+        ("SAT_XS_1s", "vit_longer", ["+0.160", "+0.035", "+0.285"]),
+        ("SAT_XS_1s", "no_memory_XS_1s", ["+0.185", "+0.060", "+0.310"]),
+    ):
+        gain = (name, f"{other} in chunks")
+        assert cells_of(text, *gain, "mAP") == [gains]
+        assert cells_of(text, *gain, "mAP of common classes") == [["+0.000"] * 3]
         assert cells_of(text, *gain, "segment mAP") == [["+0.000"] * 3]
     assert cells_of(text, "gain of")[0][-2:] == ["seed 2", "seed 10"]
     assert cells_of(text, "model")[-1] == ["seed 2", "seed 10"]
@@ -118,6 +134,25 @@ def test_mean_and_spread_over_seeds_are_told(work):
     assert cells_of(text, "vit", "60") == [["100"]]
     assert "were killed, or still run: 2 of vit.)" in text
     assert (work / "results.png").stat().st_size > 10_000
+
+
+def test_the_picture_has_means_and_ranges_over_seeds(work, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(results_module, "plot_map_by_delay", lambda *parts: drawn.append(parts))
+    write_results(work)
+    [(path, curves, levels)] = drawn
+    assert path == work / "results.png"
+    found = {(curve.model, curve.mode): curve for curve in curves}
+    names = {("vit", "chunks"), ("vit_longer", "chunks"), ("no_memory_XS", "chunks")}
+    assert set(found) == names | {("SAT_XS", "stream")}
+    sat = found["SAT_XS", "stream"]
+    points = sorted(zip(sat.delays, sat.mean_average_precision, sat.ranges, strict=True))
+    np.testing.assert_allclose([point[:2] for point in points], [[1, 0.385], [2, 0.375]])
+    np.testing.assert_allclose([point[2] for point in points], [[0.26, 0.51], [0.25, 0.5]])
+    assert {(level.model, level.mode) for level in levels} == {
+        ("vit", "clip"),
+        ("vit_longer", "clip"),
+    }
 
 
 def test_what_was_not_measured_is_left_out(work):
@@ -133,7 +168,7 @@ def test_what_was_not_measured_is_left_out(work):
 
 
 def test_classes_are_told_apart_by_where_their_sounds_come_from(work):
-    """By brute force, from all sounds that there are."""
+    """By brute force, from all sounds that there are, and by how many scenes have them."""
     played, reached = set(), set()
     for sound in all_sounds():
         if sound.name.startswith("soundfont/") and sound.split == "test":
@@ -144,10 +179,9 @@ def test_classes_are_told_apart_by_where_their_sounds_come_from(work):
         "recorded": [value for label, (_, value) in PRECISIONS.items() if label not in reached],
     }
     assert [len(some) for some in values.values()] == [2, 3], "Music is above Piano, and neither"
-    _, _, (of_played, _, of_recorded, _) = cells_of(
-        write_results(work), "SAT_XS_2s", "stream", "2", "2"
-    )
-    for told, some in ((of_played, values["played"]), (of_recorded, values["recorded"])):
+    values["common"] = [value for count, value in PRECISIONS.values() if count >= 8]
+    _, _, cells = cells_of(write_results(work), "SAT_XS_2s", "stream", "2", "2")
+    for told, some in zip(cells[::2], values.values(), strict=True):
         assert float(told.split()[0]) == pytest.approx(statistics.mean(some), rel=0.005)
 
 
@@ -195,15 +229,66 @@ def test_the_best_on_validation_scenes_gets_into_the_box(work, box):
     assert names == {told.name, folder.name, "pkg_audio_results.md", "pkg_audio_results.png"}
 
 
-def test_the_box_stays_as_it_is_where_something_is_missing(work, box):
-    (work / "seed2" / "measured" / "SAT_XS_2s" / "metrics.json").unlink()
-    with pytest.raises(SatError, match="seed2 is not through"):
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "memory.json",
+        "vit_longer/model",
+        "SAT_XS_1s/model",
+        "no_memory_XS_1s/log.jsonl",
+        "measured/SAT_XS_2s/metrics.json",
+        "measured/vit_longer/metrics.json",
+        "measured/no_memory_XS_1s/metrics.json",
+    ],
+)
+@pytest.mark.parametrize("seed", [2, 10])
+def test_the_box_stays_as_it_is_where_something_is_missing(work, box, seed, missing):
+    path = work / f"seed{seed}" / missing
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(
+        SatError, match=f"seed{seed} is not through, .*{missing.split('/')[-2:][0]}"
+    ):
         bundle_best(work, "SAT_XS_2s")
-    with pytest.raises(SatError, match="has no SAT_XS_1s: give the --workdir"):
-        bundle_best(work, "SAT_XS_1s")
+    assert not box.exists()
+
+
+def test_a_folder_without_a_course_is_told(work, box):
+    with pytest.raises(SatError, match="has no SAT_T_1s: give the --workdir"):
+        bundle_best(work, "SAT_T_1s")
     with pytest.raises(SatError, match="has no results: give the --workdir"):
         write_results(work / "seed2")
     assert not box.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("seed2/measured/vit/metrics.json", "[3]"),
+        ("seed2/measured/vit/metrics.json", '[{"name": "a"}]'),
+        ("seed2/measured/vit/metrics.json", "{}"),
+        ("seed2/memory.json", '[{"model": "x"}]'),
+        ("seed2/SAT_XS_2s/log.jsonl", "3\n"),
+        ("stages.json", '{"a": {}}'),
+        ("stages.json", '{"a": 3}'),
+    ],
+)
+def test_files_of_another_form_are_damaged(work, file, content):
+    (work / file).write_text(content)
+    with pytest.raises(SatError, match=f"{file} is damaged"):
+        write_results(work)
+
+
+def test_a_log_may_say_that_nothing_was_measured(work):
+    with (work / "seed2" / "SAT_XS_2s" / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "validation": null}\n')
+    assert best_seed(work, "SAT_XS_2s") == (2, 0.6)
+
+
+def test_a_model_that_was_not_heard_as_a_stream_is_told(work):
+    path = work / "seed2" / "measured" / "SAT_XS_2s" / "metrics.json"
+    path.write_text("[]")
+    with pytest.raises(SatError, match="has no results of SAT_XS_2s of seed 2"):
+        class_results(work, "SAT_XS_2s")
 
 
 def test_results_that_cannot_be_written_change_nothing(work, box):
@@ -218,9 +303,9 @@ def test_results_that_cannot_be_written_change_nothing(work, box):
 )
 def test_cut_tables_of_classes_are_told(work, content):
     folder = work / "seed2" / "measured" / "SAT_XS_2s"
-    (folder / "per_class" / "SAT_XS_2s_stream.csv").write_text(content)
+    (folder / "per_class" / "SAT_XS_2s_stream_2.0.csv").write_text(content)
     with pytest.raises(
-        SatError, match=r"stream\.csv is missing or damaged: remove .*SAT_XS_2s, and"
+        SatError, match=r"stream_2\.0\.csv is missing or damaged: remove .*SAT_XS_2s, and"
     ):
         class_results(work, "SAT_XS_2s")
 
@@ -230,7 +315,6 @@ def test_runs_that_still_learn_are_not_told_of(work):
     run.mkdir(parents=True)
     told = {"step": 1, "validation": {"mAP": 0.9}}
     (run / "log.jsonl").write_text(json.dumps(told) + '\n{"step": 2, "va')
-    assert best_seed(work, "SAT_XS_2s") == (2, 0.6)
-    (run / "model").mkdir()
+    assert "0.900" not in write_results(work)
     with pytest.raises(SatError, match="seed11 is not through"):
         best_seed(work, "SAT_XS_2s")

@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipeline.sources.clips import Clip
 from data_pipeline.tfds.fingerprint import dataset_fingerprint
 from recipes import bundle as bundle_module
 from recipes import pkg_audio, stages
 from recipes.accuracy import summarize
 from recipes.bundle import bundle
+from recipes.choose_class import choose
 from recipes.clips_fingerprint import clips_fingerprint
 from recipes.esc10_results import summarize_folds, write_tables
 from recipes.stage_log import StageLog, read_json
@@ -43,6 +45,22 @@ def test_accuracy_is_counted_by_class():
     assert result["accuracy"] == pytest.approx(3 / 5)
     assert result["by_class"] == pytest.approx({"dog": 1 / 2, "rain": 2 / 3})
     assert result["confused"] == {"dog -> rain": 1, "rain -> dog": 1}
+
+
+def test_a_class_is_chosen_by_the_mean_of_its_strongest_name():
+    probs = np.zeros((2, 9), np.float32)
+    probs[:, 0] = (0.9, 0.0)
+    probs[:, 1] = (0.0, 0.8)  # Another name of the same class: 0.85 together.
+    probs[:, 2] = (0.84, 0.84)
+    probs[:, 3] = (1.0, 0.6)  # Of no class.
+    probs[:, 4:7] = 0.5
+    probs[:, 7] = 0.43
+    chunks = [types.SimpleNamespace(probs=row) for row in probs]
+    tagger = types.SimpleNamespace(tag_file=lambda path: iter(chunks))
+    classes = [(0, 1), (2,), (7,), (8,)]
+    for labels, is_among_first in (((2,), True), ((6,), True), ((7,), False), ((7, 4), True)):
+        choice = choose(tagger, Clip(Path("a.wav"), labels, "a.wav"), classes)
+        assert choice == ((0, 1), is_among_first)
 
 
 def test_folds_are_told_of_together_and_by_class():
@@ -360,6 +378,17 @@ def test_commands_say_in_one_line_what_is_wrong(module, arguments, code, words):
     assert words in done.stderr
 
 
+def test_a_clip_without_a_class_is_told(tmp_path):
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "table.csv").write_text("file,labels\na.wav,Dog\nb.wav,\n")
+    command = [sys.executable, "-m", "recipes.choose_class", "-m", "SAT_XS_2s"]
+    command += [f"--clips={tmp_path}/table.csv", f"--output={tmp_path}/out.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"b.wav in {tmp_path}/table.csv has no class" in done.stderr
+
+
 @pytest.mark.parametrize("size", ["xs", "tiny", "small", "base"])
 def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_path):
     commands = []
@@ -376,6 +405,51 @@ def test_every_stage_asks_for_fields_that_its_config_has(size, monkeypatch, tmp_
         for field in asked:
             *path, last = field.removeprefix("--config.").split(".")
             assert last in functools.reduce(operator.getitem, path, made), field
+
+
+def test_stages_begin_where_others_end(monkeypatch, tmp_path):
+    """Which model each begins with, and what sets models that are compared apart."""
+    made = {}
+
+    def note(work, stage, result, command, inputs):
+        flags = dict(flag.split("=", 1) for flag in command if "=" in flag)
+        made[str(result.relative_to(tmp_path / "seed3"))] = flags
+
+    monkeypatch.setattr(pkg_audio, "run_stage", note)
+    monkeypatch.setattr(pkg_audio, "_SIZE", types.SimpleNamespace(value="xs"))
+    course = pkg_audio._Course(tmp_path, tmp_path, "", ())
+    course.train(3)
+    begins = {
+        name: str(Path(flags["--init"]).relative_to(tmp_path / "seed3"))
+        for name, flags in made.items()
+        if "--init" in flags
+    }
+    streaming = ("SAT_XS_2s", "SAT_XS_1s", "no_memory_XS_2s", "no_memory_XS_1s")
+    assert begins == {
+        "sounds/model": "mae/model",
+        "vit/model": "sounds/model",
+        **{f"{name}/model": "vit/model" for name in ("vit_longer", *streaming)},
+    }
+    assert {flags["--config.seed"] for flags in made.values()} == {"3"}
+    fields = ("--config.num_steps", "--config.data.batch_size", "--config.evaluate_every")
+    for name in streaming:
+        ours, longer = made[f"{name}/model"], made["vit_longer/model"]
+        assert [ours[field] for field in fields] == [longer[field] for field in fields]
+    other = {"--config.model.cache_length": "0", "--config.silence_share": "0.0"}
+    for seconds in (2, 1):
+        ours, theirs = (made[f"{name}_XS_{seconds}s/model"] for name in ("SAT", "no_memory"))
+        changed = {key for key in theirs if theirs[key] != ours.get(key)}
+        assert changed == {*other, "--config.name", "--workdir"}
+        assert other.items() <= theirs.items()
+
+    made.clear()
+    course.measure(3)
+    assert set(made) == {"memory.json"} | {
+        f"measured/{name}/metrics.json" for name in ("vit", "vit_longer", *streaming)
+    }
+    for result, flags in made.items():
+        name = result.split("/")[1] if "/" in result else None
+        assert flags.get("--model") == (name and str(tmp_path / "seed3" / name / "model"))
 
 
 @pytest.mark.slow
