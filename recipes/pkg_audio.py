@@ -1,6 +1,6 @@
 r"""The model in the box: a clip model, then streaming models, of sounds that lie in packages.
 
-python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2
+python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2,3
 
 The scenes come from `python -m data_pipeline.pkg_audio --packages data/packages --data_dir
 data/tfds`. With each seed a masked autoencoder learns from single sounds; from it a clip model
