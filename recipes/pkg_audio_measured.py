@@ -4,7 +4,7 @@ import collections
 import csv
 import functools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,20 @@ from sat_jax.errors import SatError
 LEAST_SCENES = 8
 """Test scenes that a class needs to be told of: average precision over fewer is mostly chance."""
 
-_RESULT = ("name", "mode", "delay", "mAP", "strong", "classes", "classes_without_positives")
-_MEMORY = ("model", "mode", "delay", "continuing", "new")
+_NUMBER = (int, float, type(None))
+_RESULT = {
+    "name": str,
+    "mode": str,
+    "delay": _NUMBER,
+    "mAP": _NUMBER,
+    "lwlrap": _NUMBER,
+    "strong": (dict, type(None)),
+    "stability": (dict, type(None)),
+    "classes": int,
+    "classes_without_positives": int,
+    "clips_scored": int,
+}
+_MEMORY = {"model": str, "mode": str, "delay": _NUMBER, "continuing": dict, "new": dict}
 """What is read of each result, and must be there."""
 
 _SEEDS = "seed*[0-9]"
@@ -120,17 +132,29 @@ def best_seed(work: Path, model: str) -> tuple[int, float]:
     if not any(work.glob(f"{_SEEDS}/{model}")):
         raise SatError(f"{work} has no {model}: give the --workdir of recipes.pkg_audio")
     scores = read_validation(work)
+    measured, memory = read_measured(work), read_memory(work)
     for folder in sorted(work.glob(_SEEDS)):
-        names = all_taggers(model.split("_")[1])
-        untold = [folder / name for name in names if _seed(folder) not in scores.get(name, {})]
-        results = [folder / "measured" / name / "metrics.json" for name in names]
-        missing = [path for path in (*results, folder / "memory.json") if not path.is_file()]
-        if untold or missing:
+        seed, names = _seed(folder), all_taggers(model.split("_")[1])
+        wanted = {
+            **{folder / name / "model": seed in scores.get(name, {}) for name in names},
+            **{
+                folder / "measured" / name / "metrics.json": _is_whole(measured, seed, name)
+                for name in names
+            },
+            folder / "memory.json": all(_is_whole(memory, seed, name) for name in names),
+        }
+        if missing := [path for path, is_there in wanted.items() if not is_there]:
             raise SatError(
-                f"{folder} is not through, {(untold + missing)[0]} is missing or not whole: run "
+                f"{folder} is not through, {missing[0]} is missing or not whole: run "
                 "recipes.pkg_audio to its end, or move that seed away"
             )
     return max(scores[model].items(), key=lambda item: item[1])
+
+
+def _is_whole(found: Found, seed: int, model: str) -> bool:
+    """Whether a seed has results of a model, and of all ways in which other seeds' was heard."""
+    ways = [by_seed for way, by_seed in found.items() if way.model == model]
+    return bool(ways) and all(seed in by_seed for by_seed in ways)
 
 
 def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
@@ -139,10 +163,12 @@ def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
             yield path, result
 
 
-def _read_rows(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
+def _read_rows(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(
-        isinstance(row, dict) and row.keys() >= set(keys) for row in rows
+        isinstance(row, dict)
+        and all(name in row and isinstance(row[name], kind) for name, kind in fields.items())
+        for row in rows
     ):
         raise SatError(f"{path} is damaged: remove it, and the recipe makes it again")
     return rows

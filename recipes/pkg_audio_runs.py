@@ -19,7 +19,7 @@ def streaming_model(size: str, seconds: int) -> str:
 
 
 def without_memory(name: str) -> str:
-    """What the clip model is called that learns as this streaming model does."""
+    """What the model without a memory is called that learns as this streaming model does."""
     return name.replace("SAT", "no_memory")
 
 

@@ -42,6 +42,11 @@ PRECISIONS = {
 """In how many scenes a class is, and how well it is found."""
 
 
+ODD_RESULT = {"name": "a", "mode": "clip", "delay": None, "mAP": 0.1} | MEASURES
+ODD_MEMORY = {"model": "a", "mode": "stream", "delay": 1.0, "continuing": {}, "new": {}}
+"""What is whole but for a field that a test puts in."""
+
+
 def write_class_table(path, precisions):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -83,8 +88,13 @@ def write_seed(work, seed, gain, validation):
         "continuing": {"classes": 3, "mAP": gain},
         "new": {"classes": 0, "mAP": None},
     }
-    memory = {"model": "SAT_XS_2s", "mode": "stream", "delay": 2.0} | kinds
-    (folder / "memory.json").write_text(json.dumps([memory]))
+    memory = [
+        {"model": path.parent.name, "mode": result["mode"], "delay": result["delay"]} | kinds
+        for path in sorted(folder.glob("measured/*/metrics.json"))
+        for result in json.loads(path.read_text())
+        if result["mode"] != "clip"
+    ]
+    (folder / "memory.json").write_text(json.dumps(memory))
     log, result = StageLog(work), folder / "vit" / "result"
     log.begin("vit", result, ["train.py"])
     log.end(result, 30.2, 50.0)
@@ -117,17 +127,20 @@ def test_mean_and_spread_over_seeds_are_told(work):
     assert sources[1::2] == ["2", "3", "5"]
     assert cells_of(text, "vit", "clip", "all", "2")[0][0] == "0.2 (0.2 to 0.2)"
     for name, other, gains in (
-        ("SAT_XS_2s", "vit", ["+0.175", "+0.050", "+0.300"]),
-        ("SAT_XS_2s", "vit_longer", ["+0.150", "+0.025", "+0.275"]),
-        ("SAT_XS_2s", "no_memory_XS_2s", ["+0.175", "+0.050", "+0.300"]),
-        ("SAT_XS_1s", "vit", ["+0.185", "+0.060", "+0.310"]),
-        ("SAT_XS_1s", "vit_longer", ["+0.160", "+0.035", "+0.285"]),
-        ("SAT_XS_1s", "no_memory_XS_1s", ["+0.185", "+0.060", "+0.310"]),
+        ("SAT_XS_2s", "vit", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
+        ("SAT_XS_2s", "vit_longer", ["+0.150", "-1.438 to +1.738", "+0.025", "+0.275"]),
+        ("SAT_XS_2s", "no_memory_XS_2s", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
+        ("SAT_XS_1s", "vit", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
+        ("SAT_XS_1s", "vit_longer", ["+0.160", "-1.428 to +1.748", "+0.035", "+0.285"]),
+        ("SAT_XS_1s", "no_memory_XS_1s", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
     ):
-        gain = (name, f"{other} in chunks")
+        gain, same = (
+            (name, f"{other} in chunks"),
+            ["+0.000", "+0.000 to +0.000", "+0.000", "+0.000"],
+        )
         assert cells_of(text, *gain, "mAP") == [gains]
-        assert cells_of(text, *gain, "mAP of common classes") == [["+0.000"] * 3]
-        assert cells_of(text, *gain, "segment mAP") == [["+0.000"] * 3]
+        assert cells_of(text, *gain, "mAP of common classes") == [same]
+        assert cells_of(text, *gain, "segment mAP") == [same]
     assert cells_of(text, "gain of")[0][-2:] == ["seed 2", "seed 10"]
     assert cells_of(text, "model")[-1] == ["seed 2", "seed 10"]
     assert cells_of(text, "SAT_XS_2s", "0.600") == [["0.500"]]
@@ -261,11 +274,25 @@ def test_a_folder_without_a_course_is_told(work, box):
 
 
 @pytest.mark.parametrize(
+    "file", ["memory.json", "measured/vit/metrics.json", "measured/SAT_XS_1s/metrics.json"]
+)
+def test_the_box_stays_as_it_is_where_a_result_is_missing(work, box, file):
+    path = work / "seed10" / file
+    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+    with pytest.raises(SatError, match=f"seed10 is not through, .*{file} is missing or not whole"):
+        bundle_best(work, "SAT_XS_2s")
+    assert not box.exists()
+
+
+@pytest.mark.parametrize(
     ("file", "content"),
     [
         ("seed2/measured/vit/metrics.json", "[3]"),
         ("seed2/measured/vit/metrics.json", '[{"name": "a"}]'),
         ("seed2/measured/vit/metrics.json", "{}"),
+        ("seed2/measured/vit/metrics.json", json.dumps([ODD_RESULT | {"mAP": "x"}])),
+        ("seed2/measured/vit/metrics.json", json.dumps([ODD_RESULT | {"strong": 3}])),
+        ("seed2/memory.json", json.dumps([ODD_MEMORY | {"new": 3}])),
         ("seed2/memory.json", '[{"model": "x"}]'),
         ("seed2/SAT_XS_2s/log.jsonl", "3\n"),
         ("stages.json", '{"a": {}}'),
@@ -287,7 +314,7 @@ def test_a_log_may_say_that_nothing_was_measured(work):
 def test_a_model_that_was_not_heard_as_a_stream_is_told(work):
     path = work / "seed2" / "measured" / "SAT_XS_2s" / "metrics.json"
     path.write_text("[]")
-    with pytest.raises(SatError, match="has no results of SAT_XS_2s of seed 2"):
+    with pytest.raises(SatError, match=r"seed2 is not through, .*SAT_XS_2s/metrics\.json"):
         class_results(work, "SAT_XS_2s")
 
 

@@ -48,16 +48,16 @@ def test_accuracy_is_counted_by_class():
 
 
 def test_a_class_is_chosen_by_the_mean_of_its_strongest_name():
-    probs = np.zeros((2, 9), np.float32)
+    probs = np.zeros((2, 10), np.float32)
     probs[:, 0] = (0.9, 0.0)
     probs[:, 1] = (0.0, 0.8)  # Another name of the same class: 0.85 together.
-    probs[:, 2] = (0.84, 0.84)
+    probs[:, 2] = (0.95, 0.7)
     probs[:, 3] = (1.0, 0.6)  # Of no class.
     probs[:, 4:7] = 0.5
-    probs[:, 7] = 0.43
+    probs[:, 7] = 0.48  # The sixth.
     chunks = [types.SimpleNamespace(probs=row) for row in probs]
     tagger = types.SimpleNamespace(tag_file=lambda path: iter(chunks))
-    classes = [(0, 1), (2,), (7,), (8,)]
+    classes = [(2,), (0, 1), (7,), (8,)]
     for labels, is_among_first in (((2,), True), ((6,), True), ((7,), False), ((7, 4), True)):
         choice = choose(tagger, Clip(Path("a.wav"), labels, "a.wav"), classes)
         assert choice == ((0, 1), is_among_first)
@@ -431,10 +431,18 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
         **{f"{name}/model": "vit/model" for name in ("vit_longer", *streaming)},
     }
     assert {flags["--config.seed"] for flags in made.values()} == {"3"}
-    fields = ("--config.num_steps", "--config.data.batch_size", "--config.evaluate_every")
+    assert {flags["--valid_tfds"] for flags in made.values()} == {"pkg_audio:validation"}
+    assert made["mae/model"]["--tfds"] == made["sounds/model"]["--tfds"] == "pkg_audio:sounds"
+    fields = {"--config.num_steps", "--config.data.batch_size", "--config.evaluate_every"}
+    vit, longer = made["vit/model"], made["vit_longer/model"]
+    changed = {key for key in longer if longer[key] != vit.get(key)}
+    assert changed == fields | {"--init", "--workdir"} and vit.keys() == longer.keys()
+    for name in ("vit", *streaming):
+        assert made[f"{name}/model"]["--tfds"] == "pkg_audio:train"
     for name in streaming:
-        ours, longer = made[f"{name}/model"], made["vit_longer/model"]
-        assert [ours[field] for field in fields] == [longer[field] for field in fields]
+        ours = made[f"{name}/model"]
+        assert {field: ours[field] for field in fields} == {f: longer[f] for f in fields}
+        assert ours["--psl"] == str(tmp_path / f"heard_{name[-2:]}.parquet")
     other = {"--config.model.cache_length": "0", "--config.silence_share": "0.0"}
     for seconds in (2, 1):
         ours, theirs = (made[f"{name}_XS_{seconds}s/model"] for name in ("SAT", "no_memory"))
@@ -450,6 +458,17 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
     for result, flags in made.items():
         name = result.split("/")[1] if "/" in result else None
         assert flags.get("--model") == (name and str(tmp_path / "seed3" / name / "model"))
+        assert flags["--tfds"] == "pkg_audio:test"
+    ways = {
+        result.split("/")[1]: (flags["--chunk"], flags["--mode"])
+        for result, flags in made.items()
+        if result != "memory.json"
+    }
+    assert ways == {
+        **dict.fromkeys(("vit", "vit_longer"), ("2,1", "chunks,sliding,clip")),
+        **{f"SAT_XS_{s}s": (f"{s}", "stream,chunks") for s in (2, 1)},
+        **{f"no_memory_XS_{s}s": (f"{s}", "chunks") for s in (2, 1)},
+    }
 
 
 @pytest.mark.slow
