@@ -17,8 +17,9 @@ from sat_jax.errors import SatError
 LEAST_SCENES = 8
 """Test scenes that a class needs to be told of: average precision over fewer is mostly chance."""
 
+_Fields = Mapping[str, type | tuple[type, ...]]
 _NUMBER = (int, float, type(None))
-_RESULT = {
+_RESULT: _Fields = {
     "name": str,
     "mode": str,
     "delay": _NUMBER,
@@ -30,7 +31,7 @@ _RESULT = {
     "classes_without_positives": int,
     "clips_scored": int,
 }
-_MEMORY = {"model": str, "mode": str, "delay": _NUMBER, "continuing": dict, "new": dict}
+_MEMORY: _Fields = {"model": str, "mode": str, "delay": _NUMBER, "continuing": dict, "new": dict}
 """What is read of each result, and must be there."""
 
 _SEEDS = "seed*[0-9]"
