@@ -12,22 +12,14 @@ their means.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from absl import flags
 
-from recipes.accuracy import summarize
+from recipes.accuracy import choose, summarize
 from recipes.stage_log import write_json
 from sat_jax.command_line import Program, need, refuse_arguments
 from sat_jax.errors import SatError
-
-if TYPE_CHECKING:
-    from data_pipeline.sources.clips import Clip
-    from sat_jax.tagger import Tagger
-
-FIRST = 5
-"""Of so many of the likeliest names is told how often a clip's own is among them."""
 
 _MODEL = flags.DEFINE_string("model", "", "The model. Needed.", short_name="m")
 _CLIPS = flags.DEFINE_string("clips", "", "CSV table of clips. Needed.")
@@ -59,26 +51,6 @@ def main(arguments: Sequence[str]) -> bool:
     write_json(Path(_OUTPUT.value), result)
     print(f"{_MODEL.value}: {result['accuracy']:.3f} of {len(clips)} clips")
     return False
-
-
-class Choice(NamedTuple):
-    """What a model makes of a clip.
-
-    Attributes:
-      labels: the class that is chosen, as the indices of its names.
-      is_among_first: whether a name of the clip's own is among the `FIRST` likeliest of all.
-    """
-
-    labels: tuple[int, ...]
-    is_among_first: bool
-
-
-def choose(tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]) -> Choice:
-    """Chooses among classes, each the indices of its names, by means over a clip's chunks."""
-    probs = np.stack([chunk.probs for chunk in tagger.tag_file(clip.path)])
-    chosen = max(classes, key=lambda labels: probs[:, list(labels)].max(1).mean())
-    first = np.argsort(-probs.mean(0), kind="stable")[:FIRST]
-    return Choice(chosen, not set(clip.labels).isdisjoint(first.tolist()))
 
 
 def _check(arguments: Sequence[str]) -> None:

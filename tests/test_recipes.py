@@ -23,9 +23,8 @@ from data_pipeline.sources.clips import Clip
 from data_pipeline.tfds.fingerprint import dataset_fingerprint
 from recipes import bundle as bundle_module
 from recipes import pkg_audio, stages
-from recipes.accuracy import summarize
+from recipes.accuracy import choose, summarize
 from recipes.bundle import bundle
-from recipes.choose_class import choose
 from recipes.clips_fingerprint import clips_fingerprint
 from recipes.esc10_results import summarize_folds, write_tables
 from recipes.stage_log import StageLog, read_json
