@@ -17,8 +17,8 @@ from absl import flags
 
 from data_pipeline.sources.clips import column_values
 from recipes.clips_fingerprint import clips_fingerprint
-from recipes.esc10_results import summarize_folds, write_tables
-from recipes.stage_log import read_json, write_json
+from recipes.esc10_results import read_choice, summarize_folds, write_tables
+from recipes.stage_log import write_json
 from recipes.stages import run_stage, use_two_cores_well
 from sat_jax.bundled import DEFAULT_MODEL
 from sat_jax.command_line import Program, need
@@ -95,7 +95,7 @@ class _Course:
         command = ("-m", "recipes.choose_class", f"--model={model}", f"--clips={self.table}")
         rows = (f"--columns=file,{column}", f"--where=fold={fold}", f"--output={output}")
         self._run("choosing", output, (*command, *rows))
-        return read_json(output)
+        return read_choice(output)
 
     def _run(self, stage: str, result: Path, command: Sequence[str]) -> None:
         run_stage(self.work, stage, result, command, inputs=self._inputs)

@@ -2,10 +2,27 @@
 
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from recipes.stage_log import read_json
+from sat_jax.errors import SatError
 
 Choices = Mapping[str, Any]
 """By fold, what `recipes.choose_class` wrote."""
+
+
+def read_choice(path: Path) -> Any:
+    """What `recipes.choose_class` wrote of one fold.
+
+    Raises:
+      SatError: the file is damaged, or of an earlier version.
+    """
+    chosen = read_json(path)
+    wanted = {"accuracy", "by_class", "among_first_five"}
+    if not isinstance(chosen, dict) or not chosen.keys() >= wanted:
+        raise SatError(f"{path} is damaged: remove it, and the recipe makes it again")
+    return chosen
 
 
 def summarize_folds(zero_shot: Choices, fine_tuned: Choices) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
             yield path, result
 
 
-def _read_rows(path: Path, fields: Mapping[str, type | tuple[type, ...]]) -> list[dict[str, Any]]:
+def _read_rows(path: Path, fields: _Fields) -> list[dict[str, Any]]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(
         isinstance(row, dict)

@@ -26,7 +26,7 @@ from recipes import pkg_audio, stages
 from recipes.accuracy import choose, summarize
 from recipes.bundle import bundle
 from recipes.clips_fingerprint import clips_fingerprint
-from recipes.esc10_results import summarize_folds, write_tables
+from recipes.esc10_results import read_choice, summarize_folds, write_tables
 from recipes.stage_log import StageLog, read_json
 from recipes.stages import run_stage
 from sat_jax.bundled import bundled_folder
@@ -83,6 +83,13 @@ def test_folds_are_told_of_together_and_by_class():
         "| dog | 0.500 |",
     ]
     assert any("likeliest of all the model's for 0.625 of" in line for line in lines)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"accuracy": 0.5, "by_class": {}}', "{"])
+def test_choices_of_another_form_are_damaged(tmp_path, content):
+    (tmp_path / "zero_shot1.json").write_text(content)
+    with pytest.raises(SatError, match=r"zero_shot1\.json is damaged: remove it"):
+        read_choice(tmp_path / "zero_shot1.json")
 
 
 def write_file(path, text):
