@@ -55,7 +55,7 @@ def jax_steps(task: Task) -> Rival:
 
     import jax
 
-    from sat_jax.sharding import make_mesh, to_devices
+    from sat_jax.runtime.sharding import make_mesh, to_devices
     from sat_jax.training.compile import compiled_step, make_state
 
     config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)

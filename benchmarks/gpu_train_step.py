@@ -37,7 +37,7 @@ from benchmarks.training_rivals import (
     own_process,
     torch_gradients,
 )
-from sat_jax.cpu_devices import usable_cores
+from sat_jax.runtime.cpu_devices import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
@@ -165,8 +165,8 @@ def needed_flops(config: Any) -> float:
     Twice the multiply-adds of both chunks, the first of which has no past, and twice as many again
     for the gradients. Keys and values of past tokens count once, when they are new.
     """
-    from sat_jax.framing import make_framing
     from sat_jax.profile.analytic import count_multiply_adds
+    from sat_jax.streaming.framing import make_framing
 
     counted = count_multiply_adds(config, make_framing(config, "chunk"))
     forward = 2 * (counted.linear + counted.attention_new) + counted.attention_cached

@@ -22,8 +22,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measuring import PAUSE, Times, machine, markdown_table, ratio, warn_if_busy
+from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.sources.source import ClipTable, make_table
-from data_pipeline.windows import Planner, WindowConfig
 
 PACKAGES = ("tensorflow-cpu", "tensorflow-datasets", "torch", "h5py", "numpy")
 RATE = 16_000
@@ -139,8 +139,8 @@ def tf_batches(
     folder: Path, config: WindowConfig, workers: int, *, map_files: bool = True
 ) -> Batches:
     """Ours."""
-    from data_pipeline.tfds.reader import read_windows
-    from data_pipeline.tfds.source import TfdsSource
+    from data_pipeline.sources.tfds.reader import read_windows
+    from data_pipeline.sources.tfds.source import TfdsSource
 
     source = TfdsSource("audioset", "balanced", folder)
     planner = Planner(_sorted_clips(source.clips), config)

@@ -113,7 +113,7 @@ def measure(name: str, batch: int, *, rounds: int, peak: float, seed: int = 0) -
     """
     import torch
 
-    from benchmarks.torch_reference import build
+    from tests.reference.torch_model import build
 
     torch.manual_seed(seed)
     model = build(name).eval()

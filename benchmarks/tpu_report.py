@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,27 +20,42 @@ from typing import Any
 from absl import flags
 
 from benchmarks.measuring import markdown_table
-from sat_jax.command_line import Program, refuse_arguments
 from sat_jax.errors import SatError
+from sat_jax.runtime.command_line import Program, refuse_arguments
 
 DTYPES = ("float32", "bfloat16")
 FSDP = {"off": False, "on": True}
 CHIPS = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 """Gigabytes of a chip's memory, near which the search for the largest batch starts."""
 
+FLAGS = flags.FlagValues()
+
 _CONFIGS = flags.DEFINE_multi_string(
     "config",
     [f"configs/sat.py:{name}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s")],
     "A file in configs/, what it is asked for behind a colon; may be repeated.",
+    flag_values=FLAGS,
 )
-_TOPOLOGIES = flags.DEFINE_list("topologies", ["v5e:16x16"], "Kinds of TPU and their layout.")
+_TOPOLOGIES = flags.DEFINE_list(
+    "topologies", ["v5e:16x16"], "Kinds of TPU and their layout.", flag_values=FLAGS
+)
 _BATCH = flags.DEFINE_integer(
-    "batch", None, "Examples in a step, on all chips together; 8 a chip by default.", lower_bound=1
+    "batch",
+    None,
+    "Examples in a step, on all chips together; 8 a chip by default.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
-_DTYPES = flags.DEFINE_list("dtypes", list(DTYPES), f"What to compute in: {' or '.join(DTYPES)}.")
-_FSDP = flags.DEFINE_list("fsdp", list(FSDP), "Whether the state is spread over chips: off or on.")
-_LARGEST = flags.DEFINE_bool("largest", False, "Look for the largest batch that fits, too.")
-_JSON = flags.DEFINE_string("json", None, "File for all numbers.")
+_DTYPES = flags.DEFINE_list(
+    "dtypes", list(DTYPES), f"What to compute in: {' or '.join(DTYPES)}.", flag_values=FLAGS
+)
+_FSDP = flags.DEFINE_list(
+    "fsdp", list(FSDP), "Whether the state is spread over chips: off or on.", flag_values=FLAGS
+)
+_LARGEST = flags.DEFINE_bool(
+    "largest", False, "Look for the largest batch that fits, too.", flag_values=FLAGS
+)
+_JSON = flags.DEFINE_string("json", None, "File for all numbers.", flag_values=FLAGS)
 
 
 def main(arguments: Sequence[str]) -> bool:
@@ -85,7 +101,7 @@ def open_topology(name: str) -> Any:
     import jax
     from jax.experimental import topologies
 
-    from sat_jax.sharding import make_mesh
+    from sat_jax.runtime.sharding import make_mesh
 
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
@@ -106,8 +122,8 @@ def open_config(asked: str) -> tuple[Any, int]:
     Raises:
       SatError: the file can't be used, or its model is known at the start of a run only.
     """
-    from configs.common import to_model, to_train_config, window_seconds
     from sat_jax.config import MaeConfig
+    from sat_jax.training.stages import to_model, to_train_config, window_seconds
 
     file, _, argument = asked.partition(":")
     spec = importlib.util.spec_from_file_location("asked_config", file)
@@ -232,9 +248,7 @@ def _check(arguments: Sequence[str]) -> None:
                 raise flags.Error(f"--{flag.name}: {value!r} is none of {', '.join(choices)}")
 
 
-PROGRAM = Program(
-    name="tpu_report", main=main, check=_check, call="python -m benchmarks.tpu_report"
-)
+PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)
 
 if __name__ == "__main__":
-    PROGRAM.run()
+    PROGRAM.run("benchmarks.tpu_report", sys.argv[1:])

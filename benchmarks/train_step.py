@@ -36,7 +36,7 @@ from benchmarks.training_rivals import (
     torch_gradients,
     torch_step,
 )
-from sat_jax.large_pages import TUNABLES
+from sat_jax.runtime.large_pages import TUNABLES
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = 1e-3

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.cpu_devices import make_cores_devices, usable_cores
+from sat_jax.runtime.cpu_devices import make_cores_devices, usable_cores
 
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 NUM_STEPS = 10**9
@@ -27,7 +27,7 @@ class Task:
 
     Attributes:
       ours: the model, a `sat_jax.config.ModelConfig`.
-      theirs: the same one, a `benchmarks.torch_reference.Config`.
+      theirs: the same one, a `tests.reference.torch_model.Config`.
       weights: to begin with, under PyTorch's published names.
       batch: waveforms [b, s] and targets [b, y].
     """
@@ -58,8 +58,8 @@ def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
     """
     import torch
 
-    from benchmarks.torch_reference import MODELS, SAT
     from sat_jax.models import registry
+    from tests.reference.torch_model import MODELS, SAT
 
     if name not in MODELS or not MODELS[name].cache_length:
         streaming = ", ".join(known for known, model in MODELS.items() if model.cache_length)
@@ -115,7 +115,7 @@ def jax_step(task: Task) -> Rival:
     make_cores_devices(len(task.batch["waveform"]))
     import jax
 
-    from sat_jax.sharding import make_mesh, to_devices
+    from sat_jax.runtime.sharding import make_mesh, to_devices
     from sat_jax.training.compile import compiled_step, make_state
 
     config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
@@ -237,7 +237,7 @@ def torch_model(task: Task) -> Any:
     """A task's model in PyTorch, with its first weights."""
     import torch
 
-    from benchmarks.torch_reference import SAT
+    from tests.reference.torch_model import SAT
 
     model = SAT(task.theirs).train()
     model.load_state_dict({key: torch.from_numpy(x.copy()) for key, x in task.weights.items()})

@@ -14,7 +14,7 @@ To learn from a teacher's scores as well, add --psl scores.parquet --config.data
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, shrink, training_config
+from sat_jax.training.stages import choose, shrink, training_config
 
 NAMES = ("own",)
 
@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Settings for small sets of clips; ours, since none were published.
 
     Args:
-      arg: see `configs.common.choose`.
+      arg: see `sat_jax.training.stages.choose`.
     """
     _, debug = choose(arg, NAMES)
     config = training_config("own", None, window_seconds=None)

@@ -9,8 +9,8 @@ python train.py --config configs/mae.py:debug --workdir runs/debug --clips clips
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, shrink, training_config
 from sat_jax.models.registry import MAES
+from sat_jax.training.stages import choose, shrink, training_config
 
 NAMES = ("tiny", "small", "base", "xs")
 
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The published settings, for one of `NAMES`.
 
     Args:
-      arg: see `configs.common.choose`.
+      arg: see `sat_jax.training.stages.choose`.
     """
     size, debug = choose(arg, NAMES)
     name = f"mae_{size}"

@@ -12,8 +12,8 @@ python train.py --config configs/sat.py:debug --workdir runs/debug --clips clips
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, shrink, training_config
 from sat_jax.models.registry import MODELS
+from sat_jax.training.stages import choose, shrink, training_config
 
 NAMES = ("SAT_T_2s", *(n for n in MODELS if n.startswith("SAT_") and n != "SAT_T_2s"))
 
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """The published settings, for one of `NAMES`.
 
     Args:
-      arg: see `configs.common.choose`.
+      arg: see `sat_jax.training.stages.choose`.
     """
     name, debug = choose(arg, NAMES)
     model = MODELS[name]

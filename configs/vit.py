@@ -11,8 +11,8 @@ python train.py --config configs/vit.py:tiny,debug --workdir runs/debug --clips 
 
 from ml_collections import ConfigDict
 
-from configs.common import choose, shrink, training_config
 from sat_jax.models.registry import MODELS
+from sat_jax.training.stages import choose, shrink, training_config
 
 NAMES = ("tiny", "xs", "small", "base")
 
@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Fine-tuning of one of `NAMES`.
 
     Args:
-      arg: see `configs.common.choose`.
+      arg: see `sat_jax.training.stages.choose`.
     """
     size, debug = choose(arg, NAMES)
     name = f"audiotransformer_{size}"

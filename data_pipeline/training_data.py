@@ -1,14 +1,14 @@
-"""All that a training run reads, from what a user names (floor 0)."""
+"""All that a training run reads, from what a user names."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from data_pipeline.batches import ClipBatch, WindowBatch, clip_batches, window_batches
-from data_pipeline.open_source import open_source
+from data_pipeline.batches.reader import ClipBatch, WindowBatch, clip_batches, window_batches
+from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.psl.windows import PslWindows
+from data_pipeline.sources.flags import open_source
 from data_pipeline.sources.source import Source
-from data_pipeline.windows import Planner, WindowConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import class_fingerprint
 

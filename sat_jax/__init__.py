@@ -1,4 +1,4 @@
-"""Streaming Audio Transformers in JAX (floor 5).
+"""Streaming Audio Transformers in JAX.
 
 `Tagger` hears and tags; `SatError` is what it raises for the user to read. Importing this
 package imports neither of them until it is asked for, nor TensorFlow, torch or ONNX ever.
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sat_jax.errors import SatError as SatError
-    from sat_jax.streaming import StreamState as StreamState
+    from sat_jax.streaming.step import StreamState as StreamState
     from sat_jax.tagger import Tagger as Tagger
 
 __all__ = ["SatError", "StreamState", "Tagger", "__version__"]
 
 _HOMES = {
     "SatError": "sat_jax.errors",
-    "StreamState": "sat_jax.streaming",
+    "StreamState": "sat_jax.streaming.step",
     "Tagger": "sat_jax.tagger",
 }
 

@@ -1,4 +1,4 @@
-"""What a model is made of, as plain data (floor 0)."""
+"""What a model is made of, as plain data."""
 
 import dataclasses
 import math

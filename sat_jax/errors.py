@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read (floor 0)."""
+"""The one exception that users are meant to read."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Whether plain data is of the types that a config's fields want (floor 0)."""
+"""Whether plain data is of the types that a config's fields want."""
 
 import functools
 import types

@@ -1,4 +1,4 @@
-"""The tagger: sounds in, probabilities of classes out (floor 5).
+"""The tagger: sounds in, probabilities of classes out.
 
     tagger = Tagger.load("SAT_T_2s")
     for chunk in tagger.tag_file("street.wav"):
@@ -24,17 +24,18 @@ import numpy as np
 
 from sat_jax.audio import read_blocks
 from sat_jax.audio.mono import LOUDEST
-from sat_jax.blocks import SpectrogramStream, rebuffer
-from sat_jax.bundled import bundled_folder
-from sat_jax.cache import Cache, init_cache
-from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
-from sat_jax.devices import check_devices
 from sat_jax.errors import SatError
-from sat_jax.framing import Framing, FramingKind, make_framing
-from sat_jax.frontend import floor_top_db
 from sat_jax.labels import default_label_names
-from sat_jax.models.clip import (
+from sat_jax.models.cache import Cache, init_cache
+from sat_jax.models.frontend import floor_top_db
+from sat_jax.models.registry import MODELS, model_config
+from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.runtime.devices import check_devices
+from sat_jax.runtime.programs import ProgramStore
+from sat_jax.streaming.blocks import SpectrogramStream, rebuffer
+from sat_jax.streaming.framing import Framing, FramingKind, make_framing
+from sat_jax.streaming.pieces import (
     Aggregation,
     Variables,
     aggregate,
@@ -43,11 +44,7 @@ from sat_jax.models.clip import (
     only_heard,
     plan_pieces,
 )
-from sat_jax.models.registry import MODELS, model_config
-from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.programs import ProgramStore
-from sat_jax.report.tags import ScoredChunk
-from sat_jax.streaming import (
+from sat_jax.streaming.step import (
     StreamState,
     Warmup,
     init_stream,
@@ -55,6 +52,9 @@ from sat_jax.streaming import (
     score_rest,
     stream_step,
 )
+from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.weights.bundled import bundled_folder
+from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 
 Mode = Literal["stream", "clip"]
 
@@ -93,7 +93,7 @@ class Tagger:
         Args:
           checkpoint: model and weights.
           chunk_seconds: what one step takes, at least 0.16 s; None is the model's own length.
-          framing: "chunk" as published, or "seamless"; see `sat_jax.framing.Framing`.
+          framing: "chunk" as published, or "seamless"; see `sat_jax.streaming.framing.Framing`.
           pad_last: whether a shorter last piece is zero-padded or dropped; None is the
             checkpoint's own setting.
           dtype: precision of the computation; None is the checkpoint's own.

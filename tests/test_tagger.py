@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sat_jax import SatError, Tagger
-from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.labels import default_label_names
-from sat_jax.models.clip import clip_scores
 from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.programs import ProgramStore
-from sat_jax.streaming import init_stream
+from sat_jax.runtime.programs import ProgramStore
+from sat_jax.streaming.pieces import clip_scores
+from sat_jax.streaming.step import init_stream
+from sat_jax.weights.checkpoint import Checkpoint
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from sat_jax import SatError, Tagger
-from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import ModelConfig
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
-from sat_jax.programs import ProgramStore
-from sat_jax.streaming import reset_streams
+from sat_jax.runtime.programs import ProgramStore
+from sat_jax.streaming.step import reset_streams
+from sat_jax.weights.checkpoint import Checkpoint
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
 

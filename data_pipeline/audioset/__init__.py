@@ -1,1 +1,1 @@
-"""AudioSet as a TFDS dataset: python -m data_pipeline.audioset --help (floor 0)."""
+"""AudioSet as a TFDS dataset: python -m data_pipeline.audioset --help."""

@@ -1,4 +1,4 @@
-"""AudioSet as a TFDS dataset of your own copy of the audio (floor 0)."""
+"""AudioSet as a TFDS dataset of your own copy of the audio."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ from data_pipeline.audioset.reading import (
     write_skipped,
 )
 from data_pipeline.audioset.segments import Segment, find_audio, read_segments
-from data_pipeline.tfds.building import OrderedExampleWriter, clip_features
+from data_pipeline.sources.tfds.building import OrderedExampleWriter, clip_features
 from sat_jax.errors import SatError
 
 TABLES = {

@@ -1,4 +1,4 @@
-"""Reading the clips of a dataset that is being built, and listing those that can't be (floor 0)."""
+"""Reading the clips of a dataset that is being built, and listing those that can't be."""
 
 import collections
 import csv
@@ -13,7 +13,7 @@ from etils import epath
 
 from data_pipeline.audioset.segments import Segment
 from data_pipeline.sources.bounds import SAMPLE_RATE
-from data_pipeline.tfds.example import Example, clip_example
+from data_pipeline.sources.tfds.example import Example, clip_example
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 

@@ -1,4 +1,4 @@
-"""Google's tables of AudioSet segments, and the audio files that belong to them (floor 0).
+"""Google's tables of AudioSet segments, and the audio files that belong to them.
 
 # Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=22160, num_segs=22160, num_unique_labels=527, num_positive_labels=52882

@@ -1,4 +1,4 @@
-"""From a sound file to one segment as a 16 kHz mono WAV file (floor 0)."""
+"""From a sound file to one segment as a 16 kHz mono WAV file."""
 
 import io
 import os

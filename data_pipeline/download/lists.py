@@ -1,4 +1,4 @@
-"""AudioSet's class list and segments, and the published pseudo strong labels (floor 0)."""
+"""AudioSet's class list and segments, and the published pseudo strong labels."""
 
 import json
 import tempfile
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sat_jax.download import download
 from sat_jax.errors import SatError
+from sat_jax.weights.download import download
 
 AUDIOSET_URL = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 PSL_URL = "https://zenodo.org/api/records/7964975"

@@ -1,4 +1,4 @@
-"""What became of each clip, one JSON object a line (floor 0).
+"""What became of each clip, one JSON object a line.
 
 {"clip": "-0RWZT-miFs_420.000_430.000", "outcome": "unavailable", "reason": "Private video"}
 """

@@ -1,4 +1,4 @@
-"""The sound track of one video, fetched with yt-dlp; the only file that knows it (floor 0)."""
+"""The sound track of one video, fetched with yt-dlp; the only file that knows it."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""All clips of a list into a folder: in parallel, resumable, with a log (floor 0)."""
+"""All clips of a list into a folder: in parallel, resumable, with a log."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Work for several threads, which Ctrl-C ends at once (floor 0)."""
+"""Work for several threads, which Ctrl-C ends at once."""
 
 import queue
 import threading

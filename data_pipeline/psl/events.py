@@ -1,4 +1,4 @@
-"""Labels of windows from onsets and offsets: strong labels that are not pseudo (floor 5)."""
+"""Labels of windows from onsets and offsets: strong labels that are not pseudo."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,10 +7,9 @@ import numpy as np
 
 from data_pipeline.psl.label_windows import Teacher, Window
 from data_pipeline.sources.bounds import SAMPLE_RATE
-from data_pipeline.strong_labels import match_clips, read_strong_labels
+from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
 from sat_jax.errors import SatError
-from sat_jax.events import Event
-from sat_jax.labels import audioset_labels
+from sat_jax.labels import Event, audioset_labels
 
 _HEARD_SECONDS = 0.1
 """How long a sound has to be in a window to be heard there; of a shorter one the half is enough."""
@@ -71,7 +70,7 @@ def read_event_teacher(
     """A teacher that knows what a table says.
 
     Args:
-      table: of onsets and offsets, see `data_pipeline.strong_labels.read_strong_labels`, in
+      table: of onsets and offsets, see `data_pipeline.sources.strong_labels.read_strong_labels`, in
         AudioSet's classes.
       ids: the clips of a source.
       other: see `EventTeacher`.

@@ -1,4 +1,4 @@
-"""Files of pseudo strong labels (Parquet), in columns: their layout, writing and reading (floor 0).
+"""Files of pseudo strong labels (Parquet), in columns: their layout, writing and reading.
 
 The published layout has a row a window: filename (a_0_10.wav), start and end (seconds within the
 clip), prob and idxs (the strongest classes' probabilities and indices, joined by ``;``).

@@ -1,4 +1,4 @@
-"""Pseudo strong labels of a source's clips: the work of `python -m data_pipeline.psl` (floor 5)."""
+"""Pseudo strong labels of a source's clips: the work of `python -m data_pipeline.psl`."""
 
 import contextlib
 import dataclasses
@@ -11,12 +11,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline.batches import Sound, read_whole_clips
+from data_pipeline.batches.reader import Sound, read_whole_clips
 from data_pipeline.psl.files import PslWriter, read_about, read_names, top_classes
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file, replacing_file
+from sat_jax.runtime.files import naming_file, replacing_file
 
 
 class Window(NamedTuple):
@@ -28,7 +28,7 @@ class Window(NamedTuple):
 
 
 class Teacher(Protocol):
-    """What scores windows: `sat_jax.score_windows.WindowScorer`, `psl.yamnet.YamnetScorer`."""
+    """Scores windows: `WindowScorer` (our models) or `YamnetScorer`."""
 
     def score(
         self, windows: Iterable[tuple[Window, np.ndarray]]

@@ -1,4 +1,4 @@
-"""Pseudo strong labels: what a teacher hears in windows of a source's clips (floor 0)."""
+"""Pseudo strong labels: what a teacher hears in windows of a source's clips."""
 
 import hashlib
 import os

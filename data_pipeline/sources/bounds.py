@@ -1,4 +1,4 @@
-"""Where a window of a clip begins and ends, for every source alike (floor 0)."""
+"""Where a window of a clip begins and ends, for every source alike."""
 
 from sat_jax.errors import SatError
 

@@ -1,4 +1,4 @@
-"""Classes by the names that people write into tables (floor 0)."""
+"""Classes by the names that people write into tables."""
 
 import collections
 import difflib

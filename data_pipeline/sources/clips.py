@@ -1,4 +1,4 @@
-"""Labelled clips from a table: files and the classes heard in them (floor 0).
+"""Labelled clips from a table: files and the classes heard in them.
 
 file,labels
 street/1.wav,Car;Siren

@@ -1,4 +1,4 @@
-"""Labelled recordings in a folder as a source of clips (floor 0)."""
+"""Labelled recordings in a folder as a source of clips."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Clips in HDF5 files with a table (TSV) beside them, the published layout (floor 0).
+"""Clips in HDF5 files with a table (TSV) beside them, the published layout.
 
 filename	labels	duration	hdf5path
 a_0_10.wav	0;137	10.0	balanced.h5

@@ -1,4 +1,4 @@
-"""Reading a part of a sound file without all that lies before it (floor 0)."""
+"""Reading a part of a sound file without all that lies before it."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every source of labelled clips offers (floor 0)."""
+"""What every source of labelled clips offers."""
 
 import hashlib
 from collections.abc import Sequence

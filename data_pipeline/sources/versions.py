@@ -1,4 +1,4 @@
-"""Telling whether recordings have changed since they were last read (floor 0)."""
+"""Telling whether recordings have changed since they were last read."""
 
 import functools
 import hashlib

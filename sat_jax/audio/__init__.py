@@ -1,4 +1,4 @@
-"""Sound files and pipes as blocks of mono samples at the model's rate (floor 0).
+"""Sound files and pipes as blocks of mono samples at the model's rate.
 
 Everything is read forwards, block by block, in memory that does not grow with the length.
 """

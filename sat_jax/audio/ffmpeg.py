@@ -1,4 +1,4 @@
-"""Decoding what libsndfile cannot read with the ffmpeg program, where installed (floor 0)."""
+"""Decoding what libsndfile cannot read with the ffmpeg program, where installed."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""Sound files as blocks of mono samples (floor 0)."""
+"""Sound files as blocks of mono samples."""
 
 import contextlib
 import os

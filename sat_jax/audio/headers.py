@@ -1,4 +1,4 @@
-"""What a file's own bytes say about whether all of it is there (floor 0).
+"""What a file's own bytes say about whether all of it is there.
 
 libsndfile reads what it finds and does not tell that a file was cut short; these functions do.
 """

@@ -1,4 +1,4 @@
-"""Opening files with libsndfile so that nothing is lost or passed over in silence (floor 0)."""
+"""Opening files with libsndfile so that nothing is lost or passed over in silence."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""From interleaved blocks at any rate to checked mono blocks at the wanted rate (floor 0)."""
+"""From interleaved blocks at any rate to checked mono blocks at the wanted rate."""
 
 import dataclasses
 import math

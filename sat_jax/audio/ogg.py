@@ -1,4 +1,4 @@
-"""Ogg files up to the first page that is not as it was written (floor 0).
+"""Ogg files up to the first page that is not as it was written.
 
 libsndfile leaves out damaged pages without a word, so that what follows gets wrong times.
 """

@@ -1,4 +1,4 @@
-"""Raw 16-bit samples from a pipe (floor 0)."""
+"""Raw 16-bit samples from a pipe."""
 
 from collections.abc import Iterator
 from typing import BinaryIO

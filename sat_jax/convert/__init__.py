@@ -1,4 +1,4 @@
-"""PyTorch weights to ours and back (floor 5).
+"""PyTorch weights to ours and back.
 
 `names` pairs the tensors, `evidence` and `architecture` read the model off them, `settings` are
 what people say of it, `files` reads and writes them, `checkpoints` puts these together,

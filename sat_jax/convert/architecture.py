@@ -1,4 +1,4 @@
-"""What model a file holds: what its tensors show, completed by what the user says (floor 5)."""
+"""What model a file holds: what its tensors show, completed by what the user says."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

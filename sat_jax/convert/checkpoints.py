@@ -1,4 +1,4 @@
-"""Whole models from files of weights, and back (floor 5)."""
+"""Whole models from files of weights, and back."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from sat_jax.checkpoint import Checkpoint
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.convert.architecture import read_architecture
 from sat_jax.convert.files import read_tensors, write_tensors
@@ -23,9 +22,10 @@ from sat_jax.convert.names import (
     to_torch,
 )
 from sat_jax.errors import SatError
-from sat_jax.frontend import mel_filterbank
 from sat_jax.labels import default_label_names
-from sat_jax.warm_start import fresh_variables
+from sat_jax.models.frontend import mel_filterbank
+from sat_jax.weights.checkpoint import Checkpoint
+from sat_jax.weights.warm_start import fresh_variables
 
 # The published autoencoders carry a classifier that is never trained; ours have none of their own.
 _IDLE_HEAD = "encoder.outputlayer."

@@ -1,4 +1,4 @@
-"""What the names and shapes of tensors show about the model they are from (floor 5)."""
+"""What the names and shapes of tensors show about the model they are from."""
 
 import math
 import re

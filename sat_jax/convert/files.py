@@ -1,4 +1,4 @@
-"""PyTorch and safetensors files as NumPy arrays, and back (floor 5)."""
+"""PyTorch and safetensors files as NumPy arrays, and back."""
 
 import importlib
 import io
@@ -16,7 +16,7 @@ import numpy as np
 
 from sat_jax.convert.names import Tensors
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file, replacing_file
+from sat_jax.runtime.files import naming_file, replacing_file
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")

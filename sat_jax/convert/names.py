@@ -1,4 +1,4 @@
-"""Which PyTorch tensor is which of ours, in one table that is read both ways (floor 5)."""
+"""Which PyTorch tensor is which of ours, in one table that is read both ways."""
 
 import dataclasses
 import re

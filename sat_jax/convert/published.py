@@ -1,21 +1,21 @@
-"""The published models by name: downloaded and converted once, then kept (floor 5)."""
+"""The published models by name: downloaded and converted once, then kept."""
 
 import dataclasses
 import tempfile
 from pathlib import Path
 
-from sat_jax.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.convert.checkpoints import convert_file
 from sat_jax.convert.files import need_torch
-from sat_jax.download import cache_dir, fetch_published, published_url
 from sat_jax.errors import SatError
+from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
+from sat_jax.weights.download import cache_dir, fetch_published, published_url
 
 
 def load_published(name: str) -> Checkpoint:
     """A published model, from the cache folder or else downloaded and converted.
 
     Args:
-      name: a key of `sat_jax.download.PUBLISHED_FILES`.
+      name: a key of `sat_jax.weights.download.PUBLISHED_FILES`.
 
     Raises:
       SatError: the name is unknown, or the weights can't be had or read, or torch is missing.

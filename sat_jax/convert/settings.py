@@ -1,4 +1,4 @@
-"""Settings given as text, typed by the config's own fields (floor 5)."""
+"""Settings given as text, typed by the config's own fields."""
 
 import dataclasses
 import types

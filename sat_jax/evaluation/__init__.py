@@ -1,1 +1,1 @@
-"""How good taggers are on labelled clips (floor 5)."""
+"""How good taggers are on labelled clips."""

@@ -1,9 +1,9 @@
-"""From a clip's answers to one, and to what is heard when (floor 5)."""
+"""From a clip's answers to one, and to what is heard when."""
 
 import numpy as np
 
 from sat_jax.evaluation.store import ScoredClips
-from sat_jax.models.clip import Aggregation
+from sat_jax.streaming.pieces import Aggregation
 
 
 def aggregate_clips(scored: ScoredClips, how: Aggregation) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Labelled clips as an evaluation needs them (floor 5)."""
+"""Labelled clips as an evaluation needs them."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.events import Event
+from sat_jax.labels import Event
 
 Sound = np.ndarray | SatError
 """A clip's samples, or why there are none."""

@@ -1,8 +1,8 @@
-"""What a way of hearing costs, for the published table (floor 5)."""
+"""What a way of hearing costs, for the published table."""
 
+from sat_jax.evaluation.results import Cost
 from sat_jax.evaluation.run import Run
 from sat_jax.profile.measure import Subject, profile_step
-from sat_jax.report.evaluation import Cost
 
 MIB = 2.0**20
 

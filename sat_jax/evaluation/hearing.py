@@ -1,4 +1,4 @@
-"""The ways in which a model may hear a clip (floor 5)."""
+"""The ways in which a model may hear a clip."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 from sat_jax.config import ModelConfig, check_choice
 from sat_jax.errors import SatError
-from sat_jax.framing import Framing, FramingKind, make_framing
-from sat_jax.models.clip import Aggregation
-from sat_jax.streaming import Warmup
+from sat_jax.streaming.framing import Framing, FramingKind, make_framing
+from sat_jax.streaming.pieces import Aggregation
+from sat_jax.streaming.step import Warmup
 
 EvaluationMode = Literal["clip", "stream", "chunks", "sliding"]
 
@@ -23,7 +23,7 @@ class Hearing:
         the last seconds before it as if they were a clip.
       delay: seconds from one answer to the next, at least 0.16; None is the model's own chunk.
         Clip mode has none.
-      framing: stream mode only, see `sat_jax.framing.Framing`.
+      framing: stream mode only, see `sat_jax.streaming.framing.Framing`.
       warmup: stream mode only, what the cache holds at a clip's start.
       buffer: sliding mode only, how many seconds it hears; fewer near a clip's start.
       aggregation: how a clip's answers (in clip mode, those of its pieces) become one.

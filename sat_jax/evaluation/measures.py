@@ -1,4 +1,4 @@
-"""From stored answers to measures (floor 5)."""
+"""From stored answers to measures."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.evaluation.answers import aggregate_clips
+from sat_jax.evaluation.results import Cost, Evaluation, StrongMeasures
 from sat_jax.evaluation.run import Run
 from sat_jax.evaluation.scoring import Report
 from sat_jax.metrics.psds import check_psds, psds1
@@ -18,7 +19,6 @@ from sat_jax.metrics.strong import (
     overlapped,
     segment_average_precision,
 )
-from sat_jax.report.evaluation import Cost, Evaluation, StrongMeasures
 
 
 def evaluate(

@@ -1,20 +1,20 @@
-"""Pictures of evaluations (floor 5)."""
+"""Pictures of evaluations."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sat_jax.blocks import SpectrogramStream
 from sat_jax.config import FrontendConfig
 from sat_jax.errors import SatError
+from sat_jax.evaluation.result_files import class_picture, file_stems
+from sat_jax.evaluation.results import Evaluation
 from sat_jax.evaluation.run import Run
-from sat_jax.report.evaluation import Evaluation
-from sat_jax.report.evaluation_files import class_picture, file_stems
-from sat_jax.report.plot_classes import plot_class_ap
-from sat_jax.report.plot_clip import Track, plot_clip_scores
-from sat_jax.report.plot_delays import Curve, Level, plot_map_by_delay
-from sat_jax.report.spectrogram import SpectrogramPool
+from sat_jax.plots.classes import plot_class_ap
+from sat_jax.plots.clip import Track, plot_clip_scores
+from sat_jax.plots.delays import Curve, Level, plot_map_by_delay
+from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.streaming.blocks import SpectrogramStream
 
 _CLASSES_DRAWN = 6
 _TRACKS_DRAWN = 8

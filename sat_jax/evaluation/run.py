@@ -1,4 +1,4 @@
-"""Models that hear clips in some ways; what they say is kept on disk (floor 5)."""
+"""Models that hear clips in some ways; what they say is kept on disk."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sat_jax.checkpoint import fingerprint
 from sat_jax.errors import SatError
 from sat_jax.evaluation.answers import answer_times
 from sat_jax.evaluation.clips import LabeledClips
@@ -18,8 +17,9 @@ from sat_jax.evaluation.hearing import Hearing
 from sat_jax.evaluation.scorer import make_scorer
 from sat_jax.evaluation.scoring import Report, Scoring, score_clips
 from sat_jax.evaluation.store import FORMAT, ScoredClips, ScoreStore
-from sat_jax.sharding import make_mesh
+from sat_jax.runtime.sharding import make_mesh
 from sat_jax.tagger import Tagger
+from sat_jax.weights.checkpoint import fingerprint
 
 BATCHES_PER_PART = 4
 """Batches scored before their scores are stored."""

@@ -1,4 +1,4 @@
-"""From whole clips to the answers that a way of hearing gives (floor 5)."""
+"""From whole clips to the answers that a way of hearing gives."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,10 +8,10 @@ from jax.sharding import Mesh
 
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.evaluation.hearing import Hearing
-from sat_jax.models.clip import Variables
-from sat_jax.score_streams import StreamScorer
-from sat_jax.score_windows import WindowScorer
-from sat_jax.sharding import make_mesh
+from sat_jax.runtime.sharding import make_mesh
+from sat_jax.streaming.pieces import Variables
+from sat_jax.streaming.stream_scorer import StreamScorer
+from sat_jax.streaming.window_scorer import WindowScorer
 
 ClipScorer = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """From clips float32 [s] to their answers, probabilities float32 [k, y] each, in order."""

@@ -1,4 +1,4 @@
-"""Scoring all clips of a source, from where an earlier run stopped (floor 5)."""
+"""Scoring all clips of a source, from where an earlier run stopped."""
 
 import sys
 import time
@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sat_jax.errors import SatError
+from sat_jax.evaluation.results import MissingClip
 from sat_jax.evaluation.scorer import ClipScorer
 from sat_jax.evaluation.store import ScoreStore
-from sat_jax.report.evaluation import MissingClip
 
 Sound = np.ndarray | SatError
 """A clip's samples, or why there are none."""

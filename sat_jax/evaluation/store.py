@@ -1,4 +1,4 @@
-"""Scores of many clips on disk, added to clip by clip, so that a long run may be stopped (floor 5).
+"""Scores of many clips on disk, added to clip by clip, so that a long run may be stopped.
 
 A folder holds ``about.json``, what the scores are of; ``scores.f32``, float32 rows of y
 probabilities, one for each answer; and ``clips.i64``, four numbers for each clip: its place in the
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.files import naming_file, own_folder, replacing_file
+from sat_jax.runtime.files import naming_file, own_folder, replacing_file
 
 FORMAT = 2
 """Counted up when files change, so that older folders are not read as new ones."""

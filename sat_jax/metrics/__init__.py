@@ -1,1 +1,1 @@
-"""How good scores are (floor 1)."""
+"""How good scores are."""

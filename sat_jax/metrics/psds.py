@@ -1,4 +1,4 @@
-"""PSDS1, the polyphonic sound detection score that wants exact times (floor 1).
+"""PSDS1, the polyphonic sound detection score that wants exact times.
 
 Bilen et al., "A Framework for the Robust Evaluation of Sound Event Detection", ICASSP 2020; the
 scenario 1 of DCASE's task 4. The library finds it over all thresholds, not some.
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sat_jax.errors import SatError
-from sat_jax.events import Event
+from sat_jax.labels import Event
 from sat_jax.metrics.rows import Scores
 from sat_jax.metrics.strong import TIME_TOLERANCE, TimedClip, clip_rows, column_blocks
 

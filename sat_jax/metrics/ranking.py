@@ -1,4 +1,4 @@
-"""How good scores are: ranking measures of multi-label tagging (floor 1).
+"""How good scores are: ranking measures of multi-label tagging.
 
 They depend on the order of all scores, so they are computed once from the scores of all clips,
 never averaged over batches.

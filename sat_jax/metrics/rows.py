@@ -1,4 +1,4 @@
-"""Some rows of a table of scores that may be larger than memory (floor 1)."""
+"""Some rows of a table of scores that may be larger than memory."""
 
 import dataclasses
 

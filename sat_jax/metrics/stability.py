@@ -1,4 +1,4 @@
-"""How steady scores are while a class goes on: from one chunk of a clip to the next (floor 1).
+"""How steady scores are while a class goes on: from one chunk of a clip to the next.
 
 Only active pairs count: a clip and a class that it is labelled with.
 """

@@ -1,4 +1,4 @@
-"""How well chunk scores say when a class is heard, against events with onset and offset (floor 1).
+"""How well chunk scores say when a class is heard, against events with onset and offset.
 
 Scores of all chunks of all clips are one table [n, y], clip after clip, which may be memory-mapped:
 it is read by blocks.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.events import Event
+from sat_jax.labels import Event
 from sat_jax.metrics.ranking import check_sklearn
 from sat_jax.metrics.rows import Scores
 

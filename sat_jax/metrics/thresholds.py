@@ -1,4 +1,4 @@
-"""From which score on a class counts as heard: a threshold for each class (floor 1).
+"""From which score on a class counts as heard: a threshold for each class.
 
 A class is tagged where its score is the threshold or more. Scores are float32 and compared as such.
 """

@@ -1,4 +1,4 @@
-"""Masked autoencoder: pretraining without labels (floor 2)."""
+"""Masked autoencoder: pretraining without labels."""
 
 from typing import Any, NamedTuple
 
@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.cache import Cache
 from sat_jax.config import PATCH_SIZE, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.layers import (
+from sat_jax.models.cache import Cache
+from sat_jax.models.layers import (
     BLOCK_EPSILON,
     HEAD_EPSILON,
     POSITION_INIT,

@@ -1,4 +1,4 @@
-"""Models by name (floor 2)."""
+"""Models by name."""
 
 import dataclasses
 

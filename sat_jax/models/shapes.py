@@ -1,4 +1,4 @@
-"""Shapes of a model's weights from its config alone (floor 2).
+"""Shapes of a model's weights from its config alone.
 
 Tracing the model would tell them too, but takes a quarter of a second, in every start of a program.
 """

@@ -1,4 +1,4 @@
-"""The audio transformer: a ViT over log-mel patches that may look into a past (floor 2).
+"""The audio transformer: a ViT over log-mel patches that may look into a past.
 
 Without a past it is the clip model ("Streaming Audio Transformers for Online Audio Tagging",
 arXiv 2305.17834, section 2.1); with one it is a step of the streaming model (section 2.2). Both
@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.cache import Cache, Past, TokenPast, WindowPast, append_past, init_cache
 from sat_jax.config import PATCH_SIZE, ModelConfig
-from sat_jax.layers import (
+from sat_jax.models.cache import Cache, Past, TokenPast, WindowPast, append_past, init_cache
+from sat_jax.models.layers import (
     BLOCK_EPSILON,
     CLS_INIT,
     HEAD_EPSILON,
@@ -24,7 +24,7 @@ from sat_jax.layers import (
     layer_norm,
     patches,
 )
-from sat_jax.positions import past_positions
+from sat_jax.models.positions import past_positions
 
 # (offset, scale) of the published inputs without BatchNorm: (x + offset) / scale.
 FIXED_NORMS = {64: (10.0, 40.0), 128: (14.27, 41.58)}

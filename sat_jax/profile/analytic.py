@@ -1,4 +1,4 @@
-"""What a step costs, from a model's config alone (floor 3)."""
+"""What a step costs, from a model's config alone."""
 
 import dataclasses
 import functools
@@ -6,9 +6,9 @@ import functools
 import jax
 
 from sat_jax.config import PATCH_SIZE, ModelConfig
-from sat_jax.framing import Framing
-from sat_jax.models.clip import Variables, plan_pieces
 from sat_jax.models.transformer import init_variables
+from sat_jax.streaming.framing import Framing
+from sat_jax.streaming.pieces import Variables, plan_pieces
 
 FLOAT_BYTES = 4
 OUTPUTS_PER_TOKEN = 18

@@ -1,4 +1,4 @@
-"""The compiled step: what the compiler tells of it, and calls that can be timed (floor 4)."""
+"""The compiled step: what the compiler tells of it, and calls that can be timed."""
 
 import dataclasses
 import functools
@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from sat_jax.config import ModelConfig
-from sat_jax.framing import Framing
-from sat_jax.models.clip import Variables
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.profile.analytic import variable_shapes
 from sat_jax.profile.traced import count_matmul_flops
-from sat_jax.streaming import StreamState, Warmup, init_stream, stream_step
+from sat_jax.streaming.framing import Framing
+from sat_jax.streaming.pieces import Variables
+from sat_jax.streaming.step import StreamState, Warmup, init_stream, stream_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,7 +75,7 @@ class CompiledStep:
 
 
 def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> CompiledStep:
-    """Compiles the step of `sat_jax.streaming.stream_step`; no weights are needed.
+    """Compiles the step of `sat_jax.streaming.step.stream_step`; no weights are needed.
 
     Args:
       config: the model.

@@ -1,4 +1,4 @@
-"""A model's profile: counted, compiled, measured (floor 5)."""
+"""A model's profile: counted, compiled, measured."""
 
 import dataclasses
 from pathlib import Path
@@ -9,8 +9,6 @@ import numpy as np
 
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.framing import make_framing
-from sat_jax.models.clip import Variables
 from sat_jax.models.registry import MAES, MODELS
 from sat_jax.profile.analytic import (
     MultiplyAdds,
@@ -22,6 +20,8 @@ from sat_jax.profile.analytic import (
 )
 from sat_jax.profile.compiled import CompiledStep, compile_step
 from sat_jax.profile.timing import spread, time_for
+from sat_jax.streaming.framing import make_framing
+from sat_jax.streaming.pieces import Variables
 from sat_jax.tagger import find_checkpoint
 
 

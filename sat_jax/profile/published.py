@@ -1,4 +1,4 @@
-"""The published table, and where its figures come from (floor 5).
+"""The published table, and where its figures come from.
 
 The figures are those of the README of RicherMans/SAT; the parameters those that its models report.
 """

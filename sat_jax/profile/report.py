@@ -1,4 +1,4 @@
-"""Profiles as text (floor 5)."""
+"""Profiles as text."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""Tables for people (floor 0)."""
+"""Tables for people."""
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:

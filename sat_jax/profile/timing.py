@@ -1,4 +1,4 @@
-"""Timing calls on this machine (floor 0)."""
+"""Timing calls on this machine."""
 
 import platform
 import time

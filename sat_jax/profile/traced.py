@@ -1,4 +1,4 @@
-"""Counting what a traced program does (floor 0)."""
+"""Counting what a traced program does."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Steps of a run on disk; the only file of training that knows orbax (floor 4)."""
+"""Steps of a run on disk; the only file of training that knows orbax."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 
 from sat_jax.errors import SatError
-from sat_jax.restoring import restoring
 from sat_jax.training.state import TrainState
+from sat_jax.weights.restoring import restoring
 
 _UNWRITABLE = (OSError, ValueError)
 """What orbax and its store raise where a disk is full."""

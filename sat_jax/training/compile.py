@@ -1,4 +1,4 @@
-"""The compiled step of a run, and the shapes that go into it (floor 5).
+"""The compiled step of a run, and the shapes that go into it.
 
 Nothing here needs arrays, so a step can be compiled for devices that are not there.
 """
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
-from sat_jax.models.clip import Variables
-from sat_jax.sharding import replicated, split_batch, spread_state
+from sat_jax.runtime.sharding import replicated, split_batch, spread_state
+from sat_jax.streaming.pieces import Variables
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.objectives import make_objective
 from sat_jax.training.optimizer import make_optimizer
 from sat_jax.training.state import TrainState, init_state
 from sat_jax.training.step import StepMetrics, train_step
-from sat_jax.warm_start import fresh_variables
+from sat_jax.weights.warm_start import fresh_variables
 
 Step = Callable[..., tuple[TrainState, StepMetrics]]
 

@@ -1,13 +1,13 @@
-"""What a training run is made of, as plain data (floor 4)."""
+"""What a training run is made of, as plain data."""
 
 import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from sat_jax.augment import AugmentConfig
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig, build_config, model_from_dict
 from sat_jax.errors import SatError
+from sat_jax.training.augment import AugmentConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

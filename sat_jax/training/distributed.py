@@ -1,4 +1,4 @@
-"""Joining the processes of a run (floor 4)."""
+"""Joining the processes of a run."""
 
 import jax
 

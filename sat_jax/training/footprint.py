@@ -1,4 +1,4 @@
-"""What a training step takes of each device, found out by compiling it alone (floor 5)."""
+"""What a training step takes of each device, found out by compiling it alone."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from sat_jax.errors import SatError
-from sat_jax.sharding import check_shared
+from sat_jax.runtime.sharding import check_shared
 from sat_jax.training.compile import batch_shape, compiled_step, state_shape
 from sat_jax.training.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""The training loop: batches in, a trained model out, through any number of starts (floor 5)."""
+"""The training loop: batches in, a trained model out, through any number of starts."""
 
 import contextlib
 import functools
@@ -10,11 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.models.clip import Variables
-from sat_jax.sharding import check_shared, make_mesh, to_devices
+from sat_jax.runtime.sharding import check_shared, make_mesh, to_devices
+from sat_jax.streaming.pieces import Variables
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
 from sat_jax.training.compile import compiled_step, make_state, state_shape
 from sat_jax.training.config import TrainConfig
@@ -23,6 +22,7 @@ from sat_jax.training.state import TrainState
 from sat_jax.training.stopping import CheckpointClock, stop_when_asked
 from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
 from sat_jax.training.workdir import open_workdir, write_config
+from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
 
 
 class Batch(TypedDict):

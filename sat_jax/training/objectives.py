@@ -1,4 +1,4 @@
-"""What training makes small: losses of a batch as functions of the weights (floor 4)."""
+"""What training makes small: losses of a batch as functions of the weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import jax
 import jax.numpy as jnp
 
-from sat_jax.augment import change_waveforms, mixup, spec_augment
-from sat_jax.cache import Cache, init_cache
 from sat_jax.config import PATCH_SIZE, MaeConfig, ModelConfig
-from sat_jax.frontend import log_mel
-from sat_jax.losses import binary_cross_entropy, mae_loss
-from sat_jax.models.clip import Variables, normalize, run_pieces_together
+from sat_jax.models.cache import Cache, init_cache
+from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
-from sat_jax.streaming import hear_silence
+from sat_jax.streaming.pieces import Variables, normalize, run_pieces_together
+from sat_jax.streaming.step import hear_silence
+from sat_jax.training.augment import change_waveforms, mixup, spec_augment
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.losses import binary_cross_entropy, mae_loss
 
 
 class Arrays(TypedDict):
@@ -122,7 +122,7 @@ def _first_cache(
 
 
 def _autoencoder_objective(config: TrainConfig, model: MaskedAutoencoder) -> Objective:
-    """Squared error of hidden patches, see `sat_jax.losses.mae_loss`."""
+    """Squared error of hidden patches, see `sat_jax.training.losses.mae_loss`."""
 
     def objective(
         params: Any, batch_stats: Any, batch: Arrays, key: jax.Array

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine, as an optax transformation (floor 4)."""
+"""AdamW with warm-up and cosine, as an optax transformation."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a bar, a log, curves (floor 4)."""
+"""What a run tells while it goes on: a bar, a log, curves."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file
+from sat_jax.runtime.files import naming_file
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.optimizer import make_schedule
 from sat_jax.training.step import StepMetrics

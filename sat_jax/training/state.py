@@ -1,4 +1,4 @@
-"""What a training run is, between two steps (floor 4)."""
+"""What a training run is, between two steps."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""One training step as a pure function (floor 4)."""
+"""One training step as a pure function."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""When a run should write a checkpoint and stop (floor 4)."""
+"""When a run should write a checkpoint and stop."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""How good the weights of a run are on clips it does not learn from (floor 4)."""
+"""How good the weights of a run are on clips it does not learn from."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -11,14 +11,14 @@ from jax.sharding import Mesh
 
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.frontend import log_mel
-from sat_jax.losses import mae_loss
 from sat_jax.metrics.ranking import compute_metrics
-from sat_jax.models.clip import apply, ragged_clip_probs
+from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.sharding import to_devices
+from sat_jax.runtime.sharding import to_devices
+from sat_jax.streaming.pieces import apply, ragged_clip_probs
 from sat_jax.training.checkpoints import gather
+from sat_jax.training.losses import mae_loss
 from sat_jax.training.objectives import mask_noise
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its config, its log (floor 4).
+"""The folder of a run: its config, its log.
 
 WORKDIR/config.json    what is run, and the devices and library versions it was last run with
 WORKDIR/log.jsonl      a line every few steps
@@ -20,7 +20,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
-from sat_jax.files import naming_file, own_folder
+from sat_jax.runtime.files import naming_file, own_folder
 from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -1,0 +1,1 @@
+"""From clips to batches: which window stands where, and reading it."""

@@ -1,1 +1,0 @@
-"""Scenes mixed from recordings in packages: a data set that anyone can make (floor 0)."""

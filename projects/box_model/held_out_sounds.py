@@ -1,0 +1,99 @@
+"""Sounds that models did not learn from, for the demo and for the test of the bundled model.
+
+python -m projects.box_model.held_out_sounds data/packages
+
+The folder is that of `python -m projects.box_model.scenes --packages`. Writes examples/*.flac, and
+into tests/held_out/ two seconds of each class that the soundfont plays in the test split, one after
+another, their names, and those of the classes that no training sound is of.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from projects.box_model.scenes.library import SOUNDFONT, Library, fetch_packages
+from projects.box_model.scenes.scenes import active_span
+from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+from sat_jax.runtime.files import naming_file
+
+EXAMPLES = {
+    "bells": ("soundfont/Tubular bells/test/3",),
+    "choir": ("sonic-pi-samples/usr/share/sonic-pi/samples/ambi_choir.flac",),
+    "concert": ("soundfont/Cello/test/5", "soundfont/Clapping/test/3"),
+}
+"""What each file plays, at most six seconds of each: sounds of the test split. What was recorded is
+in the public domain (CC0), so that the files may be part of the project."""
+
+SAMPLE_RATE = 16_000
+_ROOT = Path(__file__).parents[2]
+
+
+def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
+    """Fetches what is not there yet, and writes everything anew.
+
+    Args:
+      packages: folder of unpacked packages.
+      root: where examples/ and tests/ are.
+
+    Raises:
+      SatError: a sound can't be had, or a file can't be written.
+    """
+    by_split = split_sounds(all_sounds())
+    held_out = {sound.name: sound for sound in by_split["test"]}
+    renders = [sound for sound in held_out.values() if sound.name.startswith("soundfont/")]
+    first = list({sound.label: sound for sound in reversed(renders)}.values())[::-1]
+    examples = [held_out[name] for names in EXAMPLES.values() for name in names]
+    library = _load(packages, [*first, *examples])
+    with naming_file(root):
+        for file, names in EXAMPLES.items():
+            parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
+            _write(root / "examples" / f"{file}.flac", np.concatenate(parts))
+        folder = root / "tests" / "held_out"
+        _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, s) for s in first]))
+        _write_names(folder / "labels.txt", [sound.label for sound in first])
+        _write_names(folder / "never_learned.txt", _never_learned(by_split["train"]))
+
+
+def _load(packages: Path, sounds: Sequence[Sound]) -> Library:
+    needed = {sound.name.partition("/")[0] for sound in sounds} | {SOUNDFONT[0]}
+    fetch_packages(packages, lambda package, count: None, needed)
+    library = Library(packages)
+    if failed := library.load(sounds):
+        raise SatError("; ".join(failed.values()))
+    return library
+
+
+def _never_learned(sounds: Iterable[Sound]) -> list[str]:
+    learned = {index for sound in sounds for index in class_indices(sound.labels)}
+    return [label.name for index, label in enumerate(audioset_labels()) if index not in learned]
+
+
+def _two_seconds(library: Library, sound: Sound) -> np.ndarray:
+    samples = library.read(sound)
+    begin, _ = active_span(samples)
+    samples = samples[begin : begin + 2 * SAMPLE_RATE]
+    return np.pad(samples, (0, 2 * SAMPLE_RATE - len(samples)))
+
+
+def _write(path: Path, samples: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:  # soundfile's own errors don't say why.
+        soundfile.write(file, samples, SAMPLE_RATE, format=path.suffix[1:].upper())
+
+
+def _write_names(path: Path, names: Iterable[str]) -> None:
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m projects.box_model.held_out_sounds PACKAGES_FOLDER")
+    try:
+        write_held_out_sounds(Path(sys.argv[1]))
+    except SatError as error:
+        sys.exit(f"held_out_sounds: {error}")

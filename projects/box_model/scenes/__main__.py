@@ -1,0 +1,124 @@
+r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian packages.
+
+python -m projects.box_model.scenes --packages data/packages --data_dir data/tfds
+
+Downloads the packages (9 GB), unpacks 3139 recordings without installing anything (nobody has to be
+root), plays instruments from a soundfont (which needs pip install --no-deps tinysoundfont), and
+mixes scenes of ten seconds with none to four sounds. Which recordings these are, and their
+licences, stands in data_pipeline/data/pkg_audio_clips.csv.
+A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
+are the same.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags, logging
+
+from sat_jax.errors import SatError
+from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.files import check_folder
+
+if TYPE_CHECKING:
+    from projects.box_model.scenes.builder import PkgAudio
+
+FLAGS = flags.FlagValues()
+
+_PACKAGES = flags.DEFINE_string(
+    "packages", None, "Folder for what is in the packages. Needed.", flag_values=FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of TFDS datasets to write to. Needed.", flag_values=FLAGS
+)
+_COUNTS = {
+    split: flags.DEFINE_integer(
+        f"num_{split}", count, f"Scenes in {split}.", lower_bound=1, flag_values=FLAGS
+    )
+    for split, count in (("train", 6000), ("validation", 400), ("test", 800))
+}
+_WORKERS = flags.DEFINE_integer(
+    "workers", os.cpu_count() or 1, "Threads mixing.", lower_bound=1, flag_values=FLAGS
+)
+
+
+def main(arguments: Sequence[str]) -> bool:
+    """Fetches and mixes."""
+    del arguments
+    logging.set_verbosity(logging.ERROR)
+    try:
+        import tensorflow_datasets as tfds
+
+        from data_pipeline.sources.tfds.building import prepare
+        from projects.box_model.scenes.builder import PkgAudio
+    except ModuleNotFoundError as error:
+        raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
+    from projects.box_model.scenes.library import Library, fetch_packages
+    from projects.box_model.scenes.soundfont import load_player
+    from projects.box_model.scenes.sounds import SPLITS, all_sounds, split_sounds
+
+    counts = {split: flag.value for split, flag in _COUNTS.items()}
+    tfds.disable_progress_bar()
+    # Whatever could be in the way is found out before gigabytes are fetched.
+    if _is_there(PkgAudio(data_dir=_DATA_DIR.value), counts):
+        return False
+    check_folder(str(_DATA_DIR.value))
+    load_player()
+    folder = Path(str(_PACKAGES.value))
+    fetch_packages(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
+    library = Library(folder)
+    every = all_sounds()
+    by_split = split_sounds(every)
+    gone = {sound.name for sound in library.missing(every)}
+    broken = library.load(sound for sound in every if sound.name not in gone)
+    for name in sorted(gone):
+        PROGRAM.report(f"{name} is not in this version of its package")
+    for reason in broken.values():
+        PROGRAM.report(reason)
+    left_out = gone | broken.keys()
+    # After they were split: a sound that is missing moves no other.
+    sounds = {split: [s for s in by_split[split] if s.name not in left_out] for split in SPLITS}
+    builder = PkgAudio(
+        sounds=sounds,
+        read=library.read,
+        counts=counts,
+        workers=_WORKERS.value,
+        progress=True,
+        data_dir=_DATA_DIR.value,
+    )
+    prepare(builder)
+    for split in SPLITS:
+        print(f"{split}: {counts[split]} scenes of {len(sounds[split])} sounds")
+    return False
+
+
+def _is_there(builder: "PkgAudio", counts: Mapping[str, int]) -> bool:
+    """Tells of a data set that is there already.
+
+    Raises:
+      SatError: it is there, with other counts.
+    """
+    if not builder.is_prepared():
+        return False
+    found = {split: builder.info.splits[split].num_examples for split in counts}
+    told = ", ".join(f"{count} scenes in {split}" for split, count in found.items())
+    if found != counts:
+        raise SatError(
+            f"{builder.data_dir} is there already, with {told}: remove it to build it again, or "
+            "give another --data_dir"
+        )
+    print(f"{builder.data_dir} is there already: {told}")
+    return True
+
+
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments("the folders are named by --packages and --data_dir")(arguments)
+    need(_PACKAGES, _DATA_DIR)
+
+
+PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)
+
+if __name__ == "__main__":
+    PROGRAM.run("projects.box_model.scenes", sys.argv[1:])

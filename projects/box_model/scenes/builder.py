@@ -1,0 +1,129 @@
+"""The scenes as a TFDS dataset, and tables of what begins and ends when."""
+
+import collections
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+from etils import epath
+from tqdm import tqdm
+
+from data_pipeline.sources.strong_labels import LAYOUTS
+from data_pipeline.sources.tfds.building import OrderedExampleWriter, clip_features
+from data_pipeline.sources.tfds.example import Example, clip_example
+from projects.box_model.scenes.scenes import Read, Scene, SoundPicker, mix_scene, to_clip
+from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
+from sat_jax.labels import audioset_labels
+
+SOUNDS = "sounds"
+"""The split of single sounds."""
+
+
+class PkgAudio(tfds.core.GeneratorBasedBuilder):
+    """Splits train, validation and test, of sounds that no two of them share; and single sounds."""
+
+    name = "pkg_audio"
+    # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
+    url_infos: ClassVar[dict[str, Any]] = {}
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.2.0": "No copies in two splits, nothing of ESC-10; splits play other notes.",
+        "1.1.0": "More packages; copies of whole recordings are in one split.",
+    }
+
+    def __init__(
+        self,
+        *,
+        sounds: Mapping[str, Sequence[Sound]] | None = None,
+        read: Read | None = None,
+        counts: Mapping[str, int] | None = None,
+        workers: int = 2,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Mixes nothing yet.
+
+        Args:
+          sounds: what each split is mixed from; without it, a dataset that is there can be read.
+          read: gives a sound's samples, from any thread.
+          counts: scenes in each split.
+          workers: threads that mix.
+          progress: whether to show progress bars on a terminal.
+          **kwargs: see `tfds.core.GeneratorBasedBuilder`.
+        """
+        super().__init__(**kwargs)
+        self._sounds, self._read, self._counts = sounds, read, counts
+        self._workers, self._progress = workers, progress
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Scenes of ten seconds, mixed from recordings in packages.",
+            features=clip_features(id_doc="<split>_<number>"),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager
+        assert self._counts is not None
+        scenes = {split: self._generate_examples(split, self._counts[split]) for split in SPLITS}
+        return scenes | {SOUNDS: self._generate_sounds()}
+
+    def _generate_sounds(self) -> Iterator[tuple[str, Example]]:
+        """What the training scenes are mixed from, each sound alone."""
+        assert self._sounds is not None and self._read is not None
+        for sound in self._sounds["train"]:
+            samples = to_clip(self._read(sound))
+            yield sound.name, clip_example(sound.name, samples, class_indices(sound.labels))
+
+    def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, Example]]:
+        assert self._sounds is not None and self._read is not None
+        picker, read = SoundPicker(self._sounds[split]), self._read
+
+        def mix(number: int) -> Scene:
+            seed = (SPLITS.index(split), number)
+            return mix_scene(picker, read, seed, vary_speed=split == "train")
+
+        path = epath.Path(os.fspath(self.data_path / strong_name(split)))
+        with path.open("w") as file:
+            events = csv.writer(file, delimiter="\t", lineterminator="\n")
+            events.writerow(LAYOUTS[1])
+            scenes = _in_threads(mix, count, self._workers)
+            bar = tqdm(
+                scenes, split, count, unit=" scenes", disable=None if self._progress else True
+            )
+            for number, scene in enumerate(bar):
+                name = f"{split}_{number:06d}"
+                events.writerows(_rows(name, scene))
+                yield name, clip_example(name, scene.samples, scene.labels)
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return OrderedExampleWriter(file_format=self.info.file_format)
+
+
+def strong_name(split: str) -> str:
+    """The file in the dataset's folder with onsets and offsets of a split."""
+    return f"strong_{split}.tsv"
+
+
+def _rows(name: str, scene: Scene) -> Iterator[tuple[str, ...]]:
+    labels = audioset_labels()
+    if not scene.events:
+        yield name, "", "", ""  # Nothing is heard in it, and that is known.
+    for event in scene.events:
+        label = labels[event.class_index].name
+        yield name, f"{event.onset:.4f}", f"{event.offset:.4f}", label
+
+
+def _in_threads(mix: Callable[[int], Scene], count: int, workers: int) -> Iterator[Scene]:
+    """Mixes ahead, and gives the scenes in order."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="mix-scenes") as pool:
+        ahead: collections.deque[Future[Scene]] = collections.deque()
+        for number in range(count):
+            ahead.append(pool.submit(mix, number))
+            if len(ahead) > 4 * workers:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()

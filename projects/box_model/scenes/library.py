@@ -1,0 +1,128 @@
+"""The sounds themselves: fetched, unpacked, played, and kept in memory."""
+
+import functools
+from collections.abc import Callable, Container, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline.sources.bounds import SAMPLE_RATE
+from projects.box_model.scenes.archives import INSIDE, unpack_archive
+from projects.box_model.scenes.debian import fetch_package
+from projects.box_model.scenes.soundfont import Player, read_voices
+from projects.box_model.scenes.sounds import Sound, read_recordings
+from sat_jax.audio import read_blocks
+from sat_jax.errors import SatError
+from sat_jax.runtime.files import naming_file
+
+SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
+_LONGEST = 60 * SAMPLE_RATE
+"""Samples kept of a recording; a piece of music should not take more room than all animals."""
+
+
+def fetch_packages(
+    folder: Path, on_package: Callable[[str, int], object], only: Container[str] | None = None
+) -> None:
+    """Brings packages into a folder, those that are not there yet.
+
+    Args:
+      folder: of the packages.
+      on_package: told of each package and how many of its files are wanted.
+      only: the packages; None for all.
+
+    Raises:
+      SatError: a package can't be had or unpacked, or the folder can't be written.
+    """
+    with naming_file(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # By package, and by the archive in it, or "" for files of the package itself.
+    wanted: dict[str, dict[str, set[str]]] = {SOUNDFONT[0]: {"": {SOUNDFONT[1]}}}
+    for recording in read_recordings():
+        archive, _, inner = recording.path.rpartition(INSIDE)
+        wanted.setdefault(recording.package, {}).setdefault(archive, set()).add(inner)
+    for package, by_archive in wanted.items():
+        if only is not None and package not in only:
+            continue
+        archives = by_archive.keys() - {""}
+        paths = by_archive.get("", set()) | archives
+        on_package(package, sum(map(len, by_archive.values())))
+        fetch_package(package, sorted(paths), folder)
+        for path in sorted(archives):
+            file = folder / package / path
+            if file.is_file():
+                unpack_archive(file, by_archive[path])
+                file.unlink()
+
+
+class Library:
+    """Reads sounds, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads nothing yet.
+
+        Args:
+          folder: of `fetch_packages`.
+        """
+        self._folder = folder
+        self._voices = {(voice.label, voice.split): voice for voice in read_voices()}
+        self._kept: dict[str, np.ndarray] = {}
+
+    def missing(self, sounds: Iterable[Sound]) -> list[Sound]:
+        """Sounds that this version of their package lacks."""
+        return [
+            sound
+            for sound in sounds
+            if not _is_played(sound) and not (self._folder / sound.name).is_file()
+        ]
+
+    def load(self, sounds: Iterable[Sound]) -> Mapping[str, str]:
+        """Reads and plays sounds, so that `read` can be called from any thread.
+
+        Returns:
+          The names of those that can't be read or are silent, and why.
+
+        Raises:
+          SatError: the soundfont can't be played.
+        """
+        failed = {}
+        for sound in sounds:
+            try:
+                samples = self._read(sound)
+            except SatError as error:
+                if _is_played(sound):
+                    raise
+                failed[sound.name] = str(error)
+                continue
+            if np.abs(samples).max(initial=0.0) > 1e-3:
+                self._kept[sound.name] = _to_int16(samples)
+            else:  # A recording of nothing, or keys that an instrument does not have.
+                failed[sound.name] = f"{sound.name} is silent"
+        return failed
+
+    def read(self, sound: Sound) -> np.ndarray:
+        """The samples of a sound that was loaded: float32 [s], mono at 16 kHz, at most 60 s."""
+        return self._kept[sound.name].astype(np.float32) / 32_768
+
+    def _read(self, sound: Sound) -> np.ndarray:
+        if _is_played(sound):
+            # The whole name: two classes play different melodies.
+            voice = self._voices[sound.label, sound.split]
+            return self._player.play(voice, sound.name.encode())
+        path, samples = self._folder / sound.name, []
+        for block in read_blocks(path, sample_rate=SAMPLE_RATE):
+            samples.append(block)
+            if sum(map(len, samples)) >= _LONGEST:
+                break
+        return np.concatenate(samples)[:_LONGEST]
+
+    @functools.cached_property
+    def _player(self) -> Player:
+        return Player(self._folder.joinpath(*SOUNDFONT))
+
+
+def _is_played(sound: Sound) -> bool:
+    return sound.name.startswith("soundfont/")
+
+
+def _to_int16(sound: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(sound, -1.0, 1.0) * 32_767).astype(np.int16)

@@ -1,0 +1,60 @@
+"""Sounds that go on are told apart from those that begin."""
+
+import numpy as np
+import pytest
+
+from projects.box_model.memory import LEAST_POSITIVES, continuing_and_new
+from sat_jax.labels import Event
+from sat_jax.metrics.strong import TimedClip
+
+
+def average_precision(truth, scores):
+    """The mean, over positives, of the share of positives among all that score as high."""
+    return np.mean([truth[scores >= own].mean() for own in scores[truth]])
+
+
+def measured_one_by_one(clips, scores, wanted):
+    values = []
+    for index in range(scores.shape[1]):
+        kinds = []
+        for clip in clips:
+            went_on = False
+            for start, end in zip(clip.start, clip.end, strict=True):
+                spans = [(e.onset, e.offset) for e in clip.events if e.class_index == index]
+                heard = any(onset < end and offset > start for onset, offset in spans)
+                kinds.append(("continuing" if went_on else "new") if heard else "none")
+                went_on = heard
+        kinds = np.array(kinds)
+        chosen = (kinds == wanted) | (kinds == "none")
+        if (kinds == wanted).sum() >= LEAST_POSITIVES:
+            truth, column = (kinds == wanted)[chosen], scores[chosen, index]
+            values.append(average_precision(truth, column))
+    return values
+
+
+def test_both_kinds_are_measured_as_by_their_definition():
+    rng = np.random.default_rng(0)
+    clips = []
+    for _ in range(100):
+        events = []
+        for _ in range(rng.integers(4)):
+            onset, seconds = rng.uniform(0, 8), rng.uniform(0.5, 6)
+            events.append(Event(int(rng.integers(5)), onset, onset + seconds))
+        start = np.arange(rng.integers(1, 6)) * 2.0
+        clips.append(TimedClip(start=start, end=start + 2.0, events=events))
+    # Some are alike.
+    scores = rng.integers(20, size=(sum(len(clip.start) for clip in clips), 7)) / 20
+    found = continuing_and_new(clips, scores)
+    assert list(found) == ["continuing", "new"]
+    for kind, told in found.items():
+        values = measured_one_by_one(clips, scores, kind)
+        assert 0 < len(values) <= 5
+        assert told["classes"] == len(values)
+        assert told["mAP"] == pytest.approx(np.mean(values))
+
+
+def test_few_positives_are_not_measured():
+    start = np.arange(5) * 2.0
+    clip = TimedClip(start=start, end=start + 2.0, events=[Event(0, 0.0, 10.0)])
+    found = continuing_and_new([clip] * 3, np.zeros((15, 1)))
+    assert found == {"continuing": {"classes": 1, "mAP": 1.0}, "new": {"classes": 0, "mAP": None}}

@@ -1,0 +1,60 @@
+"""Learned position embeddings: where cached tokens sit, and resizing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def past_positions(
+    time_pos_embed: jax.Array,
+    freq_pos_embed: jax.Array,
+    num_real: jax.Array,
+    num_slots: int,
+) -> jax.Array:
+    """Positions that layer 0 adds, once more at every call, to its cached tokens.
+
+    The newest token sits in the last slot. With m real tokens and f rows the published code
+    reads token i as row i // (m / f), step i mod (m / f), and gives it the last m / f time
+    positions. Quirk, kept: with chunks shorter than the cache, or with a cls token among them,
+    the cached tokens are no such grid, and are read as one all the same.
+
+    Args:
+      time_pos_embed: [t, d], all time positions of the model.
+      freq_pos_embed: [f, d].
+      num_real: int32 [b], cached tokens that are real.
+      num_slots: m, room in the cache.
+
+    Returns:
+      [b, m, d]; zeros in slots that hold no real token.
+    """
+    steps = num_real[:, None] // freq_pos_embed.shape[0]  # [b, 1]
+    token = jnp.arange(num_slots)[None, :] - (num_slots - num_real[:, None])  # [b, m]
+    safe_steps = jnp.maximum(steps, 1)
+    row = token // safe_steps
+    column = time_pos_embed.shape[0] - steps + token % safe_steps
+    positions = jnp.take(time_pos_embed, column, axis=0, mode="clip")
+    positions = positions + jnp.take(freq_pos_embed, row, axis=0, mode="clip")
+    return jnp.where((token >= 0)[..., None], positions, 0.0)
+
+
+def resize_positions(embedding: np.ndarray, length: int) -> np.ndarray:
+    """Fits position embeddings to another number of positions.
+
+    Args:
+      embedding: [t, d].
+      length: positions wanted.
+
+    Returns:
+      [length, d]: the first positions when fewer are wanted, else linear interpolation with
+      half-pixel centres (what PyTorch calls ``align_corners=False``).
+    """
+    embedding = np.asarray(embedding)
+    have = embedding.shape[0]
+    if length <= have:
+        return embedding[:length]
+    centre = (np.arange(length) + 0.5) * (have / length) - 0.5
+    centre = np.clip(centre, 0.0, have - 1.0)
+    low = np.floor(centre).astype(int)
+    high = np.minimum(low + 1, have - 1)
+    share = (centre - low)[:, None]
+    return ((1.0 - share) * embedding[low] + share * embedding[high]).astype(embedding.dtype)

@@ -1,0 +1,1 @@
+"""Pictures of recordings and evaluations; matplotlib is imported only here."""

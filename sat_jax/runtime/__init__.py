@@ -1,0 +1,1 @@
+"""What every program needs of its machine: files, flags, devices, compiled programs."""

@@ -1,0 +1,1 @@
+"""Tagging recordings for a person: tags, text formats, arrays of scores."""

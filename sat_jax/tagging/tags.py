@@ -1,0 +1,99 @@
+"""From a chunk's probabilities to its tags."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from sat_jax.errors import SatError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredChunk:
+    """One chunk of a recording and what the model says about it.
+
+    Attributes:
+      start: where the chunk begins, seconds from the start of the recording.
+      end: where it ends, seconds.
+      probs: [y] float32, the probability of each class.
+    """
+
+    start: float
+    end: float
+    probs: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tag:
+    """One class heard in a chunk.
+
+    Attributes:
+      index: the class's place among the model's outputs.
+      label: its display name.
+      prob: its probability; the shortest decimal that reads back as the same float32.
+    """
+
+    index: int
+    label: str
+    prob: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TagSelection:
+    """Which classes of a chunk are shown.
+
+    Attributes:
+      labels: [y] display names.
+      k: at most so many tags a chunk; more than there are classes means all of them.
+      threshold: least probability of a tag in [0, 1], one for all or [y] per class; None for any.
+
+    Raises:
+      SatError: `k` or `threshold` is out of range, or not one threshold per class.
+    """
+
+    labels: Sequence[str]
+    k: int = 3
+    threshold: float | np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range."""
+        if self.k < 1:
+            raise SatError(f"k={self.k} shows no tag: give at least 1")
+        if self.threshold is not None:
+            _check_threshold(np.asarray(self.threshold), len(self.labels))
+
+    def tags(self, probs: np.ndarray) -> list[Tag]:
+        """The strongest classes that reach their threshold.
+
+        Args:
+          probs: [y] probabilities.
+
+        Returns:
+          At most `k` tags, strongest first; of equals, the lower class index first.
+
+        Raises:
+          SatError: there are not as many probabilities as labels.
+        """
+        probs = np.asarray(probs, np.float32)
+        if probs.shape != (len(self.labels),):
+            raise SatError(
+                f"{len(self.labels)} labels do not fit scores of shape {probs.shape}: "
+                "give the labels of this model"
+            )
+        # Compared as float32, so that a probability printed as 0.3 passes a threshold of 0.3.
+        least = np.float32(-np.inf) if self.threshold is None else self.threshold
+        passing = np.flatnonzero(probs >= np.asarray(least, np.float32))
+        strongest = passing[np.argsort(-probs[passing], kind="stable")][: self.k]
+        return [
+            Tag(index=int(i), label=self.labels[i], prob=float(str(probs[i]))) for i in strongest
+        ]
+
+
+def _check_threshold(threshold: np.ndarray, num_classes: int) -> None:
+    if threshold.shape not in ((), (num_classes,)):
+        raise SatError(
+            f"thresholds of shape {threshold.shape} do not fit {num_classes} classes: "
+            "give one for all, or one per class"
+        )
+    if not np.all((threshold >= 0.0) & (threshold <= 1.0)):
+        raise SatError(f"threshold={threshold} is not a probability: give a number from 0 to 1")

@@ -1,0 +1,1 @@
+"""Models on disk: checkpoint folders, bundled and downloaded weights, warm starts, thresholds."""

@@ -1,0 +1,218 @@
+"""Models on disk; but for training's states, only this file knows orbax.
+
+A checkpoint is a folder::
+
+    DIR/model/    JSON: format, config, labels, where the weights came from
+    DIR/weights/  the variable tree, float32
+
+It describes itself: nothing else is needed to load it.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.models.shapes import weight_shapes
+from sat_jax.runtime.devices import check_devices
+from sat_jax.weights.restoring import restoring
+
+FORMAT = 1
+"""Number of the layout above; raised when older programs could no longer read it."""
+
+_KINDS: dict[str, type[AnyConfig]] = {"transformer": ModelConfig, "mae": MaeConfig}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model with all that is needed to use it.
+
+    Attributes:
+      config: what it is made of.
+      variables: {"params": …, "batch_stats": …}, arrays.
+      labels: names of its classes, in output order; empty for an autoencoder.
+      source: where the weights came from, for people.
+    """
+
+    config: AnyConfig
+    variables: Any
+    labels: tuple[str, ...]
+    source: str = ""
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint folder, whole or not at all.
+
+    Raises:
+      SatError: the folder exists, or can't be written.
+    """
+    import orbax.checkpoint as ocp
+
+    path = Path(folder).resolve()
+    if path.exists():
+        raise SatError(f"{folder} exists: choose another folder, or remove it first")
+    kind = next(name for name, cls in _KINDS.items() if isinstance(checkpoint.config, cls))
+    model = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": checkpoint.config.to_dict(),
+        "labels": list(checkpoint.labels),
+        "source": checkpoint.source,
+    }
+    model |= {"crc32": _checksum(checkpoint.variables), _MODEL_CHECKSUM: _checksum_of_json(model)}
+    items = ocp.args.Composite(
+        weights=ocp.args.PyTreeSave(checkpoint.variables),  # type: ignore[call-arg]
+        model=ocp.args.JsonSave(model),  # type: ignore[call-arg]
+    )
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=items)
+    except OSError as error:
+        raise SatError(f"{folder} can't be written: {error}") from error
+
+
+def fingerprint(config: AnyConfig, variables: Any) -> str:
+    """A short text that changes when the model or its weights do."""
+    digest = hashlib.sha256(repr(config).encode())
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """Whether a path looks like a folder that `save_checkpoint` wrote."""
+    return (Path(folder) / "model").is_dir() and (Path(folder) / "weights").is_dir()
+
+
+def load_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a checkpoint folder.
+
+    Raises:
+      SatError: it is no checkpoint, is damaged, or was written by a newer program.
+    """
+    path = Path(folder).resolve()
+    if not is_checkpoint(path):
+        inside = path / "model"  # as in the folder of a training run
+        hint = f"; {Path(folder) / 'model'} is one" if is_checkpoint(inside) else ""
+        raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/{hint}")
+    model = _read_model(path, folder)
+    kind = _KINDS.get(str(model["kind"]))
+    if model["format"] != FORMAT or kind is None:
+        raise SatError(
+            f"{folder} holds a {model['kind']} in checkpoint format {model['format']}, this "
+            f"program reads {' and '.join(_KINDS)} in format {FORMAT}: upgrade sat-jax"
+        )
+    try:
+        config, labels = kind.from_dict(model["config"]), _labels(model["labels"])
+    except (SatError, TypeError, ValueError, AttributeError) as error:
+        raise SatError(f"{folder} is damaged: its config can't be used: {error}") from error
+    if isinstance(config, ModelConfig) and len(labels) != config.num_classes:
+        raise SatError(
+            f"{folder} is damaged: it has {len(labels)} labels for {config.num_classes} classes"
+        )
+    variables = _read_weights(path, folder, config)
+    if _checksum(variables) != model["crc32"]:
+        raise SatError(f"{folder} is damaged: its weights are not those that were written")
+    _check_fit(config, variables, folder)
+    # Last, for the others say more; folders of earlier programs have none.
+    if model[_MODEL_CHECKSUM] not in (None, _checksum_of_json(model)):
+        raise SatError(f"{folder} is damaged: its config or labels are not those that were written")
+    return Checkpoint(
+        config=config,
+        variables=variables,
+        labels=labels,
+        source=model["source"],
+    )
+
+
+def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
+    try:
+        # Read without orbax, so that a folder can be looked at before orbax is imported.
+        model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
+        return {_MODEL_CHECKSUM: None} | model | {key: model[key] for key in _FIELDS}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
+
+
+def _labels(labels: Any) -> tuple[str, ...]:
+    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise TypeError("labels are not a list of names")
+    return tuple(labels)
+
+
+_DESCRIPTION = ("format", "kind", "config", "labels", "source")
+_FIELDS = (*_DESCRIPTION, "crc32")
+_MODEL_CHECKSUM = "model_crc32"
+_MOST_ARRAYS = 10_000
+# Published autoencoders have a classifier that nothing uses; what was converted gives it back.
+_IDLE = ("params/encoder/head/", "params/encoder/head_norm/")
+
+
+def _checksum(variables: Any) -> int:
+    """Of the names and values of all arrays, to notice damage that still can be read."""
+    arrays = flatten_dict(variables, sep="/")
+    value = 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], np.float32)
+        value = zlib.crc32(array.data, zlib.crc32(name.encode(), value))
+    return value
+
+
+def _checksum_of_json(model: dict[str, Any]) -> int:
+    """Of all beside the weights."""
+    described = {key: model[key] for key in _DESCRIPTION}
+    return zlib.crc32(json.dumps(described, sort_keys=True).encode())
+
+
+def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
+    have = {name: np.shape(array) for name, array in flatten_dict(variables, sep="/").items()}
+    for name, shape in weight_shapes(config):
+        if (found := have.pop(name, None)) != shape:
+            odd = f"{name} is missing" if found is None else f"{name} is {list(found)}"
+            break
+    else:
+        idle = _IDLE if isinstance(config, MaeConfig) else ()
+        odd = next((f"{name} is too much" for name in have if not name.startswith(idle)), "")
+    if odd:
+        raise SatError(
+            f"{folder} is damaged: its weights are not of the size that its config says: {odd}"
+        )
+
+
+def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
+    import orbax.checkpoint as ocp
+
+    check_devices()
+    # NumPy arrays load wherever the program runs, whatever devices wrote them.
+    as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+    # A damaged config may ask for any number of arrays.
+    names = [name for name, _ in itertools.islice(weight_shapes(config), _MOST_ARRAYS)]
+    expected = unflatten_dict(dict.fromkeys(names, as_numpy), sep="/")
+    with restoring(f"{folder} is damaged: its weights can't be read"):
+        handler = ocp.CompositeCheckpointHandler(
+            weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
+        )
+        with ocp.Checkpointer(handler) as checkpointer:
+
+            def restore(how: Any) -> Any:
+                items = ocp.args.Composite(
+                    weights=ocp.args.PyTreeRestore(restore_args=how)  # type: ignore[call-arg]
+                )
+                return checkpointer.restore(path, args=items)["weights"]
+
+            try:
+                return restore(expected)
+            except ValueError:
+                # Perhaps other arrays are there, which is told better when they have been read.
+                # Asking orbax in the first place costs as much as reading them.
+                tree = checkpointer.metadata(path).item_metadata["weights"].tree
+                return restore(jax.tree.map(lambda _: as_numpy, tree))

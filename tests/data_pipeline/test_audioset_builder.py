@@ -1,0 +1,254 @@
+"""AudioSet as a TFDS dataset: what is in it, what is left out, and the same again."""
+
+import csv
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+
+pytest.importorskip("tensorflow")
+tfds = pytest.importorskip("tensorflow_datasets")
+
+from data_pipeline.audioset.builder import AudioSet  # noqa: E402
+from data_pipeline.audioset.reading import read_samples  # noqa: E402
+from sat_jax.commands.prepare import build, summary  # noqa: E402
+
+RATE = 16_000
+MIDS = [label.mid for label in audioset_labels()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Good and broken clips, and tables of them."""
+    base = tmp_path_factory.mktemp("audioset")
+    audio = base / "audio"
+    audio.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(name, seconds, rate=RATE, channels=1, **kwargs):
+        sound = rng.uniform(-1, 1, (int(seconds * rate), channels))
+        soundfile.write(audio / name, sound, rate, **kwargs)
+
+    write("good0000000_0.000_10.000.wav", 1.0)
+    write("good0000001_1_11.flac", 0.6)
+    write("stereo00002.ogg", 0.7, rate=44_100, channels=2)
+    write("Ylong000003.wav", 2.5)
+    write("short000004_4_14.wav", 0.09)
+    write("cut00000006_6_16.wav", 1.0)
+    whole = (audio / "cut00000006_6_16.wav").read_bytes()
+    (audio / "cut00000006_6_16.wav").write_bytes(whole[: len(whole) // 2])
+    (audio / "empty000005_5_15.wav").touch()
+    (audio / "noise000007_7_17.wav").write_bytes(b"<html>404</html>" * 50)
+    names = ["good0000000", "good0000001", "stereo00002", "Ylong000003", "short000004"]
+    names += ["empty000005", "cut00000006", "noise000007", "missing0008", "good0000000"]
+    rows = [
+        f'{name.removeprefix("Y")}, {i % 9}.000, {i % 9 + 10}.000, "{MIDS[i]},{MIDS[500 + i]}"\n'
+        for i, name in enumerate(names)
+    ]
+    head = "# one\n# two\n# three\n"
+    (base / "balanced_train_segments.csv").write_text(head + "".join(rows))
+    (base / "eval_segments.csv").write_text(head + "".join(rows[:2]))
+    return base
+
+
+@pytest.fixture(scope="module")
+def tables(folder):
+    return {
+        "balanced": str(folder / "balanced_train_segments.csv"),
+        "eval": str(folder / "eval_segments.csv"),
+    }
+
+
+@pytest.fixture(scope="module")
+def built(folder, tables, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("tfds")
+    return build(audio=str(folder / "audio"), tables=tables, data_dir=str(data_dir), progress=False)
+
+
+def examples(builder, split):
+    loaded = tfds.builder_from_directory(builder.data_dir)  # Without the code that built it.
+    data = loaded.as_dataset(split=split)
+    return {row["id"].decode(): row for row in tfds.as_numpy(data)}
+
+
+def contents(builder):
+    return {path.name: path.read_bytes() for path in builder.data_path.iterdir()}
+
+
+def test_good_clips_are_kept_as_they_are(built, folder):
+    found = examples(built, "balanced")
+    assert sorted(found) == [
+        "good0000000_0.000_10.000",
+        "good0000001_1.000_11.000",
+        "long000003_3.000_13.000",
+        "stereo00002_2.000_12.000",
+    ]
+    files = ["good0000000_0.000_10.000.wav", "good0000001_1_11.flac", "Ylong000003.wav"]
+    for row, file in zip([found[name] for name in sorted(found)], files, strict=False):
+        sound, _ = soundfile.read(folder / "audio" / file, dtype="int16")
+        assert row["audio"].dtype == np.int16
+        np.testing.assert_array_equal(row["audio"], sound)
+        assert row["seconds"] == np.float32(len(sound) / RATE)
+    stereo = found["stereo00002_2.000_12.000"]
+    assert len(stereo["audio"]) == pytest.approx(0.7 * RATE, abs=1)
+    assert stereo["labels"].tolist() == [2, 502]
+    assert sorted(examples(built, "eval")) == sorted(found)[:2]
+
+
+def test_broken_clips_are_listed_with_reasons_and_counted(built):
+    path = built.data_path / "skipped_balanced.csv"
+    with open(path, newline="") as file:
+        reasons = {(row["id"][:11], row["reason"].split(":")[0]) for row in csv.DictReader(file)}
+    expected = {
+        "short000004": "holds 0.090 s, under 0.1 s",
+        "empty000005": "is empty (0 bytes)",
+        "cut00000006": "truncated",
+        "missing0008": "missing",
+        "good0000000": "duplicate",
+    }
+    assert {name: reason for name, reason in reasons if name != "noise000007"} == expected
+    assert "noise000007" in {name for name, _ in reasons}
+    balanced, evaluation = summary(built)
+    assert balanced.startswith("balanced: 4 clips, 6 skipped (1 ")
+    assert balanced.endswith(f"; see {path})")
+    assert evaluation == "eval: 2 clips, 0 skipped"
+
+
+@pytest.mark.slow
+def test_another_process_builds_the_same_bytes_by_one_command(built, folder, tables, tmp_path):
+    command = [sys.executable, "-m", "data_pipeline.audioset", f"--audio={folder / 'audio'}"]
+    command += [f"--{split}_csv={path}" for split, path in tables.items()]
+    command += [f"--data_dir={tmp_path}", "--workers=1"]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    other = tfds.builder_from_directory(tmp_path / "audioset" / "1.0.0")
+    assert contents(other) == contents(built)
+    assert done.stdout.count("\n") == 2 and "balanced: 4 clips" in done.stdout
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 1 and again.stdout == ""
+    assert again.stderr.splitlines()[-1].endswith("is there already: remove it to build it again")
+
+
+def test_beam_builds_the_same(built, folder, tables, tmp_path):
+    pytest.importorskip("apache_beam")
+    other = build(
+        audio=str(folder / "audio"),
+        tables=tables,
+        data_dir=str(tmp_path),
+        beam_options="runner=DirectRunner",
+    )
+    assert contents(other) == contents(built)
+    assert summary(other)[1] == summary(built)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("runer=DirectRunner", "names no runner: add runner=DirectRunner"),
+        ("runner=DirectRunner,direct_num_workers=x", "direct_num_workers: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_options_for_beam_are_told_in_a_line(folder, tables, tmp_path, options, message):
+    pytest.importorskip("apache_beam")
+    audio = str(folder / "audio")
+    with pytest.raises(SatError, match=message) as error:
+        build(audio=audio, tables=tables, data_dir=str(tmp_path), beam_options=options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_a_broken_clip_with_a_name_that_is_no_text_is_listed(tmp_path):
+    audio = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    audio.mkdir()
+    sound = np.random.default_rng(0).uniform(-1, 1, RATE)
+    soundfile.write(os.fspath(tmp_path / "good.wav"), sound, RATE)
+    (tmp_path / "good.wav").rename(audio / "good0000000_0_10.wav")
+    (audio / "broken00001_0_10.wav").touch()
+    table = tmp_path / "table.csv"
+    rows = [f'{name}, 0, 10, "{MIDS[0]}"\n' for name in ("good0000000", "broken00001")]
+    table.write_text("".join(rows))
+    built = build(
+        audio=str(audio), tables={"eval": str(table)}, data_dir=str(tmp_path), progress=False
+    )
+    assert summary(built)[0].startswith("eval: 1 clips, 1 skipped (1 is empty (0 bytes)")
+
+
+def test_tfds_builds_it_from_its_folder_for_manual_downloads(built, folder, tmp_path):
+    builder = AudioSet(data_dir=tmp_path)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
+    assert contents(builder) == contents(built)
+
+
+def test_the_program_of_tfds_builds_the_same_by_beam(built, folder, tmp_path):
+    for package in ("apache_beam", "mlcroissant"):
+        pytest.importorskip(package)
+    command = [str(Path(sys.executable).with_name("tfds")), "build", inspect.getfile(AudioSet)]
+    command += ["--manual_dir", str(folder), "--data_dir", str(tmp_path)]
+    command += ["--beam_pipeline_options", "runner=DirectRunner"]
+    subprocess.run(command, check=True)
+    found = contents(tfds.builder_from_directory(tmp_path / "audioset" / "1.0.0"))
+    expected = contents(built)
+    about = [json.loads(files.pop("dataset_info.json")) for files in (found, expected)]
+    assert [info.pop("moduleName") for info in about] == ["audioset.builder", AudioSet.__module__]
+    assert about[0] == about[1]
+    assert found == expected
+
+
+def test_a_runner_asked_for_is_used(folder, tmp_path):
+    pytest.importorskip("apache_beam")
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    for asked in (
+        {"beam_options": PipelineOptions(["--runner=NoSuchRunner"])},
+        {"beam_runner": "NoSuchRunner"},
+    ):
+        config = tfds.download.DownloadConfig(manual_dir=folder, **asked)
+        with pytest.raises(ValueError, match="NoSuchRunner"):
+            AudioSet(data_dir=tmp_path).download_and_prepare(download_config=config)
+
+
+@pytest.mark.parametrize("beam_options", [None, "runner=DirectRunner"])
+def test_a_split_without_clips_is_refused(folder, tmp_path, beam_options):
+    table = tmp_path / "table.csv"
+    table.write_text(f'empty000005, 5, 15, "{MIDS[0]}"\n')
+    options = {"audio": str(folder / "audio"), "data_dir": str(tmp_path / "tfds")}
+    with pytest.raises(SatError) as error:
+        build(**options, tables={"eval": str(table)}, progress=False, beam_options=beam_options)
+    assert "\n" not in str(error.value)
+    if beam_options is None:
+        assert "none of the 1 clips can be read" in str(error.value)
+    table.write_text(f'nowhere0005, 5, 15, "{MIDS[0]}"\n')
+    with pytest.raises(SatError, match=r"holds none of the 1 clips .* nowhere0005_5.000_15.000"):
+        build(**options, tables={"eval": str(table)}, progress=False)
+
+
+def test_samples_are_rounded_and_stay_in_range(tmp_path):
+    path = tmp_path / "float.wav"
+    values = np.tile([1.5, -1.5, 0.6 / 32_768, -0.4 / 32_768], 500)
+    soundfile.write(path, values, RATE, subtype="FLOAT")
+    assert read_samples(path)[:4].tolist() == [32_767, -32_768, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data_dir=x", "--eval_csv=x"], "--audio is needed"),
+        (["--data_dir=x", "--audio=x"], "--balanced_csv, --unbalanced_csv or --eval_csv is"),
+        (["--audio=x", "--data_dir=x", "--eval_csv=x", "--workers=0"], "flag --workers=0"),
+    ],
+)
+def test_wrong_flags_exit_with_2(flags, message):
+    command = [sys.executable, "-m", "data_pipeline.audioset", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("data_pipeline.audioset: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr

@@ -1,0 +1,93 @@
+"""What a run learns from, and what is said about it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from data_pipeline.batches.windows import WindowConfig
+from data_pipeline.psl.files import PslWriter
+from data_pipeline.training_data import open_training_data
+from sat_jax.errors import SatError
+from sat_jax.labels import class_fingerprint
+
+LABELS = ("Speech", "Dog", "Cat")
+
+
+@pytest.fixture
+def source(tmp_path):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(32_000), 16_000)
+    table = tmp_path / "clips.csv"
+    table.write_text("file,labels\na.wav,Speech\nb.wav,Dog\nc.wav,Cat\n")
+    return {"clips": str(table), "folder": str(tmp_path)}
+
+
+def config(**changes):
+    fields = {"batch_size": 2, "window_seconds": 2.0, "num_classes": 3, "psl_share": 1.0}
+    return WindowConfig(**(fields | changes))
+
+
+def psl(path, names, classes="0;1"):
+    columns = {
+        "filename": names,
+        "start": [0.0] * len(names),
+        "end": [2.0] * len(names),
+        "prob": ["0.5;0.0"] * len(names),
+        "idxs": [classes] * len(names),
+    }
+    pq.write_table(pa.table(columns), path)
+    return [str(path)]
+
+
+def test_it_says_how_many_clips_have_pseudo_labels_and_how_many_labels_no_clip(source, tmp_path):
+    known = psl(tmp_path / "known.parquet", ["a.wav", "b.wav"])
+    data = open_training_data(config(), LABELS, source, psl_paths=known)
+    assert data.notes == [
+        "3 clips to learn from",
+        "2 of them have pseudo strong labels, and only those are used",
+    ]
+    more = psl(tmp_path / "more.parquet", ["a.wav", "x.wav", "y.wav"])
+    data = open_training_data(config(), LABELS, source, psl_paths=more)
+    assert data.notes[1] == (
+        "1 of them have pseudo strong labels, and only those are used; labels of 2 others are left "
+        "out"
+    )
+    batch = next(data.batches(0))
+    assert batch["target"].tolist() == [[0.5, 0.0, 0.0]] * 2
+
+
+def test_pseudo_labels_that_would_not_be_used_are_refused(source, tmp_path):
+    with pytest.raises(SatError, match=r"not used where data\.psl_share is 0"):
+        open_training_data(
+            config(psl_share=0.0), LABELS, source, psl_paths=psl(tmp_path / "p.parquet", ["a.wav"])
+        )
+
+
+def test_other_labels_are_other_data(source, tmp_path):
+    def record(rows, labels=LABELS):
+        paths = psl(tmp_path / "p.parquet", rows)
+        return open_training_data(config(), labels, source, psl_paths=paths).record
+
+    first = record(["a.wav"])
+    assert record(["a.wav"]) == first
+    assert record(["b.wav"])["psl"] != first["psl"]
+    assert record(["a.wav"], ("Cat", "Dog", "Speech"))["labels"] != first["labels"]
+
+
+def test_pseudo_labels_of_another_model_are_refused_before_the_run(source, tmp_path):
+    paths = psl(tmp_path / "p.parquet", ["a.wav", "b.wav"], classes="0;3")
+    with pytest.raises(SatError, match=r"p\.parquet has class 3, the model has 0 to 2"):
+        open_training_data(config(), LABELS, source, psl_paths=paths)
+
+
+def test_pseudo_labels_by_a_teacher_of_other_classes_are_refused(source, tmp_path):
+    path = str(tmp_path / "made.parquet")
+    with PslWriter(path, {"classes": class_fingerprint(LABELS)}) as writer:
+        writer.write(
+            ["a.wav"], np.zeros(1), np.full(1, 2.0), np.zeros((1, 1), int), np.ones((1, 1))
+        )
+    assert open_training_data(config(), LABELS, source, psl_paths=[path]).notes
+    with pytest.raises(SatError, match=r"made\.parquet has pseudo strong labels of other classes"):
+        open_training_data(config(), LABELS[::-1], source, psl_paths=[path])

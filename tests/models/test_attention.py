@@ -1,0 +1,103 @@
+"""Attention beside JAX's own, and what decides how it is computed."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sat_jax.config import ModelConfig
+from sat_jax.models import attention
+from sat_jax.models.attention import attend, attention_weights, fused_attention, suits_cudnn
+from sat_jax.models.cache import init_cache
+from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.training.config import OptimizerConfig, TrainConfig
+from sat_jax.training.objectives import make_objective
+
+
+def heads(tokens: int, seed: int, dtype: str = "float32") -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (3, tokens, 2, 64)).astype(dtype)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_program_gives_the_same_as_weights_and_sums(masked: bool) -> None:
+    query, key, value = heads(4, 0), heads(6, 1), heads(6, 2)
+    real = np.arange(6)[None, :] >= np.array([[0], [2], [5]]) if masked else None
+
+    def separate(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return attend(attention_weights(query, key, real), value)
+
+    def fused(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return fused_attention(query, key, value, real, implementation="xla")
+
+    np.testing.assert_allclose(
+        fused(query, key, value), separate(query, key, value), atol=1e-5, rtol=1e-5
+    )
+    wanted, had = (
+        jax.grad(lambda *args, call=call: jnp.square(call(*args)).sum(), argnums=(0, 1, 2))(
+            query, key, value
+        )
+        for call in (separate, fused)
+    )
+    for one, other in zip(wanted, had, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "count", "dtype", "tokens", "suits"),
+    [
+        ("gpu", "9.0", 1, "bfloat16", 48, True),
+        ("gpu", "12.0", 1, "bfloat16", 48, True),
+        ("gpu", "9.0", 2, "bfloat16", 48, False),
+        ("gpu", "7.5", 1, "bfloat16", 48, False),
+        ("gpu", "gfx90a", 1, "bfloat16", 48, False),
+        ("gpu", "9.0", 1, "float32", 48, False),
+        ("gpu", "9.0", 1, "bfloat16", 49, False),
+        ("cpu", None, 1, "bfloat16", 48, False),
+    ],
+)
+def test_cudnn_is_used_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    capability: str | None,
+    count: int,
+    dtype: str,
+    tokens: int,
+    suits: bool,
+) -> None:
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+    monkeypatch.setattr(attention.jax, "devices", lambda: [device] * count)
+    monkeypatch.setattr(attention.jax, "device_count", lambda: count)
+    attention._has_flash_attention.cache_clear()
+    try:
+        assert suits_cudnn(heads(tokens, 0, dtype), heads(96, 1, dtype)) is suits
+    finally:
+        attention._has_flash_attention.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_float32_products_are_float32_on_every_device(dtype: str) -> None:
+    config = ModelConfig(
+        width=64, depth=1, num_classes=5, target_length=32, cache_length=32, dtype=dtype
+    )
+    variables = init_variables(config, jax.random.key(0))
+    cache = init_cache(config, 1, "kv")
+    piece = jnp.zeros((1, config.frontend.n_mels, 32))
+    program = jax.jit(AudioTransformer(config).apply).lower(variables, piece, cache).as_text()
+    products = [line for line in program.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) == 9, "patches, qkv, past, scores, sum, projection, MLP's two, head"
+    for line in products:
+        assert ("precision = [HIGHEST, HIGHEST]" in line) == (dtype == "float32")
+
+
+def test_float32_gradients_are_float32_on_every_device() -> None:
+    config = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
+    run = TrainConfig(model=config, optimizer=OptimizerConfig(learning_rate=1.0), num_steps=1)
+    variables = init_variables(config, jax.random.key(0))
+    batch = {"waveform": jnp.zeros((1, 95 * 160)), "target": jnp.zeros((1, 5))}
+    gradient = jax.jit(jax.grad(make_objective(run), has_aux=True))
+    lowered = gradient.lower(*variables.values(), batch, jax.random.key(0)).as_text()
+    products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) > 40
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)

@@ -1,0 +1,193 @@
+"""The published answers, number by number, on small and full-size models."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from sat_jax.config import ModelConfig
+from sat_jax.models.cache import init_cache
+from sat_jax.models.frontend import log_mel
+from sat_jax.models.mae import MaskedAutoencoder
+from sat_jax.models.registry import MODELS
+from sat_jax.models.transformer import AudioTransformer, flatten_grid
+from sat_jax.streaming.framing import make_framing
+from sat_jax.streaming.pieces import clip_scores, normalize
+from sat_jax.streaming.step import StreamState, init_stream, scan_chunks
+from sat_jax.training.losses import mae_loss
+from tests.support.golden_models import (
+    SATS,
+    SMALL,
+    VITS,
+    clip,
+    full_size,
+    mae_config,
+    numbers,
+    small_config,
+    small_weights,
+)
+
+TOLERANCE = {"mean": 1e-4, "token": 1e-4, "dm": 1e-4, "logit": 1e-3}
+
+_clip_scores = jax.jit(clip_scores, static_argnums=0, static_argnames=("aggregation", "cache_form"))
+_init_stream = jax.jit(
+    init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup", "cache_form")
+)
+_scan_chunks = jax.jit(scan_chunks, static_argnums=0, static_argnames="framing")
+
+
+def stream(
+    model: AudioTransformer,
+    variables: object,
+    *,
+    seconds: float,
+    count: int,
+    warmup: str,
+    cache_form: str = "kv",
+) -> tuple[np.ndarray, StreamState]:
+    """Scores [k, y] of the golden recording's first chunks, and the state after them."""
+    framing = make_framing(model.config, "chunk", chunk_seconds=seconds)
+    state = _init_stream(model, variables, 1, framing=framing, warmup=warmup, cache_form=cache_form)
+    samples = clip()[: count * framing.hop].reshape(count, 1, framing.hop)
+    scores, ready, state = _scan_chunks(model, variables, samples, state, framing=framing)
+    assert bool(ready.all())
+    return np.asarray(scores)[:, 0], state
+
+
+@pytest.mark.parametrize(
+    ("name", "cache_form"),
+    [
+        *((name, "kv") for name in SATS),
+        ("sat_mean_2s", "tokens"),
+        ("sat_token_2s", "tokens"),
+        *(
+            pytest.param(name, "tokens", marks=pytest.mark.slow)
+            for name in SATS
+            if name not in ("sat_mean_2s", "sat_token_2s")
+        ),
+    ],
+)
+def test_stream_mode(name: str, cache_form: str) -> None:
+    config, variables, golden = small_config(name), small_weights(name), numbers(name)
+    run = functools.partial(stream, AudioTransformer(config), variables, cache_form=cache_form)
+    tolerance, seconds = TOLERANCE[config.pooling], config.target_length / 96
+    for warmup, key in (("silence", "stream_primed"), ("none", "stream_unprimed")):
+        want = golden[key]
+        have, state = run(seconds=seconds, count=len(want), warmup=warmup)
+        np.testing.assert_allclose(have, want, atol=tolerance)
+        if warmup == "silence" and cache_form == "tokens":
+            cache = np.stack([past.tokens for past in state.cache.past])
+            np.testing.assert_allclose(cache, golden["stream_primed_cache"], atol=1e-3)
+    if "stream_160ms" in golden:
+        want = golden["stream_160ms"]
+        have, _ = run(seconds=0.16, count=len(want), warmup="silence")
+        np.testing.assert_allclose(have, want, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", SATS)
+def test_clip_mode(name: str) -> None:
+    variables, golden = small_weights(name), numbers(name)
+    tolerance = TOLERANCE[SMALL[name]["pooling"]]
+    for pad_last, aggregation, key in (
+        (False, "mean", "clip_mean"),
+        (False, "max", "clip_max"),
+        (False, "last", "clip_last"),
+        (True, "mean", "clip_mean_padlast"),
+    ):
+        model = AudioTransformer(small_config(name, pad_last=pad_last))
+        have = _clip_scores(model, variables, clip()[None], aggregation=aggregation)
+        np.testing.assert_allclose(have[0], golden[key], atol=tolerance, err_msg=key)
+
+
+@pytest.mark.parametrize("name", SATS)
+def test_features_of_the_first_chunk(name: str) -> None:
+    config, variables = small_config(name), small_weights(name)
+    model = AudioTransformer(config)
+    wave = clip()[None, : config.target_length * 16000 // 96]
+    pieces = normalize(model, variables, log_mel(wave, config.frontend))
+    grid = model.apply(variables, pieces[..., : config.target_length], method="embed")
+    empty = init_cache(config, 1, "kv")
+    tokens = model.apply(variables, flatten_grid(grid), method="prepend_cls")
+    features, _ = model.apply(variables, tokens, empty, method="encode")
+    np.testing.assert_allclose(features[0], numbers(name)["features_first_chunk"], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_clip_models(name: str) -> None:
+    config, variables, golden = small_config(name), small_weights(name), numbers(name)
+    model, tolerance = AudioTransformer(config), TOLERANCE[config.pooling]
+    for wave, key in ((clip(), "clip_full"), (np.tile(clip(), 2), "clip_long")):
+        have = _clip_scores(model, variables, wave[None])[0]
+        np.testing.assert_allclose(have, golden[key], atol=tolerance, err_msg=key)
+    for seconds in (2.0, 1.0, 0.16):
+        want = golden[f"chunks_{seconds}"]
+        have, _ = stream(model, variables, seconds=seconds, count=len(want), warmup="none")
+        np.testing.assert_allclose(have, want, atol=tolerance, err_msg=str(seconds))
+
+
+def test_masked_autoencoder() -> None:
+    golden, config = numbers("mae"), mae_config()
+    spectrogram = log_mel(golden["wave"], config.encoder.frontend)
+    apply = jax.jit(MaskedAutoencoder(config).apply)
+    prediction, target, mask = apply(small_weights("mae"), spectrogram, golden["noise"])
+    np.testing.assert_allclose(prediction, golden["pred"], atol=1e-3)
+    np.testing.assert_allclose(target, golden["target"], atol=2e-3)
+    np.testing.assert_array_equal(mask, golden["mask"])
+    for key, normalize_target in (("loss_norm", True), ("loss_raw", False)):
+        loss = mae_loss(prediction, target, mask=mask, normalize_target=normalize_target)
+        np.testing.assert_allclose(loss, golden[key], rtol=1e-5)
+
+
+# The registry's names in the order of their size: the small ones always run.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SAT_T_2s",
+        "SAT_T_1s",
+        "audiotransformer_tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in MODELS
+            if "_XS_" not in name and "_xs" not in name and "_T_" not in name and "tiny" not in name
+        ),
+    ],
+)
+def test_full_size(name: str) -> None:
+    model, variables = full_size(name)
+    seconds = 1.0 if name.endswith("_1s") else 2.0
+    have, _ = stream(model, variables, seconds=seconds, count=5, warmup="silence")
+    np.testing.assert_allclose(have, numbers("full_size")[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("audiotransformer_tiny", 5.50),
+        ("audiotransformer_small", 21.62),
+        ("audiotransformer_base", 85.71),
+        ("SAT_T_2s", 5.496),
+        ("SAT_S_2s", 21.61),
+        ("SAT_B_2s", 85.68),
+        ("SAT_T_1s", 5.493),
+        ("SAT_B_1s", 85.67),
+        ("SAT_S_1s", 21.61),
+    ],
+)
+def test_parameter_counts(name: str, millions: float) -> None:
+    have = num_parameters(MODELS[name]) / 1e6
+    digits = 3 if millions < 10 and name.startswith("SAT") else 2
+    assert round(have, digits) == millions
+
+
+@pytest.mark.parametrize("name", ["audiotransformer_xs", "SAT_XS_2s", "SAT_XS_1s"])
+def test_extra_small_models_are(name: str) -> None:
+    assert num_parameters(MODELS[name]) <= 2_000_000
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """Trainable parameters."""
+    from sat_jax.models.transformer import init_variables
+
+    shapes = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))

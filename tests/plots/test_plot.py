@@ -1,0 +1,310 @@
+"""The picture: pooled like a plain loop would, drawn where it should be, for any length."""
+
+import itertools
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from sat_jax.errors import SatError
+from sat_jax.plots import recording as plot
+from sat_jax.plots.recording import check_plot, plot_scores
+from sat_jax.plots.spectrogram import SpectrogramPool, group_max
+from sat_jax.tagging.tags import ScoredChunk
+
+NAMES = ["Speech", "Trickle, dribble", "Bird vocalization, bird call, bird song", "$x_1$", "w" * 90]
+
+
+def make_pool(seconds, seed=0):
+    pool = SpectrogramPool(0.01)
+    frames = np.random.default_rng(seed).random((64, 1 + round(100 * seconds)), np.float32)
+    pool.add(120 * frames - 100)
+    return pool
+
+
+def make_chunks(seconds, step, num_classes=5):
+    rng = np.random.default_rng(1)
+    return [
+        ScoredChunk(
+            start=start,
+            end=min(start + step, seconds),
+            probs=rng.random(num_classes).astype(np.float32),
+        )
+        for start in np.arange(0, seconds - 1e-9, step)
+    ]
+
+
+# --- pooling
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_group_max_is_a_plain_loop(size):
+    values = np.random.default_rng(size).normal(size=(3, 20))
+    expected = [values[:, i : i + size].max(axis=1) for i in range(0, 20, size)]
+    np.testing.assert_array_equal(group_max(values, size), np.stack(expected, axis=1))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pool_does_not_depend_on_how_frames_arrive(seed):
+    rng = np.random.default_rng(seed)
+    frames = rng.normal(size=(4, int(rng.integers(1, 400)))).astype(np.float32)
+    pool = SpectrogramPool(0.01, max_columns=16)
+    cuts = np.sort(rng.integers(0, frames.shape[1] + 1, 10))
+    for piece in np.split(frames, cuts, axis=1):
+        pool.add(piece)
+    columns = pool.columns()
+    assert columns.shape[1] <= 16
+    assert columns.shape[1] > 8 or pool.frames_per_column == 1
+    np.testing.assert_array_equal(columns, group_max(frames, pool.frames_per_column))
+
+
+def test_pool_keeps_a_click_in_three_hours():
+    pool = SpectrogramPool(0.01)
+    for minute in range(180):
+        frames = np.full((64, 6000), -90.0, np.float32)
+        if minute == 100:
+            frames[:, 17] = 5.0
+        pool.add(frames)
+    columns = pool.columns()
+    assert columns.shape[1] <= 2000
+    loud = np.flatnonzero(columns.max(axis=0) == 5.0)
+    np.testing.assert_array_equal(loud, [(100 * 6000 + 17) // pool.frames_per_column])
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step", "num_classes"),
+    [(0.16, 0.16, 5), (10.0, 2.0, 5), (10.1, 0.16, 5), (93.7, 93.7, 1), (10_800.0, 2.0, 5)],
+)
+def test_any_length_is_drawn(tmp_path, seconds, step, num_classes):
+    path = tmp_path / "día 日本.png"
+    plot_scores(
+        path,
+        title="día 日本 $x_1$ \udcff\n" * 20,
+        spectrogram=make_pool(seconds),
+        chunks=make_chunks(seconds, step, num_classes),
+        labels=NAMES[:num_classes],
+    )
+    height, width, _ = imread(path).shape
+    assert width == 1560
+    assert height > 300
+    assert path.stat().st_size < 1_500_000
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_silence_is_drawn(tmp_path):
+    pool = SpectrogramPool(0.01)
+    pool.add(np.full((64, 201), -100.0, np.float32))
+    chunks = [ScoredChunk(start=0.0, end=2.0, probs=np.zeros(5, np.float32))]
+    path = tmp_path / "a.png"
+    plot_scores(path, title="silence", spectrogram=pool, chunks=chunks, labels=NAMES)
+    assert path.stat().st_size > 1000
+
+
+@pytest.fixture
+def figure(monkeypatch):
+    """Draws without saving and hands out the figure."""
+
+    def draw(**arguments):
+        saved = []
+        monkeypatch.setattr(plot, "save_figure", lambda figure, path: saved.append(figure))
+        plot_scores("a.png", title="a.wav", **arguments)
+        (figure,) = saved
+        figure.draw_without_rendering()
+        return figure
+
+    return draw
+
+
+def test_strongest_classes_over_their_chunks(figure):
+    probs = np.random.default_rng(0).random((6, 30)).astype(np.float32)
+    chunks = [ScoredChunk(start=2.0 * i, end=2.0 * i + 2, probs=row) for i, row in enumerate(probs)]
+    chunks[-1] = ScoredChunk(start=10.0, end=10.5, probs=probs[-1])
+    labels = [f"class {i}" for i in range(30)]
+    upper, _, lower, bar = figure(spectrogram=make_pool(10.5), chunks=chunks, labels=labels).axes
+    order = sorted(range(30), key=lambda i: -probs[:, i].max())[:8]
+    assert [tick.get_text() for tick in lower.get_yticklabels()] == [labels[i] for i in order]
+    (mesh,) = [item for item in lower.collections if item.get_array() is not None]
+    np.testing.assert_array_equal(mesh.get_array().reshape(8, 6), probs[:, order].T)
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [0, 2, 4, 6, 8, 10, 10.5])
+    assert mesh.get_clim() == (0, 1) == bar.get_ylim()
+    assert lower.get_ylim() == (8, 0)
+    assert upper.get_xlim() == lower.get_xlim() == (0, 10.5)
+
+
+def test_a_short_event_in_three_hours_keeps_its_strength(figure):
+    chunks = make_chunks(10_800.0, 0.16, num_classes=2)
+    for chunk in chunks:
+        chunk.probs[:] *= 0.1
+    chunks[30_000].probs[1] = 1.0
+    axes = figure(spectrogram=make_pool(1.0), chunks=chunks, labels=["a", "b"]).axes
+    (mesh,) = [item for item in axes[2].collections if item.get_array() is not None]
+    values, edges = mesh.get_array().reshape(2, -1), mesh.get_coordinates()[0, :, 0]
+    (column,) = np.flatnonzero(values[0] == 1.0)
+    assert edges[column] <= chunks[30_000].start < edges[column + 1]
+    assert values.shape[1] <= 1000
+
+
+@pytest.mark.parametrize("hertz", [300.0, 1000.0, 3700.0])
+def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
+    time = np.arange(64_000) / 16_000
+    tone = np.sin(2 * np.pi * hertz * time) * ((time >= 1) & (time < 2))
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(tone, 256), 512)[::160]
+    power = np.abs(np.fft.rfft(frames * np.hanning(512))) ** 2
+    bank = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmax=8000, htk=True, norm=None)
+    pool = SpectrogramPool(0.01)
+    pool.add(10 * np.log10(bank @ power.T + 1e-10))
+    chunks = make_chunks(4.0, 2.0)
+    upper = figure(spectrogram=pool, chunks=chunks, labels=NAMES).axes[0]
+    (image,) = upper.images
+    left, right, bottom, top = image.get_extent()
+    rows, columns = image.get_array().shape
+    loud = np.array(image.get_array()) > image.get_array().max() - 20
+    loud_times = left + (right - left) * np.flatnonzero(loud.any(axis=0)) / columns
+    assert loud_times.min() == pytest.approx(1.0, abs=0.03)
+    assert loud_times.max() == pytest.approx(2.0, abs=0.03)
+    row = image.get_array().max(axis=1).argmax()
+    ticks = {
+        label.get_text(): tick
+        for label, tick in zip(upper.get_yticklabels(), upper.get_yticks(), strict=True)
+    }
+    place = bottom + (top - bottom) * (row + 0.5) / rows
+    expected = np.interp(
+        librosa.hz_to_mel(hertz, htk=True),
+        librosa.hz_to_mel([float(text) for text in ticks], htk=True),
+        list(ticks.values()),
+    )
+    assert place == pytest.approx(expected, abs=1.5 * (top - bottom) / rows)
+    assert ticks["8000"] == pytest.approx(top)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit", "last"),
+    [
+        (0.16, "Time (s)", "0.16"),
+        (10.0, "Time (s)", "10"),
+        (119.0, "Time (s)", "110"),
+        (600.0, "Time (min:s)", "10:00"),
+        (3600.0, "Time (h:min)", "1:00"),
+        (10_800.0, "Time (h:min)", "3:00"),
+        (200_000.0, "Time (h:min)", "54:00"),
+    ],
+)
+def test_time_axis(figure, seconds, unit, last):
+    chunks = [ScoredChunk(start=0.0, end=seconds, probs=np.ones(1, np.float32))]
+    axes = figure(spectrogram=make_pool(1.0), chunks=chunks, labels=["x"]).axes[2]
+    texts = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert axes.get_xlabel() == unit
+    assert texts[-1] == last
+    assert 2 <= len(texts) == len(set(texts)) <= 13
+
+
+@pytest.mark.parametrize("seconds", [0.16, 10.0, 3600.0])
+def test_no_text_overlaps_or_leaves_the_picture(figure, seconds, monkeypatch):
+    chunks = make_chunks(seconds, seconds / 12)
+    drawn = figure(spectrogram=make_pool(seconds), chunks=chunks, labels=NAMES)
+    texts = []
+    draw = Text.draw
+    monkeypatch.setattr(Text, "draw", lambda self, *args: (texts.append(self), draw(self, *args)))
+    drawn.draw_without_rendering()
+    shown = [text for text in texts if text.get_text() and text.get_visible()]
+    boxes = {text: text.get_window_extent() for text in shown}
+    assert len(boxes) > 80
+    for text, other in itertools.combinations(boxes, 2):
+        assert not boxes[text].overlaps(boxes[other]), (text, other)
+    for text, box in boxes.items():
+        assert drawn.bbox.contains(*box.min), text
+        assert drawn.bbox.contains(*box.max), text
+
+
+def test_vector_pictures(tmp_path):
+    for suffix in (".svg", ".PDF"):
+        plot_scores(
+            tmp_path / f"a{suffix}",
+            title="día 日本",
+            spectrogram=make_pool(4.0),
+            chunks=make_chunks(4.0, 2.0),
+            labels=NAMES,
+        )
+    assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+    assert (tmp_path / "a.PDF").read_bytes().startswith(b"%PDF")
+
+
+# --- what cannot be drawn
+
+
+def test_unknown_kind_of_picture():
+    for path in ("a.jpeg2", "a"):
+        with pytest.raises(SatError, match=rf"{path}.*\.png"):
+            check_plot(path)
+
+
+def test_nothing_to_draw(tmp_path):
+    for pool, chunks in (
+        (make_pool(2.0), []),
+        (SpectrogramPool(0.01), make_chunks(2.0, 2.0)),
+    ):
+        with pytest.raises(SatError, match="no scored chunk"):
+            plot_scores(
+                tmp_path / "a.png", title="x", spectrogram=pool, chunks=chunks, labels=NAMES
+            )
+
+
+def test_folder_that_is_not_there(tmp_path):
+    with pytest.raises(SatError, match=r"cannot write .*no.a\.png"):
+        plot_scores(
+            tmp_path / "no" / "a.png",
+            title="x",
+            spectrogram=make_pool(2.0),
+            chunks=make_chunks(2.0, 2.0),
+            labels=NAMES,
+        )
+
+
+def run_python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_without_matplotlib():
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+from sat_jax.errors import SatError
+from sat_jax.plots.recording import check_plot
+try:
+    check_plot("a.png")
+except SatError as error:
+    print(error)
+"""
+    assert "pip install 'sat-jax[plot]'" in run_python(code)
+
+
+def test_pyplot_is_left_alone(tmp_path):
+    code = """
+import sys
+import numpy as np
+from sat_jax.plots.recording import plot_scores
+from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.tagging.tags import ScoredChunk
+pool = SpectrogramPool(0.01)
+pool.add(np.zeros((64, 20)))
+chunk = ScoredChunk(start=0, end=0.2, probs=np.ones(1))
+plot_scores(sys.argv[1], title="x", spectrogram=pool, chunks=[chunk], labels=["x"])
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    run_python(code, tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()

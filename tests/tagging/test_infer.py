@@ -1,0 +1,541 @@
+"""The command line as its user meets it: published answers, every flag, every bad input."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from absl.testing import flagsaver
+
+from sat_jax.audio import mono
+from sat_jax.commands import tag
+from sat_jax.config import ModelConfig
+from sat_jax.convert import convert_file
+from sat_jax.labels import default_label_names
+from sat_jax.models.transformer import init_variables
+from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+CLIP = GOLDEN / "clip.wav"
+TINY = ModelConfig(width=64, depth=1, num_classes=5, target_length=32, cache_length=32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(autouse=True)
+def _shared_programs(_own_cache_folder, cache, monkeypatch):
+    monkeypatch.setenv("SAT_JAX_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    import jax
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    variables = init_variables(TINY, jax.random.key(0))
+    labels = default_label_names(TINY.num_classes)
+    save_checkpoint(folder, Checkpoint(config=TINY, variables=variables, labels=labels))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    for name in ("sat_mean_2s", "sat_token_2s", "vit_token"):
+        save_checkpoint(folder / name, convert_file(GOLDEN / f"{name}.pt"))
+    return folder
+
+
+@pytest.fixture
+def sound(tmp_path):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(0.7), 16_000, subtype="PCM_16")
+    return str(path)
+
+
+def noise(seconds, seed=0, rate=16_000):
+    return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))
+
+
+def run(*arguments):
+    """Runs the program in this process; gives its exit code."""
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
+        tag.PROGRAM.run_parsed(tag.PROGRAM.parse(["infer.py", *map(str, arguments)]))
+    return stop.value.code
+
+
+def scores(folder, *arguments, recording=CLIP):
+    assert run("--scores_out", folder, *arguments, recording) == 0
+    return np.load(Path(folder) / f"{Path(recording).stem}.npz")
+
+
+@pytest.mark.parametrize("name", ["sat_mean_2s", "sat_token_2s"])
+@pytest.mark.parametrize(
+    ("key", "flags"),
+    [
+        ("stream_primed", []),
+        ("stream_unprimed", ["--warmup", "none"]),
+        ("stream_160ms", ["-c", "0.16"]),
+        ("clip_mean", ["--mode", "clip"]),
+        ("clip_max", ["--mode", "clip", "--aggregate", "max"]),
+        ("clip_last", ["--mode", "clip", "--aggregate", "last"]),
+        ("clip_mean_padlast", ["--mode", "clip", "--pad_last"]),
+    ],
+)
+def test_published_answers_of_streaming_models(name, key, flags, converted, tmp_path):
+    golden = np.load(GOLDEN / f"{name}.npz")
+    if key not in golden:
+        pytest.skip("no such golden numbers")
+    want = np.atleast_2d(golden[key])
+    have = scores(tmp_path, "-m", converted / name, *flags)["probs"][: len(want)]
+    np.testing.assert_allclose(have, want, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "flags"),
+    [
+        ("chunks_2.0", []),
+        ("chunks_1.0", ["-c", "1"]),
+        ("chunks_0.16", ["-c", "0.16"]),
+        ("clip_full", ["--mode", "clip"]),
+    ],
+)
+def test_published_answers_of_clip_models(key, flags, converted, tmp_path):
+    want = np.atleast_2d(np.load(GOLDEN / "vit_token.npz")[key])
+    have = scores(tmp_path, "-m", converted / "vit_token", *flags)["probs"][: len(want)]
+    np.testing.assert_allclose(have, want, atol=1e-4)
+
+
+def test_a_torch_file_is_a_model_too(tmp_path):
+    have = scores(tmp_path, "-m", GOLDEN / "sat_mean_2s.pt")["probs"]
+    np.testing.assert_allclose(
+        have, np.load(GOLDEN / "sat_mean_2s.npz")["stream_primed"], atol=1e-4
+    )
+
+
+def test_published_commands_take_flags_on_both_sides(tiny, sound, capsys):
+    lines = []
+    for arguments in (
+        ["-m", tiny, "-k", "2", "-c", "0.32", sound],
+        [sound, "-m", tiny, "-c", "0.32", "-k", "2"],
+        [f"--model={tiny}", sound, "--chunk=0.32", "--k=2"],
+    ):
+        assert run(*arguments) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1] == lines[2]
+    assert lines[0].startswith(f"===== {sound} =====\n[0.0s]-[0.32s] Topk-1 class ")
+    assert lines[0].count("Topk-2") == 3 and "Topk-3" not in lines[0]
+
+
+@pytest.mark.parametrize("format_name", ["text", "jsonl", "csv", "srt", "audacity"])
+def test_every_format_to_a_file(format_name, tiny, sound, tmp_path, capsys):
+    output = tmp_path / "tags"
+    assert run("-m", tiny, "--format", format_name, "--output", output, sound) == 0
+    assert capsys.readouterr().out == ""
+    assert run("-m", tiny, "--format", format_name, sound) == 0
+    printed = capsys.readouterr().out
+    assert printed == output.read_text("utf-8")
+    assert "class " in printed
+
+
+def test_scores_hold_what_was_heard(tiny, sound, tmp_path):
+    saved = scores(tmp_path / "new" / "folder", "-m", tiny, recording=sound)
+    assert saved["probs"].shape == (3, 5) and saved["probs"].dtype == np.float32
+    # The model's own chunk is 1/3 s: 5333 samples.
+    np.testing.assert_allclose(saved["start"], [0, 5333 / 16e3, 10666 / 16e3])
+    np.testing.assert_allclose(saved["end"], [5333 / 16e3, 10666 / 16e3, 0.7])
+    assert list(saved["labels"]) == list(default_label_names(5))
+
+
+def test_files_in_one_run_are_as_in_runs_of_their_own(tiny, tmp_path):
+    names = []
+    for i, seconds in enumerate((1.1, 0.5)):
+        names.append(str(tmp_path / f"{i}.wav"))
+        soundfile.write(names[-1], noise(seconds, i), 16_000)
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    assert run("-m", tiny, "--scores_out", together, *names) == 0
+    for name in names:
+        want = scores(alone, "-m", tiny, recording=name)["probs"]
+        have = np.load(together / f"{Path(name).stem}.npz")["probs"]
+        np.testing.assert_array_equal(have, want)
+
+
+def test_pictures_of_several_files(tiny, sound, tmp_path):
+    assert run("-m", tiny, "--plot", tmp_path / "all.png", sound, CLIP) == 0
+    for stem in ("sound", "clip"):
+        assert (tmp_path / f"all-{stem}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
+def test_standard_input_answers_as_the_file(rate, channels, tiny, tmp_path, monkeypatch):
+    samples = noise(1.0, rate=rate * channels).reshape(-1, channels)
+    path = tmp_path / "file.wav"
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    want = scores(tmp_path, "-m", tiny, recording=path)
+    pcm = soundfile.read(path, dtype="int16")[0].astype("<i2").tobytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pcm)))
+    shape = ["--stdin_rate", rate, "--stdin_channels", channels]
+    assert run("-m", tiny, "--scores_out", tmp_path, *shape, "-") == 0
+    have = np.load(tmp_path / "stdin.npz")
+    np.testing.assert_allclose(have["end"], want["end"])
+    np.testing.assert_allclose(have["probs"], want["probs"], atol=1e-5)
+
+
+def test_clip_mode_and_seamless_framing_of_a_short_file(tiny, tmp_path, capsys):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, noise(0.1), 16_000)
+    for flags in ([], ["--mode", "clip"], ["--framing", "seamless"]):
+        assert run("-m", tiny, "-k", 1, *flags, path) == 0
+        assert "[0.0s]-[0.1s] Topk-1 " in capsys.readouterr().out
+
+
+# Bad input
+
+
+def make_bad_files(folder):
+    """Files that can't be tagged, with a word of the reason that should be given."""
+    whole = (folder / "whole.wav", noise(0.5))
+    soundfile.write(*whole, 16_000, subtype="PCM_16")
+    wav = bytearray(whole[0].read_bytes())
+    odd_rate, no_channels = wav.copy(), wav.copy()
+    odd_rate[24:28] = (4_000_000_000).to_bytes(4, "little")
+    no_channels[22:24] = bytes(2)
+    for name, bad in (("nan", np.nan), ("inf", np.inf)):
+        samples = noise(0.5)
+        samples[0] = bad
+        soundfile.write(folder / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    for name, data in (
+        ("empty.wav", b""),
+        ("text.wav", b"not a sound at all" * 40),
+        ("cut.wav", wav[:-3000]),
+        ("rate.wav", odd_rate),
+        ("channels.wav", no_channels),
+        ("silent_end.wav", wav[:40] + bytes(4)),
+    ):
+        (folder / name).write_bytes(data)
+    return {
+        "missing.wav": "No such file",
+        "empty.wav": "is empty",
+        "text.wav": "cannot read it",
+        "cut.wav": "truncated",
+        "nan.wav": "NaN or Inf",
+        "inf.wav": "NaN or Inf",
+        "rate.wav": "rate",
+        "channels.wav": "channels",
+        "silent_end.wav": "",
+    }
+
+
+def test_bad_files_are_named_and_others_tagged(tiny, sound, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    reasons = make_bad_files(tmp_path)
+    del reasons["cut.wav"]  # Some of it can be tagged, see below.
+    bad = [str(tmp_path / name) for name in reasons]
+    assert run("-m", tiny, *bad, sound, tmp_path) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == len(bad) + 1
+    for name, line, reason in zip(bad, lines[:-1], reasons.values(), strict=True):
+        assert line.startswith(f"infer.py: {name}: ") and reason in line
+    assert "directory" in lines[-1]
+    assert captured.out.startswith(f"===== {sound} =====") and captured.out.count("=====") == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--mode", "clip"]])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_what_is_left_of_a_cut_file_is_tagged(suffix, flags, tiny, tmp_path, capsys):
+    path, output = tmp_path / f"cut.{suffix}", tmp_path / "tags.jsonl"
+    soundfile.write(path, noise(2.0), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 5])
+    flags = [*flags, "--format", "jsonl", "--output", output, "--scores_out", tmp_path]
+    assert run("-m", tiny, *flags, path) == 1
+    assert capsys.readouterr().err.startswith(f"infer.py: {path}: truncated")
+    ends = [json.loads(line)["end"] for line in output.read_text("utf-8").splitlines()]
+    assert 0.8 < ends[-1] < 1.6
+    np.testing.assert_allclose(np.load(tmp_path / "cut.npz")["end"], ends, atol=1e-3)
+
+
+def damage(model, how):
+    model = Path(model)
+    if how == "weights":
+        files = [p for p in (model / "weights").rglob("*") if p.is_file() and "d" in p.parts]
+        for path in files:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif how == "metadata":
+        (model / "model" / "metadata").write_text('{"format": 1', "utf-8")
+    elif how == "fields":
+        (model / "model" / "metadata").write_text("[1, 2]", "utf-8")
+    elif how == "config":
+        path = model / "model" / "metadata"
+        data = json.loads(path.read_text("utf-8"))
+        data["config"]["width"] = "wide"
+        path.write_text(json.dumps(data), "utf-8")
+    elif how == "labels":
+        path = model / "model" / "metadata"
+        data = json.loads(path.read_text("utf-8"))
+        data["labels"] = data["labels"][:-1]
+        path.write_text(json.dumps(data), "utf-8")
+    else:
+        shutil.rmtree(model / "weights")
+
+
+@pytest.mark.parametrize("how", ["weights", "metadata", "fields", "config", "labels", "missing"])
+def test_a_damaged_checkpoint(how, tiny, sound, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    damage(model, how)
+    assert run("-m", model, sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1 and captured.err.startswith(f"infer.py: {model} ")
+
+
+@pytest.mark.parametrize("content", [None, "", '{"item_handlers": {'])
+def test_a_damaged_file_that_nothing_depends_on(content, tiny, sound, cache, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    (model / "_CHECKPOINT_METADATA").unlink()
+    if content is not None:
+        (model / "_CHECKPOINT_METADATA").write_text(content, "utf-8")
+    with start(cache, "-m", model, sound) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert b"Topk-1" in out
+
+
+def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
+    mine = tmp_path / "mine.wav"
+    shutil.copy(sound, mine)
+    before = mine.read_bytes()
+    link = tmp_path / "link.png"
+    link.symlink_to(mine)
+    for flags in (["--output", mine], ["--plot", link]):
+        assert run("-m", tiny, *flags, mine) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert run("-m", tiny, "--output", tmp_path / "a.png", "--plot", tmp_path / "a.png", mine) == 2
+    assert mine.read_bytes() == before and not (tmp_path / "a.png").exists()
+
+
+def test_nothing_is_written_over_the_model(tiny, sound, tmp_path, capsys):
+    folder, file = tmp_path / "model", tmp_path / "sound.npz"
+    shutil.copytree(tiny, folder)
+    shutil.copy(GOLDEN / "sat_mean_2s.pt", file)
+    for model, path in ((folder, folder / "model" / "metadata"), (file, file)):
+        before = path.read_bytes()
+        for flag in (["--output", path], ["--plot", path.with_name("p.png")]):
+            if flag[0] == "--plot":
+                flag[1].symlink_to(path)
+            assert run("-m", model, *flag, sound) == 2
+            assert f"would overwrite {model}: choose" in capsys.readouterr().err
+            assert path.read_bytes() == before
+    assert run("-m", file, "--scores_out", tmp_path, sound) == 2
+    assert "would overwrite" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_one_line(tiny, sound, tmp_path, capsys):
+    whole = load_checkpoint(tiny)
+    whole.variables["params"]["head"]["bias"][:] = np.nan
+    save_checkpoint(tmp_path / "nan", whole)
+    assert run("-m", tmp_path / "nan", sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("infer.py: scores are not finite: the model's weights")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_line(tiny, sound, capsys):
+    assert run("-m", tiny, "--output", "/dev/full", sound, CLIP) == 1
+    message = "cannot write /dev/full: No space left on device; free some space, or choose another"
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"infer.py: {message}") and captured.err.count("\n") == 1
+
+
+def test_an_older_output_outlives_a_run_in_which_all_failed(tiny, tmp_path, capsys):
+    old = tmp_path / "old.txt"
+    old.write_text("old")
+    assert run("-m", tiny, "--output", old, tmp_path / "nothing.wav") == 1
+    assert old.read_text() == "old" and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--scores_out", "--plot"])
+def test_results_that_can_t_be_written_are_told_of_at_once(flag, tiny, sound, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    name = "p.png" if flag == "--plot" else "scores"
+    assert run("-m", tiny, flag, tmp_path / "file" / name, sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x80\x02 broken", b"text"])
+def test_a_damaged_torch_file(content, sound, tmp_path, capsys):
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    assert run("-m", path, sound) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and str(path) in message
+
+
+def test_an_unknown_model(sound, capsys):
+    assert run("-m", "SAT_X", sound) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("infer.py: SAT_X is no file") and "SAT_T_2s" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "0.1", "a.wav"],
+        ["-c", "soon", "a.wav"],
+        ["-c", "nan", "a.wav"],
+        ["--threshold", "nan", "a.wav"],
+        ["-m", "", "a.wav"],
+        ["--output", "", "a.wav"],
+        ["--scores_out=", "a.wav"],
+        ["--stdin_rate", "0", "-"],
+        ["--stdin_rate", str(mono.MIN_RATE - 1), "-"],
+        ["--stdin_rate", str(mono.MAX_RATE + 1), "-"],
+        ["-k", "0", "a.wav"],
+        ["--threshold", "1.5", "a.wav"],
+        ["--format", "xml", "a.wav"],
+        ["--mode", "live", "a.wav"],
+        ["--stdin_channels", "0", "-"],
+        ["--no_such_flag", "a.wav"],
+        ["--plot", "picture.txt", "a.wav"],
+        ["--mode", "clip", "-c", "1", "a.wav"],
+        ["--mode", "clip", "--warmup", "none", "a.wav"],
+        ["--mode", "clip", "--framing", "seamless", "a.wav"],
+        ["--aggregate", "max", "a.wav"],
+        ["--stdin_rate", "8000", "a.wav"],
+        ["--stdin_channels", "2", "a.wav"],
+        ["--nopad_last=3", "a.wav"],
+        ["--format", "srt", "a.wav", "b.wav"],
+        ["-", "-"],
+        [],
+    ],
+)
+def test_wrong_flags(arguments, capsys):
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
+        tag.PROGRAM.run_parsed(tag.PROGRAM.parse(["infer.py", *arguments]))
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_a_channel_that_only_the_file_refuses(tiny, sound, capsys):
+    assert run("-m", tiny, "--channel", 3, sound) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_random_weights_say_so(sound, capsys, monkeypatch):
+    assert run("--random_weights", "-m", "nope", sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    monkeypatch.setattr(tag, "_load_tagger", lambda: (None, None))
+    monkeypatch.setattr("sat_jax.tagging.recordings.tag_recordings", lambda *_, **__: sys.exit(7))
+    assert run("--random_weights", "-m", "SAT_XS_1s", sound) == 7
+    assert capsys.readouterr().out.startswith("SAT_XS_1s with random weights")
+    assert run("--random_weights", "-m", "SAT_XS_1s", "--format", "jsonl", sound) == 7
+    assert capsys.readouterr().out == ""
+
+
+# The program as a process of its own
+
+
+def start(cache, *arguments):
+    return subprocess.Popen(
+        [sys.executable, ROOT / "infer.py", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "SAT_JAX_CACHE": str(cache)},
+    )
+
+
+def test_live_sound_is_tagged_at_once_and_kept_when_stopped(tiny, cache, tmp_path):
+    pcm = (noise(1.0) * 32_767).astype("<i2").tobytes()
+    output = tmp_path / "tags.txt"
+    arguments = ("-m", tiny, "-k", 1, "-c", 0.32, "--scores_out", tmp_path, "-")
+    with (
+        start(cache, *arguments) as printing,
+        start(cache, "--output", output, *arguments) as quiet,
+    ):
+        for process in (printing, quiet):
+            process.stdin.write(pcm[:10_300])
+            process.stdin.flush()
+        assert printing.stdout.readline() == b"===== - =====\n"
+        assert printing.stdout.readline().startswith(b"[0.0s]-[0.32s] Topk-1 class ")
+        printing.stdout.readline()
+        for process in (printing, quiet):
+            process.stdin.write(pcm[10_300:20_500])
+            process.stdin.flush()
+        assert printing.stdout.readline().startswith(b"[0.32s]-[0.64s] Topk-1 class ")
+        for process, how in ((printing, signal.SIGINT), (quiet, signal.SIGTERM)):
+            if process is quiet:
+                wait_for_text(tmp_path, b"0.64s")
+            process.send_signal(how)
+            assert process.wait(60) == 130
+            assert process.stderr.read() == b""
+    assert output.read_text("utf-8").count("Topk-1") == 2
+    assert np.load(tmp_path / "stdin.npz")["probs"].shape == (2, 5)
+
+
+def wait_for_text(folder, text):
+    """Waits until the output, which has another name while it grows, holds the text."""
+    import time
+
+    for _ in range(600):
+        if any(text in path.read_bytes() for path in folder.glob(".sat-jax-*")):
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was written")
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny, cache):
+    with start(cache, "-m", tiny, "-c", 0.16, CLIP) as process:
+        assert process.stdout.readline().startswith(b"=====")
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""
+
+
+def test_exit_codes_and_what_is_imported(tiny, sound, cache):
+    code = (
+        "import sys, runpy; sys.argv = ['infer.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('infer.py', run_name='__main__')\n"
+        "except SystemExit as stop: print(stop.code)\n"
+        "heavy = 'torch tensorflow librosa matplotlib onnx safetensors optax'.split()\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    arguments = [sys.executable, "-W", "error", "-c", code, "-m", tiny, sound, "missing.wav"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["1", "[]"]
+    assert done.stderr.splitlines() == [
+        "infer.py: missing.wav: cannot be opened: No such file or directory"
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_shows_our_flags(flag):
+    program = [sys.executable, ROOT / "infer.py", flag]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Tags recordings") and "--stdin_rate" in done.stdout
+    assert "--verbosity" not in done.stdout
+
+
+def test_importing_the_package_imports_no_framework():
+    code = "import sys, sat_jax; print({'jax', 'torch', 'tensorflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

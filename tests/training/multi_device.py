@@ -1,0 +1,107 @@
+"""A training run for tests of many devices and processes; run as a program, one a process.
+
+python multi_device.py WORKDIR [--fsdp] [--steps N] [--process I --of N --port P]
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir")
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--fsdp", action="store_true")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--process", type=int, default=0)
+    parser.add_argument("--of", type=int, default=1)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--hold-at", type=int, default=-1, help="step before which to wait")
+    args = parser.parse_args()
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={args.devices}"
+
+    import jax
+
+    from sat_jax.errors import SatError
+
+    if args.of > 1:
+        from sat_jax.training.distributed import join_processes
+
+        join_processes(f"127.0.0.1:{args.port}", args.of, args.process, heartbeat_seconds=10)
+    try:
+        result = run(args)
+    except SatError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    print(json.dumps({"step": result.step, "devices": jax.device_count()}), flush=True)
+
+
+def run(args):
+    import jax
+    import numpy as np
+
+    from sat_jax.config import ModelConfig
+    from sat_jax.training.config import OptimizerConfig, TrainConfig
+    from sat_jax.training.loop import train
+    from sat_jax.weights.warm_start import fresh_variables
+
+    model = ModelConfig(
+        width=64, depth=2, target_length=32, cache_length=32, num_classes=3, dropout=0.1
+    )
+    config = TrainConfig(
+        model=model,
+        optimizer=OptimizerConfig(learning_rate=1e-3, clip_norm=1.0),
+        num_steps=args.steps,
+        checkpoint_every=2,
+        evaluate_every=3,
+        log_every=1,
+        ema_decay=0.9,
+        fsdp=args.fsdp,
+    )
+    rows = 16 // args.of
+    mine = slice(args.process * rows, (args.process + 1) * rows)
+
+    def batch(step):
+        rng = np.random.default_rng(step)
+        waveform = 0.1 * rng.standard_normal((16, 10_400)).astype(np.float32)
+        return {"waveform": waveform[mine], "target": rng.random((16, 3), np.float32)[mine]}
+
+    def batches(start):
+        while True:
+            if start == args.hold_at:
+                print("holding", flush=True)
+                sys.stdin.readline()
+            yield batch(start)
+            start += 1
+
+    def validation():
+        rng = np.random.default_rng(99)
+        for first in (0, 16):
+            waveform = 0.1 * rng.standard_normal((16, 10_400)).astype(np.float32)
+            target = (rng.random((16, 3)) > 0.5).astype(np.float32)
+            yield {
+                "waveform": waveform[mine],
+                "num_samples": np.full(16, 10_400, np.int32)[mine],
+                "is_real": (np.arange(first, first + 16) < 27)[mine],
+                "target": target[mine],
+            }
+
+    return train(
+        config,
+        batches,
+        args.workdir,
+        make_variables=lambda key: jax.jit(fresh_variables, static_argnums=0)(model, key),
+        labels=("a", "b", "c"),
+        validation=validation,
+    )
+
+
+if __name__ == "__main__":
+    main()

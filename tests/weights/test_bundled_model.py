@@ -1,0 +1,98 @@
+"""The model in the box: what it makes of sounds that it did not learn from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from projects.box_model.held_out_sounds import EXAMPLES
+from projects.box_model.scenes.sounds import all_sounds, split_sounds
+from projects.box_model.scenes.sounds import with_classes_above as with_above
+from sat_jax import Tagger
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+from sat_jax.weights.bundled import BUNDLED, DEFAULT_MODEL
+
+ROOT = Path(__file__).parents[2]
+HELD_OUT = Path(__file__).parents[1] / "held_out"
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    return Tagger.load(DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return (HELD_OUT / "labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def scores(tagger, labels):
+    """[sounds, classes], of two seconds each."""
+    samples, rate = soundfile.read(HELD_OUT / "sounds.ogg", dtype="float32")
+    assert rate == 16_000 and len(samples) == 2 * rate * len(labels)
+    probs, _ = tagger.step(samples.reshape(len(labels), -1), tagger.init(len(labels)))
+    return np.asarray(probs)
+
+
+def test_a_run_of_its_name_does_not_hide_it(tagger, tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_MODEL / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert Tagger.load(DEFAULT_MODEL).source == tagger.source
+    with pytest.raises(SatError, match="is no checkpoint folder"):
+        Tagger.load(tmp_path / DEFAULT_MODEL)
+
+
+def test_it_is_small(tagger):
+    files = [path for path in (BUNDLED / DEFAULT_MODEL).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 4 * 2**20
+    assert len(tagger.labels) == 527
+
+
+def test_held_out_sounds_are_told_apart(tagger, labels, scores):
+    """By brute force: how many other classes of these a sound's own is behind, for each of 40."""
+    own = [tagger.labels.index(label) for label in labels]
+    behind = [(row[own] > row[index]).sum() for row, index in zip(scores, own, strict=True)]
+    print(f"first {np.mean(np.equal(behind, 0)):.3f}, of three {np.mean(np.less(behind, 3)):.3f}")
+    assert np.mean(np.equal(behind, 0)) >= 0.5
+    assert np.mean(np.less(behind, 3)) >= 0.8
+
+
+def test_what_it_never_learned_is_never_heard(tagger, scores):
+    names = (HELD_OUT / "never_learned.txt").read_text(encoding="utf-8").splitlines()
+    never = [tagger.labels.index(name) for name in names]
+    assert len(set(never)) == 258
+    assert scores[:, never].max() < 0.01
+
+
+def test_held_out_sounds_are_those_of_the_present_scenes(labels):
+    """Other splits need another model: this one has learned from sounds of their test."""
+    by_split = split_sounds(all_sounds())
+    held_out = {sound.name: sound for sound in by_split["test"]}
+    assert {name for names in EXAMPLES.values() for name in names} <= held_out.keys()
+    played = [s.label for s in held_out.values() if s.name.startswith("soundfont/")]
+    assert labels == list(dict.fromkeys(played))
+    learned = {name for s in by_split["train"] for own in s.labels for name in with_above(own)}
+    never = (HELD_OUT / "never_learned.txt").read_text(encoding="utf-8").splitlines()
+    assert set(never) == {label.name for label in audioset_labels()} - learned
+
+
+@pytest.mark.parametrize(
+    ("file", "begin", "end", "heard"),
+    [
+        ("bells", 0, 6, "Tubular bells"),
+        ("choir", 0, 2, "Choir"),
+        ("concert", 0, 2, "Cello"),
+        ("concert", 4, 10, "Clapping"),
+    ],
+)
+def test_the_demo_is_right(tagger, file, begin, end, heard):
+    chunks = [
+        c for c in tagger.tag_file(ROOT / "examples" / f"{file}.flac") if begin <= c.start < end
+    ]
+    assert len(chunks) == (end - begin) / 2
+    for chunk in chunks:
+        named = [tagger.labels[index] for index in np.argsort(-chunk.probs)[:3]]
+        assert heard in named and chunk.probs[tagger.labels.index(heard)] > 0.4

@@ -1,0 +1,215 @@
+"""Checkpoint folders beside what was put into them, whole and damaged."""
+
+import dataclasses
+import functools
+import json
+import shutil
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sat_jax.config import FrontendConfig
+from sat_jax.errors import SatError
+from sat_jax.labels import audioset_labels
+from sat_jax.models.registry import MAES, MODELS, model_config
+from sat_jax.models.shapes import weight_shapes
+from sat_jax.weights.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
+from sat_jax.weights.warm_start import fresh_variables
+
+LABELS = tuple(label.name for label in audioset_labels())
+SAT = model_config("SAT_XS_2s")
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in weight_shapes(SAT)
+    }
+    return Checkpoint(
+        config=SAT, variables=unflatten_dict(arrays, sep="/"), labels=LABELS, source="a test"
+    )
+
+
+def test_what_is_read_is_what_was_written(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    read = load_checkpoint(tmp_path / "model")
+    assert (read.config, read.labels, read.source) == (
+        checkpoint.config,
+        checkpoint.labels,
+        checkpoint.source,
+    )
+    jax.tree.map(np.testing.assert_array_equal, read.variables, checkpoint.variables)
+
+
+def test_the_model_in_a_runs_folder_is_pointed_at(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "run" / "model", checkpoint)
+    with pytest.raises(SatError, match=r"run is no checkpoint folder.*; \S+run/model is one$"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_what_is_there_is_never_overwritten(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    with pytest.raises(SatError, match="exists: choose another folder"):
+        save_checkpoint(tmp_path / "model", checkpoint)
+
+
+def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    for path in (tmp_path / "model" / "weights").rglob("*"):
+        if path.is_file() and "d" in path.parts:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    late: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: late.append(unraisable))
+    with pytest.raises(SatError, match=r"model is damaged: its weights can't be read: .") as caught:
+        load_checkpoint(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    time.sleep(0.5)  # Threads that nothing can wait for may still complain.
+    assert late == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\x00"])
+def test_damaged_metadata_is_one_line(checkpoint, tmp_path, text):
+    save_checkpoint(tmp_path / "model", checkpoint)
+    (tmp_path / "model" / "model" / "metadata").write_text(text)
+    with pytest.raises(SatError, match="model is damaged: its model/metadata can't be read"):
+        load_checkpoint(tmp_path / "model")
+
+
+def test_weights_that_changed_are_noticed(checkpoint, tmp_path):
+    """A flipped bit that can still be read as a number must not become a wrong answer."""
+    save_checkpoint(tmp_path / "model", checkpoint)
+    other = jax.tree.map(np.array, checkpoint.variables)
+    other["params"]["head"]["kernel"][3, 4] *= -1
+    save_checkpoint(tmp_path / "other", dataclasses.replace(checkpoint, variables=other))
+    shutil.rmtree(tmp_path / "model" / "weights")
+    shutil.copytree(tmp_path / "other" / "weights", tmp_path / "model" / "weights")
+    with pytest.raises(SatError, match="its weights are not those that were written"):
+        load_checkpoint(tmp_path / "model")
+
+
+def edit(folder, field, value):
+    """Changes what model/metadata says, and removes its checksum as earlier programs had none."""
+    path = folder / "model" / "metadata"
+    data = json.loads(path.read_text("utf-8"))
+    del data["model_crc32"]
+    *parents, name = field.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    path.write_text(json.dumps(data), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("config.depth", 3, "not of the size that its config says: params/blocks_3"),
+        ("config.depth", 10**30, "not of the size that its config says: params/blocks_9"),
+        ("config.width", 192, "not of the size that its config says"),
+        ("config.target_length", 400, "not of the size that its config says"),
+        ("config.mlp_ratio", 3, r"says: params/blocks_0/mlp/fc1/kernel is \[512, 128\]"),
+        ("config.layer_scale", 0.1, "says: params/blocks_0/ls1/gamma is missing"),
+        ("config.pooling", "token", "says: params/cls_token is missing"),
+        ("config.input_norm", "fixed", "says: .*input_norm.* is too much"),
+        ("config.mlp_ratio", None, "mlp_ratio=None is not a number"),
+        ("config.mlp_ratio", float("nan"), "mlp_ratio=nan"),
+        ("config.pad_last", "x", "pad_last='x' is not true or false"),
+        ("config.depth", 9.0, "depth=9.0 is not a whole number"),
+        ("config.num_classes", True, "num_classes=True is not a whole number"),
+        ("config.pooling", None, "pooling=None is not text"),
+        ("config.frontend", None, "its config can't be used"),
+        ("config.frontend.hop_length", 1, "hop_length=1 is not from 17 to 512"),
+        ("config.frontend.sample_rate", 8000, "f_max=8000.0 are no band within 0 to 4000 Hz"),
+        ("config.frontend.f_max", 1e9, "no band within 0 to 8000 Hz"),
+        ("config", {"encoder": {}}, "its config can't be used"),
+        ("labels", [1] * 527, "labels are not a list of names"),
+        ("labels", "x" * 527, "labels are not a list of names"),
+        ("kind", "mae", "its config can't be used"),
+        ("kind", [], r"holds a \[\] in checkpoint format 1"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_noticed(
+    field, value, message, checkpoint, tmp_path
+):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    edit(tmp_path / "m", field, value)
+    with pytest.raises(SatError, match=message):
+        load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"hop_length": 160', '"hop_length": 161'), ("Speech", "Spfech"), ("a test", "a tess")],
+)
+def test_a_flipped_bit_in_what_could_be_meant_is_noticed(before, after, checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    path = tmp_path / "m" / "model" / "metadata"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(before, after, 1), "utf-8")
+    assert path.read_text("utf-8") != text
+    with pytest.raises(SatError, match="m is damaged: its config or labels are not those that"):
+        load_checkpoint(tmp_path / "m")
+
+
+def test_folders_of_earlier_programs_are_read(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "m", checkpoint)
+    edit(tmp_path / "m", "source", "years ago")
+    assert load_checkpoint(tmp_path / "m").source == "years ago"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(MODELS[name] for name in ("SAT_XS_2s", "SAT_S_2s", "audiotransformer_tiny")),
+        MAES["mae_xs"],
+        dataclasses.replace(SAT, mlp_ratio=3, layer_scale=0.1, input_norm="fixed"),
+        dataclasses.replace(SAT, frontend=FrontendConfig(n_mels=128)),
+    ],
+)
+def test_shapes_are_those_of_the_traced_model(config):
+    traced = jax.eval_shape(functools.partial(fresh_variables, config), jax.random.key(0))
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(traced, sep="/").items()}
+    assert dict(weight_shapes(config)) == shapes
+
+
+def test_complaints_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):
+    """Reading a damaged checkpoint silences its own late arrays and no one else."""
+    late: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: late.append(str(raised.exc_value)))
+    (tmp_path / "model" / "model").mkdir(parents=True)
+    (tmp_path / "model" / "weights").mkdir()
+    save_checkpoint(tmp_path / "whole", checkpoint)
+    (tmp_path / "model" / "model" / "metadata").write_bytes(
+        (tmp_path / "whole" / "model" / "metadata").read_bytes()
+    )
+    with pytest.raises(SatError, match="is damaged"):
+        load_checkpoint(tmp_path / "model")
+
+    class Complaining:
+        def __del__(self) -> None:
+            raise ValueError("mine")
+
+    thread = threading.Thread(target=Complaining)
+    thread.start()
+    thread.join()
+    assert late == ["mine"]
+
+
+def test_the_fingerprint_follows_config_and_weights(checkpoint):
+    changed = jax.tree.map(np.array, checkpoint.variables)
+    next(iter(jax.tree.leaves(changed))).flat[0] += 1e-3
+    other = dataclasses.replace(checkpoint.config, pad_last=not checkpoint.config.pad_last)
+    same = fingerprint(checkpoint.config, jax.tree.map(np.array, checkpoint.variables))
+    prints = {
+        same,
+        fingerprint(checkpoint.config, checkpoint.variables),
+        fingerprint(checkpoint.config, changed),
+        fingerprint(other, checkpoint.variables),
+    }
+    assert len(prints) == 3

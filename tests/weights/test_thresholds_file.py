@@ -1,0 +1,68 @@
+"""Thresholds on disk: what was saved comes back, and what is damaged is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sat_jax.config import ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.weights.checkpoint import Checkpoint
+from sat_jax.weights.thresholds import load_thresholds, save_thresholds
+
+LABELS = ("Dog", "Cat", "Rain")
+
+
+@pytest.fixture
+def checkpoint():
+    config = ModelConfig(width=64, depth=1, target_length=32, num_classes=3)
+    return Checkpoint(config=config, variables={"w": np.ones(2)}, labels=LABELS)
+
+
+@pytest.fixture
+def path(checkpoint, tmp_path):
+    return save_thresholds(
+        tmp_path, checkpoint, {"threshold": np.array([0.25, 0.0, 1.0])}, about={}
+    )
+
+
+def test_what_was_saved_comes_back(checkpoint, path):
+    values = load_thresholds(path.parent, checkpoint)
+    assert (values.dtype, values.tolist()) == (np.float32, [0.25, 0.0, 1.0])
+
+
+def test_a_model_without_a_folder_of_its_own_gets_one(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / "cache"))
+    columns = {"threshold": np.array([0.25, 0.0, 1.0])}
+    path = save_thresholds("bundled", checkpoint, columns, about={})
+    assert path.is_relative_to(tmp_path / "cache")
+    assert load_thresholds("bundled", checkpoint).tolist() == [0.25, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, 1.5, -0.1, float("nan"), [0.5]])
+def test_a_threshold_that_is_none(checkpoint, path, value):
+    data = json.loads(path.read_text())
+    data["classes"][1]["threshold"] = value
+    path.write_text(json.dumps(data))
+    message = f"the threshold of 'Cat' is {json.dumps(value)}, no number from 0 to 1"
+    with pytest.raises(SatError) as caught:
+        load_thresholds(path.parent, checkpoint)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        ("[]", "holds no list of classes"),
+        ("{}", "holds no list of classes"),
+        ('{"classes": [0.5]}', "holds no list of classes"),
+        ('{"weights": 1, "classes": [{}]}', "has 1 classes, the model has 3"),
+        ('{"weights": 1, "classes": [{}, {}, {}]}', "was made for other weights"),
+    ],
+)
+def test_damaged_files(checkpoint, path, text, message):
+    path.write_text(text)
+    with pytest.raises(SatError, match=message):
+        load_thresholds(path.parent, checkpoint)
