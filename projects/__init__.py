@@ -1,0 +1,1 @@
+"""Courses that use sat_jax and are no part of it."""
