@@ -18,7 +18,7 @@ from data_pipeline.audioset.reading import (
     read_in_threads,
     write_skipped,
 )
-from data_pipeline.audioset.segments import Segment, find_audio, read_segments
+from data_pipeline.sources.segments import Segment, find_audio, read_segments
 from data_pipeline.sources.tfds.building import OrderedExampleWriter, clip_features
 from sat_jax.errors import SatError
 
@@ -62,7 +62,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         """Nothing is read yet.
 
         Args:
-          audio: folder of the clips, see `data_pipeline.audioset.segments.find_audio`.
+          audio: folder of the clips, see `data_pipeline.sources.segments.find_audio`.
           tables: segments CSV by split. Without either, both lie in TFDS's folder for manual
             downloads.
           workers: threads that read clips, without Beam.

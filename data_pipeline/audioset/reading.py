@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from data_pipeline.audioset.segments import Segment
 from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.segments import Segment
 from data_pipeline.sources.tfds.example import Example, clip_example
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data_pipeline.audioset.segments import Segment
 from data_pipeline.download.media import CannotFetch, Media
+from data_pipeline.sources.segments import Segment
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipeline.audioset.segments import Segment
+from data_pipeline.sources.segments import Segment
 from sat_jax.errors import SatError
 
 YOUTUBE = "https://www.youtube.com/watch?v={ytid}"

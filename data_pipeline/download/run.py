@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from data_pipeline.audioset.segments import Segment, clip_id
 from data_pipeline.download.clip import write_clip
 from data_pipeline.download.log import Entry, Log
 from data_pipeline.download.media import CannotFetch, Hooks, Site, fetch_media
 from data_pipeline.download.workers import run_parallel
+from data_pipeline.sources.segments import Segment, clip_id
 from sat_jax.errors import SatError
 
 _WORK_FOLDER = ".download"

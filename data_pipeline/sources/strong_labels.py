@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from data_pipeline.audioset.segments import clip_id
 from data_pipeline.sources.class_finder import ClassFinder
+from data_pipeline.sources.segments import clip_id
 from sat_jax.errors import SatError
 from sat_jax.labels import Event
 

@@ -116,10 +116,10 @@ def _fetch_lists() -> bool:
 
 def _fetch_clips() -> bool:
     # Imported late: a wrong flag or --help should be answered at once.
-    from data_pipeline.audioset.segments import read_segments
     from data_pipeline.download.log import LOG_NAME
     from data_pipeline.download.media import Site, check_yt_dlp
     from data_pipeline.download.run import Options, fetch_clips
+    from data_pipeline.sources.segments import read_segments
 
     folder = Path(_FOLDER.value)
     segments = read_segments(_SEGMENTS.value).rows[: _LIMIT.value]

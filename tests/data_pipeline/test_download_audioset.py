@@ -24,12 +24,12 @@ import pytest
 import soundfile
 import soxr
 
-from data_pipeline.audioset.segments import Segment, read_segments
 from data_pipeline.download.lists import audioset_files, fetch_list, psl_files
 from data_pipeline.download.log import LOG_NAME
 from data_pipeline.download.media import Site, check_yt_dlp, is_lasting
 from data_pipeline.download.run import Options, Tally, fetch_clips
 from data_pipeline.download.workers import run_parallel
+from data_pipeline.sources.segments import Segment, read_segments
 from sat_jax.errors import SatError
 
 ROOT = Path(__file__).parents[2]

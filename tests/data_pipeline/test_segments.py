@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.audioset.segments import Segment, clip_id, find_audio, read_segments
+from data_pipeline.sources.segments import Segment, clip_id, find_audio, read_segments
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 
