@@ -13,7 +13,7 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock bench real-audio-data real-audio \
+.PHONY: help demo test test-all lint format lock docs bench real-audio-data real-audio \
 pkg-audio-data pkg-audio bundle clean distclean
 
 help: ## show this list
@@ -46,6 +46,9 @@ format: $(DEV)/.ready ## mend style and formatting where ruff can
 	$(DEV)/bin/ruff check --fix
 	$(DEV)/bin/ruff format
 
+docs: $(DEV)/.ready ## build the documentation into site/; every warning is an error
+	$(DEV)/bin/zensical build --clean --strict
+
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
 
@@ -70,7 +73,7 @@ bundle: pkg-audio ## put the best of them into the box, its results into docs an
 	$(DEV)/bin/python -m recipes.held_out_sounds data/packages
 
 clean: ## remove caches and builds
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too
