@@ -112,9 +112,9 @@ def _psl_windows(
             f"--psl={','.join(paths)} is not used where data.psl_share is 0: leave it out, or add "
             "--config.data.psl_share=1"
         )
-    from data_pipeline.psl.table import read_psl, refuse_other_classes
+    from data_pipeline.psl.table import check_classes, read_psl
 
-    refuse_other_classes(paths, labels)
+    check_classes(paths, labels)
     table = read_psl(paths, source.clips.ids)
     if table.num_classes > config.num_classes:
         raise SatError(

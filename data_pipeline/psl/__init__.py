@@ -1,1 +1,1 @@
-"""Pseudo strong labels: their files, their use in training, and making them with a teacher."""
+"""Pseudo strong labels: files, teachers, labelling, and the windows that training uses."""

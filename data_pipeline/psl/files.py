@@ -1,7 +1,7 @@
-"""Files of pseudo strong labels (Parquet), in columns: their layout, writing and reading.
+"""Reads and writes Parquet files of pseudo strong labels.
 
-The published layout has a row a window: filename (a_0_10.wav), start and end (seconds within the
-clip), prob and idxs (the strongest classes' probabilities and indices, joined by ``;``).
+The published layout has one row per window: filename (a_0_10.wav), start and end (seconds within
+the clip), prob and idxs (probabilities and indices of the strongest classes, joined by ``;``).
 """
 
 import contextlib
@@ -26,35 +26,21 @@ SCHEMA = pa.schema(
         ("idxs", pa.string()),
     ]
 )
-_ABOUT = b"sat_jax"
+_METADATA_KEY = b"sat_jax"
 _ROWS_PER_BATCH = 1 << 16
 
 
-def top_classes(probs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The strongest classes of windows, strongest first; of equals, the lower index first.
-
-    Args:
-      probs: float32 [w, y].
-      k: how many; more than there are classes means all.
-
-    Returns:
-      Their indices int32 [w, k], and probabilities float32 [w, k].
-    """
-    order = np.argsort(-probs, axis=1, kind="stable")[:, :k]
-    return order.astype(np.int32), np.take_along_axis(probs, order, axis=1)
-
-
 class PslWriter(contextlib.AbstractContextManager["PslWriter"]):
-    """Writes a file in the published layout, some windows at a time."""
+    """Writes one file, some windows at a time."""
 
-    def __init__(self, path: str | os.PathLike[str], about: Mapping[str, object]) -> None:
-        """Opens the file; one that is there is overwritten.
+    def __init__(self, path: str | os.PathLike[str], metadata: Mapping[str, object]) -> None:
+        """Opens the file; overwrites one that exists.
 
         Args:
           path: the file.
-          about: JSON-ready data, kept in the file; see `read_about`.
+          metadata: JSON-ready data about the labels, which `read_metadata` returns.
         """
-        schema = SCHEMA.with_metadata({_ABOUT: json.dumps(dict(about))})
+        schema = SCHEMA.with_metadata({_METADATA_KEY: json.dumps(dict(metadata))})
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
 
     def write(
@@ -65,14 +51,14 @@ class PslWriter(contextlib.AbstractContextManager["PslWriter"]):
         indices: np.ndarray,
         probs: np.ndarray,
     ) -> None:
-        """Adds w windows.
+        """Appends w windows.
 
         Args:
-          names: w names of clips; a clip's windows stand together.
+          names: w clip names; the windows of one clip follow each other.
           start: [w] seconds.
           end: [w] seconds.
           indices: int [w, k], classes.
-          probs: float32 [w, k], written so that they read back as the same numbers.
+          probs: float32 [w, k]; they read back as the same numbers.
         """
         columns = [names, start, end, _join(probs), _join(indices)]
         table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), self._writer.schema)
@@ -83,66 +69,68 @@ class PslWriter(contextlib.AbstractContextManager["PslWriter"]):
         self._writer.close()
 
 
-def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `PslWriter` was told of the labels; nothing if other programs wrote the file.
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the metadata that `PslWriter` stored; {} for files of other programs.
 
     Raises:
       SatError: the file can't be read.
     """
-    with explaining_errors(path):
+    with arrow_errors(path):
         metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(_ABOUT, b"{}"))
+    return json.loads(metadata.get(_METADATA_KEY, b"{}"))
 
 
-def read_names(path: str | os.PathLike[str]) -> Sequence[str]:
-    """The names of clips that a file has windows of, each once.
+def read_clip_names(path: str | os.PathLike[str]) -> set[str]:
+    """Returns the names of the clips in a file.
 
     Raises:
-      SatError: the file can't be read or is not in this layout.
+      SatError: the file can't be read or has another layout.
     """
-    return list(
-        {name for batch in read_batches(path, ["filename"]) for name in batch[0].to_pylist()}
-    )
+    return {name for batch in read_batches(path, ["filename"]) for name in batch[0].to_pylist()}
 
 
 def read_batches(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Reads some columns of a file, a part of its rows at a time.
+    """Reads columns of a file in batches of rows.
 
     Args:
       path: the file.
       columns: names in `SCHEMA`.
 
     Yields:
-      The columns in this order, as the types in `SCHEMA`, without gaps.
+      The columns in this order, with the types of `SCHEMA` and without nulls.
 
     Raises:
-      SatError: the file can't be read or is not in this layout.
+      SatError: the file can't be read or has another layout.
     """
     schema = pa.schema([SCHEMA.field(column) for column in columns])
-    with explaining_errors(path), pq.ParquetFile(path) as file:
+    with arrow_errors(path), pq.ParquetFile(path) as file:
         for column in columns:
             if column not in file.schema_arrow.names:
                 needed = ", ".join(SCHEMA.names)
-                raise SatError(f"{path} has no column {column!r}: needed are {needed}")
+                raise SatError(f"{path} has no column {column!r}; it needs {needed}")
         for batch in file.iter_batches(_ROWS_PER_BATCH, columns=columns):
             for column in columns:
                 if batch[column].null_count:
-                    raise SatError(f"{path}: column {column!r} has gaps: make the file anew")
+                    raise SatError(f"{path}: column {column!r} has nulls; write the file again")
             yield batch.select(columns).cast(schema)
 
 
 @contextlib.contextmanager
-def explaining_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what Arrow has against a file into a message for its user."""
+def arrow_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns Arrow's errors about a file into a `SatError` of one line."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise SatError(f"{path}: no readable pseudo strong labels: {reason}") from error
+        raise SatError(f"cannot read pseudo strong labels from {path}: {reason}") from error
 
 
 def split_numbers(texts: pa.Array, kind: pa.DataType) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers in ;-joined texts, all in one array, and how many there are in each."""
+    """Parses texts of numbers joined by ``;``.
+
+    Returns:
+      All numbers in one array, and how many each text has.
+    """
     lists = pc.split_pattern(texts.cast(pa.string()), ";")
     numbers = pc.utf8_trim_whitespace(pc.list_flatten(lists)).cast(kind)
     counts = pc.fill_null(pc.list_value_length(lists), 0)

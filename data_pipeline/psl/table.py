@@ -1,4 +1,4 @@
-"""Pseudo strong labels: what a teacher hears in windows of a source's clips."""
+"""Pseudo strong labels of a source's clips, in memory."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from data_pipeline.psl.files import (
     SCHEMA,
-    explaining_errors,
-    read_about,
+    arrow_errors,
     read_batches,
+    read_metadata,
     split_numbers,
 )
 from sat_jax.errors import SatError
@@ -24,16 +24,16 @@ _EXTENSION = r"(?i)\.(wav|flac|ogg|opus|mp3|m4a|mp4|webm|mkv|aac|aiff?|au|wma)$"
 
 
 class PslTable(NamedTuple):
-    """The windows of n clips, w in all, as columns.
+    """The w windows of n clips, as columns.
 
     Attributes:
-      window_starts: int64 [n + 1]; clip i's windows are rows window_starts[i] :
-        window_starts[i + 1], by their start.
+      window_starts: int64 [n + 1]; clip i has rows window_starts[i] : window_starts[i + 1],
+        ordered by start.
       start: float32 [w], seconds from the clip's start.
       end: float32 [w], seconds.
       indices: int32 [w, k], the strongest classes.
-      probs: float32 [w, k], their probabilities; 0 where a window has fewer than k.
-      unknown_clips: clips in the files that are none of the n.
+      probs: float32 [w, k], their probabilities; padded with class 0 of probability 0.
+      unknown_clips: clips in the files that the source lacks.
     """
 
     window_starts: np.ndarray
@@ -45,24 +45,24 @@ class PslTable(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """Classes that a model has at least whose windows these are."""
+        """The number of classes that a model needs at least: the highest index plus 1."""
         return int(self.indices.max(initial=-1)) + 1
 
     def fingerprint(self) -> str:
-        """A short text that changes when the windows or what is heard in them does."""
+        """Returns a short hash of all columns."""
         digest = hashlib.sha256()
         for column in self:
             digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()[:16]
 
     def targets(self, rows: np.ndarray, num_classes: int) -> np.ndarray:
-        """Soft targets of some windows: int [b] -> float32 [b, y], 0 but for the k classes.
+        """Returns dense soft targets of rows int [b]: float32 [b, y], 0 for all other classes.
 
-        There must be no class that the model lacks, see `num_classes`.
+        `num_classes` must be at least that of the table.
         """
         indices = self.indices[rows]
         target = np.zeros((len(rows), num_classes), np.float32)
-        # The maximum, since what stands for no class is class 0 with probability 0.
+        # The maximum keeps class 0 where it also stands as padding with probability 0.
         np.maximum.at(target, (np.arange(len(rows))[:, None], indices), self.probs[rows])
         return target
 
@@ -70,60 +70,59 @@ class PslTable(NamedTuple):
 def read_psl(paths: Sequence[str | os.PathLike[str]], clip_ids: Sequence[str]) -> PslTable:
     """Reads the windows of a source's clips.
 
-    A ``filename`` belongs to the clip called so; else to the one called so but for extensions;
-    else to the one whose name without folder and extension it is. Where that is said of several
-    clips, it is none of them.
+    A ``filename`` is matched to a clip by its full name, else by the name without extension, else
+    by the name without folder and extension. A name that matches several clips matches none.
 
     Args:
-      paths: Parquet files, and folders of such files.
+      paths: Parquet files, or folders of them.
       clip_ids: names of the source's n clips.
 
     Returns:
-      The table; k is that of the window with the most classes.
+      The table; k is the most classes of any window.
 
     Raises:
-      SatError: a file can't be read or is not in this layout, a window is there twice, or no clip
-        has any.
+      SatError: a file can't be read or has another layout, a window occurs twice, or no clip has
+        any.
     """
     files = _list_files(paths)
     clip, start, end, unknown_clips = _read_windows(files, clip_ids)
     known = np.flatnonzero(clip >= 0)
     if not len(known):
         raise SatError(
-            f"none of the {len(clip_ids)} clips, the first is {clip_ids[0]}, has pseudo strong "
-            f"labels in {paths[0]}: give those made for these clips"
+            f"{paths[0]} has no pseudo strong labels for any of the {len(clip_ids)} clips, such as "
+            f"{clip_ids[0]}: make them for these clips"
         )
     order = known[np.lexsort((end[known], start[known], clip[known]))]
     row_of_line = np.full(len(clip), -1, np.int64)
     row_of_line[order] = np.arange(len(order))
     clip, start, end = clip[order], start[order], end[order]
-    again = np.flatnonzero((np.diff(clip) == 0) & (np.diff(start) == 0) & (np.diff(end) == 0))
-    if len(again):
+    twice = np.flatnonzero((np.diff(clip) == 0) & (np.diff(start) == 0) & (np.diff(end) == 0))
+    if len(twice):
         raise SatError(
-            f"{paths[0]}: clip {clip_ids[clip[again[0]]]} has two windows from "
-            f"{start[again[0]]:g} s: give its labels once"
+            f"{paths[0]}: clip {clip_ids[clip[twice[0]]]} has the window from "
+            f"{start[twice[0]]:g} s twice: name its labels once"
         )
     indices, probs = _read_classes(files, row_of_line, len(order))
     window_starts = np.searchsorted(clip, np.arange(len(clip_ids) + 1))
     return PslTable(window_starts, start, end, indices, probs, unknown_clips)
 
 
-def refuse_other_classes(paths: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> None:
-    """Looks whether files were made by a teacher of a model's classes, if they tell.
+def check_classes(paths: Sequence[str | os.PathLike[str]], labels: Sequence[str]) -> None:
+    """Checks that files are labelled with a model's classes, as far as their metadata says.
 
     Args:
       paths: as for `read_psl`.
-      labels: the model's class names, in output order.
+      labels: the model's class names in output order.
 
     Raises:
-      SatError: one is of other classes, or of these in another order.
+      SatError: a file has other classes, or another order.
     """
     ours = class_fingerprint(labels)
     for path in _list_files(paths):
-        if read_about(path).get("classes", ours) != ours:
+        if read_metadata(path).get("classes", ours) != ours:
             raise SatError(
-                f"{path} has pseudo strong labels of other classes than the model's, or in another "
-                "order: give those by a teacher that has the same"
+                f"{path} was labelled with other classes than the model's, or in another order: "
+                "use a teacher with the same classes"
             )
 
 
@@ -132,7 +131,7 @@ def _list_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for path in map(Path, paths):
         found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not found:
-            raise SatError(f"{path} holds no .parquet files: name pseudo strong labels")
+            raise SatError(f"{path} has no .parquet files: name a folder of pseudo strong labels")
         files += found
     return files
 
@@ -140,7 +139,7 @@ def _list_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def _read_windows(
     files: Sequence[Path], clip_ids: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Clip (-1 for unknown ones), start and end of every line, and the number of unknown clips."""
+    """Returns clip (-1 if unknown), start, end of every line, and the number of unknown clips."""
     columns = ["filename", "start", "end"]
     batches = (batch for path in files for batch in read_batches(path, columns))
     lines = pa.Table.from_batches(batches, pa.schema([SCHEMA.field(name) for name in columns]))
@@ -152,7 +151,7 @@ def _read_windows(
 
 
 def _find_clips(names: pa.StringArray, ids: pa.StringArray) -> np.ndarray:
-    """The clip that each name belongs to, int64, or -1; see `read_psl`."""
+    """Returns the index of each name's clip, int64, or -1; see `read_psl`."""
     stems, id_stems = (pc.replace_substring_regex(each, _EXTENSION, "") for each in (names, ids))
     id_bases = pc.replace_substring_regex(id_stems, "^.*/", "")
     clips = np.full(len(names), -1, np.int64)
@@ -168,7 +167,7 @@ def _find_clips(names: pa.StringArray, ids: pa.StringArray) -> np.ndarray:
 def _read_classes(
     files: Sequence[Path], row_of_line: np.ndarray, num_rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices int32 [w, k] and probabilities float32 [w, k]; lines of row -1 are left out."""
+    """Returns indices int32 [w, k] and probabilities float32 [w, k]; skips lines of row -1."""
     indices, probs = np.zeros((num_rows, 0), np.int32), np.zeros((num_rows, 0), np.float32)
     line = 0
     for path in files:
@@ -176,20 +175,20 @@ def _read_classes(
             rows = row_of_line[line : line + len(batch)]
             line += len(batch)
             batch, rows = batch.filter(pa.array(rows >= 0)), rows[rows >= 0]
-            with explaining_errors(path):
+            with arrow_errors(path):
                 numbers, counts = split_numbers(batch["prob"], pa.float32())
                 classes, class_counts = split_numbers(batch["idxs"], pa.int32())
             _check_classes(path, numbers, counts, classes, class_counts)
             k = counts.max(initial=0)
-            indices, probs = _widened(indices, k), _widened(probs, k)
+            indices, probs = _pad_columns(indices, k), _pad_columns(probs, k)
             row = np.repeat(rows, counts)
             column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
             indices[row, column], probs[row, column] = classes, numbers
     return indices, probs
 
 
-def _widened(numbers: np.ndarray, k: int) -> np.ndarray:
-    """[w, less than k] -> [w, k], zeros added; wider arrays stay."""
+def _pad_columns(numbers: np.ndarray, k: int) -> np.ndarray:
+    """Pads with zeros to at least k columns."""
     missing = k - numbers.shape[1]
     return np.pad(numbers, ((0, 0), (0, missing))) if missing > 0 else numbers
 
@@ -202,8 +201,10 @@ def _check_classes(
     class_counts: np.ndarray,
 ) -> None:
     if not np.array_equal(counts, class_counts):
-        raise SatError(f"{path}: a line has not as many probabilities as classes: make it anew")
-    if not ((probs >= 0) & (probs <= 1)).all() or (classes < 0).any():
+        raise SatError(f"{path}: a row has another number of probs than of idxs; make it again")
+    wrong = [*probs[~((probs >= 0) & (probs <= 1))], *classes[classes < 0]]
+    if wrong:
         raise SatError(
-            f"{path}: a line has a probability outside 0 to 1 or a class under 0: make it anew"
+            f"{path}: {wrong[0]:g} is not a probability in 0 to 1, or not a class index; make it "
+            "again"
         )

@@ -1,4 +1,4 @@
-"""Which pseudo strong labels go with a training window."""
+"""Training windows that pseudo strong labels cover."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,16 @@ from data_pipeline.psl.table import PslTable
 from sat_jax.errors import SatError
 
 _SAME_TIME = 0.01
-"""Seconds by which one window may end before the next begins."""
+"""Tolerance in seconds when times are compared."""
 
 
 class PslWindows:
-    """The windows of a table that training may start at."""
+    """The windows of a table that can be training windows.
+
+    Attributes:
+      table: all pseudo strong labels.
+      clips: int64 [m], the clips with such windows, ascending.
+    """
 
     def __init__(self, table: PslTable, *, window_seconds: float, chunks: int = 1) -> None:
         """Finds them.
@@ -20,52 +25,50 @@ class PslWindows:
         Args:
           table: pseudo strong labels of n clips.
           window_seconds: length of a training window.
-          chunks: labels a training window needs, one after the other: the labels' windows must be
-            this part of it. A shorter one is good where its clip ends with it.
+          chunks: targets per training window. The labels' windows must follow each other and be
+            window_seconds / chunks long; the last one of a clip may be shorter.
 
         Raises:
           SatError: no clip has such windows.
         """
         self.table = table
-        wanted = window_seconds / chunks
-        length = table.end - table.start
-        is_whole = np.abs(length - wanted) <= _SAME_TIME
-        fits = is_whole | ((length < wanted) & _is_rest(table, is_whole))
-        chain = np.flatnonzero(fits)[:, None]
+        length = window_seconds / chunks
+        lengths = table.end - table.start
+        is_whole = np.abs(lengths - length) <= _SAME_TIME
+        fits = is_whole | ((lengths < length) & _may_be_short(table, is_whole))
+        # Rows of the chunks of each training window, [training windows, chunks].
+        rows = np.flatnonzero(fits)[:, None]
         for _ in range(chunks - 1):
-            following = _following(table)[chain[:, -1]]
+            following = _next_rows(table)[rows[:, -1]]
             keep = (following >= 0) & fits[following]
-            chain = np.concatenate([chain, following[:, None]], axis=1)[keep]
-        if not len(chain):
-            hop = f" --hop {wanted:g}" if chunks > 1 else ""
+            rows = np.concatenate([rows, following[:, None]], axis=1)[keep]
+        if not len(rows):
+            hop = f" --hop {length:g}" if chunks > 1 else ""
             raise SatError(
-                f"none of the {len(table.start)} pseudo strong labels is for {chunks} x {wanted:g} "
-                f"s, one after the other: make them with --window {wanted:g}{hop}"
+                f"none of the {len(table.start)} pseudo strong labels fits {chunks} x {length:g} s "
+                f"in a row: make them with --window {length:g}{hop}"
             )
-        self._chain = chain
-        self.clips, first = np.unique(_clip_of_row(table)[chain[:, 0]], return_index=True)
-        self._first = np.append(first, len(chain))
-
-    clips: np.ndarray
-    """int64 [m], the clips that have such windows, ascending."""
+        self._rows = rows
+        self.clips, first = np.unique(_clip_of_row(table)[rows[:, 0]], return_index=True)
+        self._first = np.append(first, len(rows))
 
     def choose(
         self, clip: np.ndarray, place: np.ndarray, num_classes: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Picks a window of each clip.
+        """Chooses a training window of each clip.
 
         Args:
-          clip: int64 [b], of `clips`.
-          place: float32 [b] in [0, 1), which of its windows: 0 the first, towards 1 the last.
-          num_classes: the model's.
+          clip: int64 [b], from `clips`.
+          place: float32 [b] in [0, 1), from the first (0) to the last window of the clip.
+          num_classes: number of the model's classes.
 
         Returns:
-          Where the windows start, float32 [b] seconds, and targets float32 [b, y], or [b, k, y]
-          for several chunks.
+          Starts of the windows, float32 [b] seconds, and targets float32 [b, y], or [b, k, y] if
+          chunks > 1.
         """
         at = np.searchsorted(self.clips, clip)
         first, count = self._first[at], self._first[at + 1] - self._first[at]
-        rows = self._chain[first + np.floor(place.astype(np.float64) * count).astype(np.int64)]
+        rows = self._rows[first + np.floor(place.astype(np.float64) * count).astype(np.int64)]
         targets = self.table.targets(rows.ravel(), num_classes)
         shape: Sequence[int] = (len(clip), rows.shape[1], num_classes)
         by_chunk = targets.reshape(shape)
@@ -77,10 +80,10 @@ def _clip_of_row(table: PslTable) -> np.ndarray:
     return np.repeat(np.arange(len(table.window_starts) - 1), np.diff(table.window_starts))
 
 
-def _is_rest(table: PslTable, is_whole: np.ndarray) -> np.ndarray:
-    """Which rows, if they are short, are what is left of their clip or all of it: bool [w].
+def _may_be_short(table: PslTable, is_whole: np.ndarray) -> np.ndarray:
+    """Returns bool [w]: whether a row may be short because its clip ends with it.
 
-    Where no row is whole but clips have several, the labels were made for shorter windows.
+    If no row is whole but clips have several rows, the labels were made for shorter windows.
     """
     clip = _clip_of_row(table)
     clip_end, has_whole = (np.zeros(len(table.window_starts) - 1, kind) for kind in (float, bool))
@@ -92,13 +95,13 @@ def _is_rest(table: PslTable, is_whole: np.ndarray) -> np.ndarray:
     return is_last & (has_whole[clip] | is_first) & made_for_these
 
 
-def _following(table: PslTable) -> np.ndarray:
-    """For each row the row of the same clip that begins where it ends, else -1: int64 [w]."""
+def _next_rows(table: PslTable) -> np.ndarray:
+    """Returns int64 [w]: the row of the same clip that starts where each row ends, or -1."""
     clip_of_row = _clip_of_row(table)
-    # One number that sorts by clip, then by time: clips are far shorter than this many seconds.
-    day = 1e6
-    starts = clip_of_row * day + table.start
-    ends = clip_of_row * day + table.end
+    # One number orders by clip, then by time: clips are far shorter than this many seconds.
+    clip_seconds = 1e6
+    starts = clip_of_row * clip_seconds + table.start
+    ends = clip_of_row * clip_seconds + table.end
     row = np.searchsorted(starts, ends - _SAME_TIME)
     row[row == len(starts)] = 0
     return np.where(np.abs(starts[row] - ends) <= _SAME_TIME, row, -1)

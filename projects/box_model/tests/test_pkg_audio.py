@@ -383,7 +383,7 @@ def build(tmp_path):
 
 
 def test_the_data_set_is_the_same_each_time_and_its_tables_agree(build, tmp_path):
-    from data_pipeline.psl.events import read_event_teacher
+    from data_pipeline.psl.event_teacher import read_event_teacher
     from data_pipeline.sources.tfds.source import TfdsSource
 
     folder = build("once", 1).data_path

