@@ -53,7 +53,7 @@ from sat_jax.streaming.step import (
     stream_step,
 )
 from sat_jax.tagging.tags import ScoredChunk
-from sat_jax.weights.bundled import bundled_folder
+from sat_jax.weights.catalog import bundled_folder
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 
 Mode = Literal["stream", "clip"]

@@ -21,6 +21,8 @@ _CSV_FILES = {
 }
 _PARQUET = ".parquet"
 _PARQUET_MAGIC = b"PAR1"
+_MOST_BYTES = 64 * 2**30
+_MOST_RECORD_BYTES = 16 * 2**20
 
 
 class ListFile(NamedTuple):
@@ -72,7 +74,7 @@ def fetch_list(file: ListFile, folder: Path) -> bool:
     destination = folder / file.name
     if destination.is_file():
         return False
-    download(file.url, destination, expect_prefix=file.prefix)
+    download(file.url, destination, max_bytes=_MOST_BYTES, expect_prefix=file.prefix)
     return True
 
 
@@ -88,7 +90,8 @@ def _psl_files_at(url: str) -> list[ListFile]:
 
 def _record(url: str) -> object:
     with tempfile.TemporaryDirectory() as folder:
-        path = download(url, Path(folder) / "record.json", progress=False)
+        path = Path(folder) / "record.json"
+        download(url, path, max_bytes=_MOST_RECORD_BYTES, progress=False)
         try:
             return json.loads(path.read_bytes())
         except ValueError:

@@ -24,7 +24,7 @@ from projects.box_model.results import write_results
 from sat_jax.errors import SatError
 from sat_jax.models.registry import model_config
 from sat_jax.runtime.files import check_file, naming_file, replacing_file
-from sat_jax.weights.bundled import BUNDLED, DEFAULT_MODEL
+from sat_jax.weights.catalog import BUNDLED, DEFAULT_MODEL
 from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 DOCS = Path(__file__).parent / "docs"

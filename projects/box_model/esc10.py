@@ -23,7 +23,7 @@ from projects.box_model.stages import run_stage, use_two_cores_well
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, need
 from sat_jax.runtime.files import naming_file, replacing_file
-from sat_jax.weights.bundled import DEFAULT_MODEL
+from sat_jax.weights.catalog import DEFAULT_MODEL
 
 FINETUNE = (
     "--config=configs/finetune.py",

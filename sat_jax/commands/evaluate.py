@@ -21,7 +21,7 @@ from absl import flags
 
 from data_pipeline.sources.flags import define_source_flags, open_source, resolved, source_flags
 from sat_jax.runtime.command_line import Program, need, refuse_arguments
-from sat_jax.weights.bundled import DEFAULT_MODEL
+from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.evaluation.clips import LabeledClips
@@ -275,7 +275,7 @@ def _precision() -> float | None:
 def _check_with(listeners: "Sequence[Listener]") -> None:
     """Finds out what is wrong with flags that only the models and clips tell."""
     from sat_jax.runtime.files import check_file
-    from sat_jax.weights.thresholds import thresholds_path
+    from sat_jax.weights.thresholds_file import thresholds_path
 
     for listener in listeners:
         if _PLOT_CLIP.value:

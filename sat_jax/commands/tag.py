@@ -18,7 +18,7 @@ from absl import flags
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
-from sat_jax.weights.bundled import DEFAULT_MODEL
+from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.tagger import Tagger
@@ -153,7 +153,7 @@ def main(recordings: Sequence[str]) -> bool:
             raise flags.Error(str(error)) from error
         checkpoint, tagger = _load_tagger()
         if _THRESHOLD.value == "auto":
-            from sat_jax.weights.thresholds import load_thresholds
+            from sat_jax.weights.thresholds_file import load_thresholds
 
             thresholds = load_thresholds(_MODEL.value, checkpoint)
             options = dataclasses.replace(options, threshold=thresholds)

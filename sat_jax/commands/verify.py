@@ -23,8 +23,8 @@ from sat_jax.labels import audioset_labels
 from sat_jax.runtime.command_line import Program, need, refuse_arguments
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.weights.catalog import PUBLISHED_FILES
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.download import PUBLISHED_FILES
 
 TOLERANCE = 0.55e-4
 """Half of the last digit printed, and a little for sums in another order."""

@@ -6,7 +6,7 @@ from sat_jax.evaluation.answers import aggregate_clips
 from sat_jax.evaluation.run import Run
 from sat_jax.metrics.thresholds import best_f1_thresholds, precision_thresholds
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.thresholds import save_thresholds
+from sat_jax.weights.thresholds_file import save_thresholds
 
 
 def save_class_thresholds(run: Run, precision: float | None) -> Path:

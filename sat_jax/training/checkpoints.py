@@ -11,7 +11,7 @@ from absl import logging
 
 from sat_jax.errors import SatError
 from sat_jax.training.state import TrainState
-from sat_jax.weights.restoring import restoring
+from sat_jax.weights.orbax_errors import orbax_errors
 
 _UNWRITABLE = (OSError, ValueError)
 """What orbax and its store raise where a disk is full."""
@@ -78,7 +78,7 @@ class _Steps:
     def _restore(self, step: int, like: Any, way_out: str) -> Any:
         import orbax.checkpoint as ocp
 
-        with restoring(f"{self._folder / str(step)} is damaged: {way_out}"):
+        with orbax_errors(f"{self._folder / str(step)} is damaged: {way_out}"):
             return self._manager.restore(
                 step,
                 args=ocp.args.StandardRestore(like),  # type: ignore[call-arg]

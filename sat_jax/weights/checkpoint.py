@@ -24,7 +24,7 @@ from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.shapes import weight_shapes
 from sat_jax.runtime.devices import check_devices
-from sat_jax.weights.restoring import restoring
+from sat_jax.weights.orbax_errors import orbax_errors
 
 FORMAT = 1
 """Number of the layout above; raised when older programs could no longer read it."""
@@ -197,7 +197,7 @@ def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
     # A damaged config may ask for any number of arrays.
     names = [name for name, _ in itertools.islice(weight_shapes(config), _MOST_ARRAYS)]
     expected = unflatten_dict(dict.fromkeys(names, as_numpy), sep="/")
-    with restoring(f"{folder} is damaged: its weights can't be read"):
+    with orbax_errors(f"{folder} is damaged: its weights can't be read"):
         handler = ocp.CompositeCheckpointHandler(
             weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
         )

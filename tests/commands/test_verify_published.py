@@ -19,7 +19,7 @@ from sat_jax.commands.verify import (
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.tagging.tags import ScoredChunk
-from sat_jax.weights.download import PUBLISHED_FILES
+from sat_jax.weights.catalog import PUBLISHED_FILES
 from tests.support.golden_models import GOLDEN, numbers
 from tests.support.golden_weights import load_models, state_dict_by_rule
 

@@ -11,7 +11,7 @@ from sat_jax.convert.architecture import read_architecture
 from sat_jax.convert.settings import parse_settings
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MAES, MODELS
-from sat_jax.weights.download import PUBLISHED_FILES
+from sat_jax.weights.catalog import PUBLISHED_FILES
 from tests.reference.torch_model import build
 from tests.support.golden_models import SMALL, mae_config, small_config
 from tests.support.golden_weights import load_models

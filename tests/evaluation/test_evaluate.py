@@ -19,7 +19,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.transformer import init_variables
 from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sat_jax.weights.thresholds import load_thresholds
+from sat_jax.weights.thresholds_file import load_thresholds
 
 ROOT = Path(__file__).parents[2]
 RATE = 16_000

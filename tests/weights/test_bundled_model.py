@@ -12,7 +12,7 @@ from projects.box_model.scenes.sounds import with_classes_above as with_above
 from sat_jax import Tagger
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
-from sat_jax.weights.bundled import BUNDLED, DEFAULT_MODEL
+from sat_jax.weights.catalog import BUNDLED, DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[2]
 HELD_OUT = Path(__file__).parents[1] / "held_out"

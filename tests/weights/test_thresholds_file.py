@@ -8,7 +8,7 @@ import pytest
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.thresholds import load_thresholds, save_thresholds
+from sat_jax.weights.thresholds_file import load_thresholds, save_thresholds
 
 LABELS = ("Dog", "Cat", "Rain")
 

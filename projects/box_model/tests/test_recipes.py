@@ -33,7 +33,7 @@ from projects.box_model.stages import run_stage
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 from sat_jax.models.registry import model_config
-from sat_jax.weights.bundled import bundled_folder
+from sat_jax.weights.catalog import bundled_folder
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.weights.warm_start import fresh_variables
 

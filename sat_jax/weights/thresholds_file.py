@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.cache_dir import cache_dir
 from sat_jax.runtime.files import check_file, naming_file, replacing_file
+from sat_jax.weights.catalog import converted_folder
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint
 
 _FILE = "thresholds.json"
@@ -26,7 +26,7 @@ def thresholds_path(name_or_path: str | Path) -> Path:
         return path / _FILE
     if path.is_file():
         return path.with_name(f"{path.name}.{_FILE}")
-    return cache_dir() / "converted" / path.name / _FILE
+    return converted_folder(path.name) / _FILE
 
 
 def save_thresholds(

@@ -1,0 +1,112 @@
+"""Where the weights of each named model are: bundled, published, or nowhere."""
+
+import math
+import os
+from pathlib import Path
+
+from sat_jax.errors import SatError
+from sat_jax.models.registry import MODELS
+from sat_jax.models.shapes import weight_shapes
+from sat_jax.runtime.cache_dir import cache_dir
+
+BUNDLED = Path(__file__).parents[1] / "data" / "models"
+"""Folder with one checkpoint folder for each bundled model."""
+
+DEFAULT_MODEL = "SAT_XS_2s"
+"""The model that programs use when none is named."""
+
+PUBLISHED_FILES: dict[str, str] = {
+    "audiotransformer_tiny": "audiotransformer_tiny_mAP_44_15.pt",
+    "audiotransformer_small": "audiotransformer_small_mAP_45_68.pt",
+    "audiotransformer_base": "audiotransformer_base_mAP_47_40.pt",
+    "SAT_T_2s": "SAT_T_stream2s_mAP_43_34.pt",
+    "SAT_S_2s": "SAT_S_stream2s_mAP_43_37.pt",
+    "SAT_B_2s": "SAT_B_stream2s_mAP_45_29.pt",
+    "SAT_T_1s": "SAT_T_stream1s_mAP_40_11.pt",
+    "SAT_S_1s": "SAT_S_stream1s_mAP_40_55.pt",
+    "SAT_B_1s": "SAT_B_stream1s_mAP_41_37.pt",
+}
+"""File of each published model, by registry name."""
+
+PUBLISHED_URL = "https://zenodo.org/record/7964975/files/{name}?download=1"
+
+_TORCH_PREFIXES = (b"PK", b"\x80")
+"""First bytes of a file by torch: a zip archive, or a bare pickle before torch 1.6."""
+
+
+def bundled_folder(name: str) -> Path | None:
+    """The checkpoint folder of a bundled model; None if no bundled model has this name."""
+    return BUNDLED / name if name in bundled_names() else None
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled models."""
+    return sorted(folder.name for folder in BUNDLED.glob("*/"))
+
+
+def num_parameters(name: str) -> int:
+    """Parameters of a model of the registry."""
+    shapes = weight_shapes(MODELS[name])
+    return sum(math.prod(shape) for array, shape in shapes if array.startswith("params/"))
+
+
+def weight_bytes(name: str) -> int:
+    """Bytes of a model's parameters in float32, which a file of its weights exceeds slightly."""
+    return 4 * num_parameters(name)
+
+
+def published_url(name: str) -> str:
+    """The address of the published weights of a model.
+
+    The environment variable ``SAT_JAX_WEIGHTS_URL`` names a mirror: the URL of a folder, or a URL
+    with ``{name}`` in place of the file name.
+
+    Raises:
+      SatError: no weights of that name are published.
+    """
+    if name not in PUBLISHED_FILES:
+        raise SatError(
+            f"no weights are published as {name!r}: choose from "
+            f"{', '.join([*bundled_names(), *PUBLISHED_FILES])}"
+        )
+    form = os.environ.get("SAT_JAX_WEIGHTS_URL") or PUBLISHED_URL
+    if "{name}" not in form:
+        form = form.rstrip("/") + "/{name}"
+    return form.replace("{name}", PUBLISHED_FILES[name])
+
+
+def published_file(name: str) -> Path:
+    """Where the cache keeps the downloaded file of a published model."""
+    return cache_dir() / "published" / PUBLISHED_FILES[name]
+
+
+def converted_folder(name: str) -> Path:
+    """Where the cache keeps the converted checkpoint of a published model, and its thresholds."""
+    return cache_dir() / "converted" / name
+
+
+def fetch_published(name: str, *, progress: bool = True) -> Path:
+    """The local ``.pt`` file of a published model, downloaded unless the cache has it.
+
+    Args:
+      name: a key of `PUBLISHED_FILES`.
+      progress: draw a progress bar if standard error is a terminal.
+
+    Raises:
+      SatError: no weights of that name are published, or the download failed.
+    """
+    # Imported late: a program that only asks for a name should start at once.
+    from sat_jax.weights.download import download
+
+    url, file = published_url(name), published_file(name)
+    # The sizes are not published. Twice the float32 weights leave room for buffers and names.
+    try:
+        return download(
+            url,
+            file,
+            max_bytes=2 * weight_bytes(name),
+            expect_prefix=_TORCH_PREFIXES,
+            progress=progress,
+        )
+    except SatError as error:
+        raise SatError(f"{error}, or give the path of a file instead of {name}") from error
