@@ -55,12 +55,12 @@ def jax_steps(task: Task) -> Rival:
 
     import jax
 
-    from sat_jax.runtime.sharding import make_mesh, to_devices
+    from sat_jax.runtime.sharding import make_mesh, shard_batch
     from sat_jax.training.compile import compiled_step, make_state
 
     config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
     state = jax.jit(functools.partial(make_state, config))(initial_variables(task))
-    batch, step = to_devices(mesh, task.batch), compiled_step(config, mesh)
+    batch, step = shard_batch(mesh, task.batch), compiled_step(config, mesh)
     started = time.perf_counter()
     compiled = step.lower(state, batch, key=key).compile()  # type: ignore[attr-defined]
     compile_seconds = time.perf_counter() - started

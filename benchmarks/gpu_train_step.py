@@ -37,7 +37,7 @@ from benchmarks.training_rivals import (
     own_process,
     torch_gradients,
 )
-from sat_jax.runtime.cpu_devices import usable_cores
+from sat_jax.runtime.devices import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}

@@ -17,7 +17,7 @@ import numpy as np
 
 from sat_jax.profile.tables import markdown_table
 from sat_jax.profile.timing import cpu_model, spread, time_calls
-from sat_jax.runtime.cpu_devices import usable_cores
+from sat_jax.runtime.devices import usable_cores
 
 __all__ = [
     "interleave",

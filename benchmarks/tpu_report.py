@@ -241,7 +241,7 @@ def _row(result: dict[str, Any]) -> list[str]:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("name configs with --config")(arguments)
+    refuse_arguments(arguments, "name configs with --config")
     for flag, choices in ((_DTYPES, DTYPES), (_FSDP, tuple(FSDP))):
         for value in flag.value:
             if value not in choices:

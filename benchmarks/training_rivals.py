@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.runtime.cpu_devices import make_cores_devices, usable_cores
+from sat_jax.runtime.devices import usable_cores, use_cores_as_devices
 
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 NUM_STEPS = 10**9
@@ -112,22 +112,22 @@ def jax_step(task: Task) -> Rival:
     The facts are seconds of tracing, lowering and compiling, what a step needs beside state and
     batch, in bytes, and how many devices share a batch.
     """
-    make_cores_devices(len(task.batch["waveform"]))
+    use_cores_as_devices(len(task.batch["waveform"]))
     import jax
 
-    from sat_jax.runtime.sharding import make_mesh, to_devices
+    from sat_jax.runtime.sharding import make_mesh, shard_batch
     from sat_jax.training.compile import compiled_step, make_state
 
     config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
     state = jax.jit(functools.partial(make_state, config))(initial_variables(task))
     step: Any = compiled_step(config, mesh)
     started = time.perf_counter()
-    compiled = step.lower(state, to_devices(mesh, task.batch), key=key).compile()
+    compiled = step.lower(state, shard_batch(mesh, task.batch), key=key).compile()
     compile_seconds = time.perf_counter() - started
 
     def call() -> float:
         nonlocal state
-        state, metrics = compiled(state, to_devices(mesh, task.batch), key=key)
+        state, metrics = compiled(state, shard_batch(mesh, task.batch), key=key)
         jax.block_until_ready(state)
         return float(metrics.loss)
 

@@ -32,7 +32,7 @@ from sat_jax.models.frontend import floor_top_db
 from sat_jax.models.registry import MODELS, model_config
 from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.runtime.devices import check_devices
-from sat_jax.runtime.programs import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore
 from sat_jax.streaming.blocks import SpectrogramStream, rebuffer
 from sat_jax.streaming.framing import Framing, FramingKind, make_framing
 from sat_jax.streaming.pieces import (

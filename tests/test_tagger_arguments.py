@@ -10,7 +10,7 @@ from sat_jax import SatError, Tagger
 from sat_jax.config import ModelConfig
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
-from sat_jax.runtime.programs import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore
 from sat_jax.streaming.step import reset_streams
 from sat_jax.weights.checkpoint import Checkpoint
 

@@ -17,7 +17,7 @@ from data_pipeline.psl.teacher import Teacher, Window
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write, explain_write_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _labelled_clips(folder: Path, metadata: Mapping[str, object]) -> set[str]:
     """Makes the folder, and returns the clips in its parts."""
     if folder.exists() and not folder.is_dir():
         raise SatError(f"{folder} is a file: name a folder, or a file NAME.parquet")
-    with naming_file(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
     for path in folder.glob("*.parquet"):
@@ -167,8 +167,7 @@ def _open_output(
 def _writer(path: Path, metadata: Mapping[str, object]) -> Iterator[PslWriter]:
     """Writes the whole file or nothing."""
     with (
-        replacing_file(path) as temporary,
-        naming_file(path),
+        atomic_write(path) as temporary,
         PslWriter(temporary, metadata) as writer,
     ):
         yield writer

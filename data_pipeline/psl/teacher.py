@@ -58,13 +58,13 @@ def load_teacher(name: str, *, batch_size: int = 32) -> tuple[Teacher, dict[str,
     import jax
 
     from data_pipeline.sources.bounds import check_rate
-    from sat_jax.runtime.cache_dir import keep_compiled_programs
+    from sat_jax.runtime.program_store import cache_compiled_programs
     from sat_jax.runtime.sharding import make_mesh
     from sat_jax.streaming.window_scorer import WindowScorer
     from sat_jax.tagger import Tagger
     from sat_jax.weights.checkpoint import fingerprint
 
-    keep_compiled_programs()
+    cache_compiled_programs()
     tagger = Tagger.load(name)
     check_rate(tagger.config.frontend.sample_rate)
     scorer = WindowScorer(

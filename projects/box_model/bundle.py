@@ -23,7 +23,7 @@ from projects.box_model.measured import best_seed
 from projects.box_model.results import write_results
 from sat_jax.errors import SatError
 from sat_jax.models.registry import model_config
-from sat_jax.runtime.files import check_file, naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write, check_writable_file, explain_write_errors
 from sat_jax.weights.catalog import BUNDLED, DEFAULT_MODEL
 from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
@@ -51,12 +51,12 @@ def bundle_best(work: Path, name: str = DEFAULT_MODEL) -> Path:
     docs = {suffix: DOCS / f"{RESULTS}{suffix}" for suffix in (".md", ".png")}
     results = BUNDLED / f"{name}.results.md"
     for path in (*docs.values(), results):
-        check_file(path)
+        check_writable_file(path)
     folder = bundle(work / f"seed{seed}" / name / "model", name)
-    with replacing_file(results) as temporary, naming_file(results):
+    with atomic_write(results) as temporary:
         temporary.write_text(by_class, encoding="utf-8")
     for suffix, path in docs.items():
-        with replacing_file(path) as temporary, naming_file(path):
+        with atomic_write(path) as temporary:
             shutil.copyfile(work / f"results{suffix}", temporary)
     return folder
 
@@ -78,7 +78,7 @@ def bundle(model: Path, name: str) -> Path:
     if checkpoint.config != model_config(name):
         raise SatError(f"{model} is no {name}: its config is another")
     rounded = jax.tree.map(_round, checkpoint.variables)
-    with naming_file(BUNDLED), tempfile.TemporaryDirectory(dir=_made(BUNDLED)) as beside:
+    with explain_write_errors(BUNDLED), tempfile.TemporaryDirectory(dir=_made(BUNDLED)) as beside:
         new = Path(beside) / name
         save_checkpoint(new, dataclasses.replace(checkpoint, variables=rounded))
         # They only say that saving is over, and where it was done.

@@ -20,7 +20,7 @@ from absl import flags
 from projects.box_model.accuracy import choose, summarize
 from projects.box_model.stage_log import write_json
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
@@ -61,8 +61,8 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("the table of clips is named by --clips")(arguments)
-    need(_MODEL, _CLIPS, _OUTPUT)
+    refuse_arguments(arguments, "the table of clips is named by --clips")
+    require_flags(_MODEL, _CLIPS, _OUTPUT)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

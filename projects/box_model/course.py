@@ -30,7 +30,7 @@ from projects.box_model.runs import (
 )
 from projects.box_model.stages import run_stage, use_two_cores_well
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need
+from sat_jax.runtime.command_line import Program, require_flags
 
 COMMON = (
     "--config.optimizer.warmup_fraction=0.1",
@@ -230,7 +230,7 @@ class _Course:
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
         raise flags.Error(f"{strange[0]} is no flag")
-    need(_TFDS, _WORKDIR, _SEEDS)
+    require_flags(_TFDS, _WORKDIR, _SEEDS)
     if not all(seed.isdecimal() and int(seed) < 2**32 for seed in _SEEDS.value):
         raise flags.Error(f"--seeds={','.join(_SEEDS.value)} are no numbers from 0 to {2**32 - 1}")
 

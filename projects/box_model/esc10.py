@@ -21,8 +21,8 @@ from projects.box_model.esc10_results import read_choice, summarize_folds, write
 from projects.box_model.stage_log import write_json
 from projects.box_model.stages import run_stage, use_two_cores_well
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.command_line import Program, require_flags
+from sat_jax.runtime.files import atomic_write
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 FINETUNE = (
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> bool:
     result = summarize_folds(before, after)
     write_json(course.work / "results.json", {"model": course.model} | result)
     path, text = course.work / "results.md", write_tables(result)
-    with replacing_file(path) as temporary, naming_file(path):
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text, end="")
     return False
@@ -129,7 +129,7 @@ def _folds(table: Path) -> list[str]:
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
         raise flags.Error(f"{strange[0]} is no flag")
-    need(_CLIPS, _WORKDIR)
+    require_flags(_CLIPS, _WORKDIR)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -12,7 +12,7 @@ import jax
 
 from sat_jax.errors import SatError
 from sat_jax.models.registry import model_config
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sat_jax.weights.warm_start import fresh_variables, start_from
 
@@ -33,7 +33,7 @@ def save_first_models(name: str, clip_model: Path, folder: Path) -> None:
     random = jax.jit(fresh_variables, static_argnums=0)(config, key)
     warm, _ = start_from(source, config, key)
     new = folder.with_name(folder.name + ".new")
-    with naming_file(folder):
+    with explain_write_errors(folder):
         for kind, variables in (("random", random), ("warm", warm)):
             checkpoint = Checkpoint(
                 config=config, variables=variables, labels=source.labels, source=f"{name}, {kind}"

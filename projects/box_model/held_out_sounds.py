@@ -19,7 +19,7 @@ from projects.box_model.scenes.scenes import active_span
 from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 
 EXAMPLES = {
     "bells": ("soundfont/Tubular bells/test/3",),
@@ -49,7 +49,7 @@ def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
     first = list({sound.label: sound for sound in reversed(renders)}.values())[::-1]
     examples = [held_out[name] for names in EXAMPLES.values() for name in names]
     library = _load(packages, [*first, *examples])
-    with naming_file(root):
+    with explain_write_errors(root):
         for file, names in EXAMPLES.items():
             parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
             _write(root / "examples" / f"{file}.flac", np.concatenate(parts))

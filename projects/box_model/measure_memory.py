@@ -26,7 +26,7 @@ from sat_jax.evaluation.store import ScoredClips, ScoreStore
 from sat_jax.labels import Event
 from sat_jax.metrics.rows import ChosenRows, Scores
 from sat_jax.metrics.strong import TimedClip
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
@@ -95,8 +95,8 @@ def _timed(
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("the clips are named by --tfds and the like")(arguments)
-    need(_MEASURED, _STRONG, _OUTPUT)
+    refuse_arguments(arguments, "the clips are named by --tfds and the like")
+    require_flags(_MEASURED, _STRONG, _OUTPUT)
     if source_flags(FLAGS) is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
 

@@ -19,7 +19,7 @@ from projects.box_model.runs import CLIP_MODEL, LONGER_CLIP_MODEL, without_memor
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
 from sat_jax.plots.delays import Curve, Level, plot_map_by_delay
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write
 
 _COLUMNS = {
     "mAP": ("mAP",),
@@ -62,7 +62,7 @@ def write_results(work: Path) -> str:
     ]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
     _draw(work / "results.png", found)
-    with replacing_file(work / "results.md") as temporary, naming_file(work / "results.md"):
+    with atomic_write(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write, explain_write_errors
 
 _SECONDS = ("wall", "cpu")
 
@@ -46,9 +46,9 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
       SatError: it can't be written.
     """
-    with naming_file(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
@@ -119,7 +119,7 @@ class StageLog:
         import filelock
 
         with contextlib.ExitStack() as stack:
-            with naming_file(self._path):
+            with explain_write_errors(self._path):
                 self._work.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(self._work / ".stages.lock"))
             stages = self._read()

@@ -13,7 +13,7 @@ from types import FrameType
 
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 from sat_jax.runtime.large_pages import TUNABLES
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def _alone_with(result: Path) -> Iterator[None]:
 
     # Not in the result's folder's own lock, which the command takes.
     lock = filelock.FileLock(result.with_name(f".{result.name}.lock"))
-    with naming_file(result):
+    with explain_write_errors(result):
         result.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)

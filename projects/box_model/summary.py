@@ -9,7 +9,7 @@ from typing import Any
 
 from projects.box_model.stage_log import StageLog, read_json, read_json_lines, write_json
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import replacing_file
+from sat_jax.runtime.files import atomic_write
 
 _AVERAGED = 10
 """Steps at either end of a stage whose mean loss is told: that of a single step is noise."""
@@ -43,7 +43,7 @@ def write_summary(work: Path) -> str:
     }
     write_json(work / "results.json", results)
     text = _markdown(results)
-    with replacing_file(work / "results.md") as temporary:
+    with atomic_write(work / "results.md") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return text
 

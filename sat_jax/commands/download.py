@@ -18,7 +18,7 @@ from absl import flags
 from data_pipeline.download.lists import AUDIOSET_URL, PSL_URL
 from data_pipeline.download.media import YOUTUBE
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
@@ -160,10 +160,10 @@ def _read_cookies() -> str:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("name the list with --segments")(arguments)
+    refuse_arguments(arguments, "name the list with --segments")
     if _LISTS.value == bool(_SEGMENTS.value):
         raise flags.Error("give --segments=FILE or --lists, one of them")
-    need(_FOLDER)
+    require_flags(_FOLDER)
     if "{ytid}" not in _VIDEO_URL.value:
         raise flags.Error("--video_url needs {ytid} where the video's id goes")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from data_pipeline.sources.flags import define_source_flags, open_source, resolved, source_flags
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def main(arguments: Sequence[str]) -> bool:
     from sat_jax.evaluation.result_tables import as_markdown
     from sat_jax.evaluation.run import open_listener, score_with
     from sat_jax.metrics.ranking import check_sklearn
-    from sat_jax.plots.recording import check_plot
-    from sat_jax.runtime.cache_dir import keep_compiled_programs
+    from sat_jax.plots.figures import check_plot
+    from sat_jax.runtime.program_store import cache_compiled_programs
 
     hearings = make_hearings(
         _MODES_FLAG.value,
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str]) -> bool:
         check_plot("plot.png")
     if _STRONG.value:
         _tell_of_psds()
-    keep_compiled_programs()
+    cache_compiled_programs()
     workdir = Path(_WORKDIR.value)
     check_results(workdir, plots=_PLOTS.value)
     # All models are opened before one is heard: what can't be used should be known at once.
@@ -200,11 +200,11 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("list recordings in the table of --clips")(arguments)
+    refuse_arguments(arguments, "list recordings in the table of --clips")
     values = source_flags(FLAGS)
     if values is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
-    need(_WORKDIR)
+    require_flags(_WORKDIR)
     for mode in _MODES_FLAG.value:
         if mode not in _MODES:
             raise flags.Error(f"--mode={mode} is none of {', '.join(_MODES)}")
@@ -274,14 +274,14 @@ def _precision() -> float | None:
 
 def _check_with(listeners: "Sequence[Listener]") -> None:
     """Finds out what is wrong with flags that only the models and clips tell."""
-    from sat_jax.runtime.files import check_file
+    from sat_jax.runtime.files import check_writable_file
     from sat_jax.weights.thresholds_file import thresholds_path
 
     for listener in listeners:
         if _PLOT_CLIP.value:
             listener.clips.place_of(_PLOT_CLIP.value)
         if _SAVE_THRESHOLDS.value:
-            check_file(thresholds_path(listener.model))
+            check_writable_file(thresholds_path(listener.model))
 
 
 def _open_clips(tagger: "Tagger") -> "LabeledClips":

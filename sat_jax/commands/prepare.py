@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from data_pipeline.audioset.reading import count_skipped
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
@@ -151,8 +151,8 @@ def _beam_config(options: str | None) -> dict[str, Any]:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("the folder of clips is named by --audio")(arguments)
-    need(_AUDIO, _DATA_DIR)
+    refuse_arguments(arguments, "the folder of clips is named by --audio")
+    require_flags(_AUDIO, _DATA_DIR)
     if all(flag.value is None for flag in _TABLES.values()):
         raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is needed")
 

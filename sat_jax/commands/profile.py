@@ -79,7 +79,7 @@ def _check(arguments: Sequence[str]) -> None:
     if _OUTPUT.value:
         from sat_jax.runtime.files import refuse_overwriting
 
-        refuse_overwriting(_OUTPUT.value, arguments)
+        refuse_overwriting(_OUTPUT.value, *arguments)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -23,7 +23,7 @@ from absl import flags
 
 from data_pipeline.sources.flags import define_source_flags, open_source, source_flags
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
@@ -115,10 +115,10 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("name the clips with --clips, --hdf5_tsv or --tfds")(arguments)
+    refuse_arguments(arguments, "name the clips with --clips, --hdf5_tsv or --tfds")
     if not (_MODEL.value or _STRONG.value):
         raise flags.Error("--model or --strong is needed")
-    need(_OUTPUT)
+    require_flags(_OUTPUT)
     if source_flags(FLAGS) is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     _parse_shard(_SHARD.value)

@@ -22,7 +22,7 @@ from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.tagger import Tagger
-    from sat_jax.tagging.recordings import TaggingOptions
+    from sat_jax.tagging.options import TaggingOptions
     from sat_jax.weights.checkpoint import Checkpoint
 
 FLAGS = flags.FlagValues()
@@ -142,9 +142,11 @@ _RANDOM_WEIGHTS = flags.DEFINE_bool(
 
 def main(recordings: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
+    _stop_on_signals()
     with _no_search_for_garbage():
         # Imported late: a wrong flag or --help should be answered at once.
-        from sat_jax.tagging.recordings import check_options, tag_recordings
+        from sat_jax.tagging.options import check_options
+        from sat_jax.tagging.recordings import tag_recordings
 
         options = _options()
         try:
@@ -165,7 +167,7 @@ def main(recordings: Sequence[str]) -> bool:
 
 
 def _options() -> "TaggingOptions":
-    from sat_jax.tagging.recordings import TaggingOptions
+    from sat_jax.tagging.options import TaggingOptions
 
     # To the type checker absl's enums are any strings.
     return TaggingOptions(
@@ -199,8 +201,8 @@ def _threshold() -> float | None:
 
 
 def _load_tagger() -> "tuple[Checkpoint, Tagger]":
-    from sat_jax.runtime.cache_dir import cache_dir
-    from sat_jax.runtime.programs import ProgramStore
+    from sat_jax.runtime.files import cache_dir
+    from sat_jax.runtime.program_store import ProgramStore
     from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
 
     programs = ProgramStore(cache_dir() / "programs")
@@ -254,4 +256,4 @@ def _stop_on_signals() -> None:
             signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
-PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__, setup=_stop_on_signals)
+PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -17,8 +17,8 @@ from absl import flags
 
 from data_pipeline.sources.flags import define_source_flags, source_flags
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import FAILED, Program, need, refuse_arguments
-from sat_jax.runtime.cpu_devices import make_cores_devices
+from sat_jax.runtime.command_line import FAILED, Program, refuse_arguments, require_flags
+from sat_jax.runtime.devices import use_cores_as_devices
 from sat_jax.runtime.large_pages import restart_in_large_pages
 
 if TYPE_CHECKING:
@@ -91,10 +91,11 @@ _HEARTBEAT = flags.DEFINE_integer(
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs what the flags say."""
+    restart_in_large_pages()
     del arguments
     config, workdir = _CONFIG.value, str(_WORKDIR.value)
     # Imported late: a wrong flag or --help should be answered at once.
-    from sat_jax.runtime.cache_dir import keep_compiled_programs
+    from sat_jax.runtime.program_store import cache_compiled_programs
     from sat_jax.training.loop import train
     from sat_jax.training.stages import to_model, to_train_config
     from sat_jax.weights.checkpoint import fingerprint
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> bool:
     begin = fingerprint(init.config, init.variables) if init else ""
     run = to_train_config(config, model, epoch_size=data.epoch_size, data=data.record, init=begin)
     _tell(*data.notes)
-    keep_compiled_programs()
+    cache_compiled_programs()
     result = train(
         run,
         data.batches,  # type: ignore[arg-type]
@@ -142,7 +143,7 @@ def _find_devices(batch_size: int) -> None:
             heartbeat_seconds=_HEARTBEAT.value,
         )
     else:
-        make_cores_devices(batch_size)
+        use_cores_as_devices(batch_size)
 
 
 def _open_init() -> "Checkpoint | None":
@@ -258,10 +259,10 @@ def _tell(*lines: str) -> None:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("clips are named by --clips or its like")(arguments)
+    refuse_arguments(arguments, "clips are named by --clips or its like")
     if _CONFIG.value is not None:
         _ = _CONFIG.value.optimizer  # A file that can't be loaded is told of when it is looked at.
-    need(_CONFIG, _WORKDIR)
+    require_flags(_CONFIG, _WORKDIR)
     if source_flags(FLAGS) is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     source_flags(FLAGS, "valid_")
@@ -283,7 +284,6 @@ def _explain(error: Exception) -> str:
 
 PROGRAM = Program(
     main=main,
-    setup=restart_in_large_pages,
     check=_check,
     explain=_explain,
     on_interrupt="stopped; the same command goes on",

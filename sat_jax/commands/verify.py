@@ -20,7 +20,7 @@ from absl import flags
 from sat_jax.convert import convert_file, load_published
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.tags import ScoredChunk
 from sat_jax.weights.catalog import PUBLISHED_FILES
@@ -195,8 +195,8 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("name the recordings' folder by --recordings")(arguments)
-    need(_RECORDINGS)
+    refuse_arguments(arguments, "name the recordings' folder by --recordings")
+    require_flags(_RECORDINGS)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -16,7 +16,7 @@ import numpy as np
 
 from sat_jax.convert.names import Tensors
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -72,7 +72,7 @@ def write_tensors(path: str | Path, tensors: Tensors) -> None:
     if path.exists():
         raise SatError(f"{path} exists: choose another name, or remove it first")
     data = _serialize(path, {name: np.array(x, order="C") for name, x in tensors.items()})
-    with replacing_file(path) as temporary, naming_file(path):
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -12,7 +12,12 @@ import numpy as np
 
 from sat_jax.evaluation.result_tables import as_markdown
 from sat_jax.evaluation.results import Evaluation, MissingClip
-from sat_jax.runtime.files import check_file, check_folder, naming_file, replacing_file
+from sat_jax.runtime.files import (
+    atomic_write,
+    check_writable_file,
+    check_writable_folder,
+    explain_write_errors,
+)
 
 METRICS, TABLE, MISSING = "metrics.json", "table.md", "missing_clips.csv"
 """Names of files that `save_evaluations` writes."""
@@ -35,9 +40,9 @@ def check_results(folder: str | Path, *, plots: bool) -> None:
       SatError: one can't be made, or a file in them not be written.
     """
     for name in (METRICS, TABLE, MISSING):
-        check_file(Path(folder) / name)
+        check_writable_file(Path(folder) / name)
     for name in (SCORES, CLASSES, *([PLOTS] if plots else [])):
-        check_folder(Path(folder) / name)
+        check_writable_folder(Path(folder) / name)
 
 
 def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> None:
@@ -61,7 +66,7 @@ def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> N
     names = file_stems(evaluations)
     for name in _names_in(path / METRICS) - set(names):
         for stale in (path / CLASSES / f"{name}.csv", path / PLOTS / class_picture(name)):
-            with naming_file(stale):
+            with explain_write_errors(stale):
                 stale.unlink(missing_ok=True)
     for name, evaluation in zip(names, evaluations, strict=True):
         _write_classes(path / CLASSES / f"{name}.csv", evaluation)
@@ -127,14 +132,13 @@ def _or_empty(numbers: np.ndarray) -> list[float | str]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with replacing_file(path) as temporary, naming_file(path):
+    with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with (
-        replacing_file(path) as temporary,
-        naming_file(path),
+        atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

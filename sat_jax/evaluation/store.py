@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.runtime.files import naming_file, own_folder, replacing_file
+from sat_jax.runtime.files import atomic_write, explain_write_errors, locked_folder
 
 FORMAT = 2
 """Counted up when files change, so that older folders are not read as new ones."""
@@ -72,9 +72,9 @@ class ScoreStore:
         """
         self.folder, self._num_classes = folder, num_classes
         self._versions = np.asarray(versions, np.int64)
-        with contextlib.ExitStack() as stack, naming_file(folder):
-            stack.enter_context(own_folder(folder))
-            with replacing_file(folder / "about.json") as temporary:
+        with contextlib.ExitStack() as stack, explain_write_errors(folder):
+            stack.enter_context(locked_folder(folder))
+            with atomic_write(folder / "about.json") as temporary:
                 temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             self._rows = stack.enter_context((folder / "scores.f32").open("ab"))
             self._clips = stack.enter_context((folder / "clips.i64").open("ab"))
@@ -115,7 +115,7 @@ class ScoreStore:
         counts = [len(answer) for answer in answers]
         versions = self._versions[np.asarray(clips, np.int64)]
         records = np.stack([clips, counts, num_samples, versions], axis=1).astype(np.int64)
-        with naming_file(self.folder):
+        with explain_write_errors(self.folder):
             # A clip's record goes last: what stands in it is complete.
             for file, data in ((self._rows, np.concatenate(answers)), (self._clips, records)):
                 file.write(np.ascontiguousarray(data).tobytes())

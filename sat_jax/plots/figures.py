@@ -12,7 +12,7 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.plots.spectrogram import SpectrogramPool
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -92,7 +92,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
       SatError: the file cannot be written.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
-    with naming_file(path), replacing_file(path) as temporary, warnings.catch_warnings():
+    with atomic_write(path) as temporary, warnings.catch_warnings():
         # A name in a script that the fonts here lack is drawn as boxes, which is warning enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(temporary, format=kind)

@@ -1,4 +1,4 @@
-"""Writing files so that an older one is never harmed, and printing to a pipe."""
+"""Where cached files lie, and writing files so that an older one is never damaged."""
 
 import contextlib
 import errno
@@ -7,16 +7,32 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from sat_jax.errors import SatError
 
 
+def cache_dir() -> Path:
+    """Returns the folder for downloaded weights, compiled programs and the like.
+
+    It is ``SAT_JAX_CACHE`` if that is set, else the system's usual cache folder.
+    """
+    given = os.environ.get("SAT_JAX_CACHE")
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("sat_jax")
+
+
 @contextlib.contextmanager
-def naming_file(path: str | Path) -> Iterator[None]:
-    """Turns the system's refusal to write `path` into a message for its user."""
+def explain_write_errors(path: str | Path) -> Iterator[None]:
+    """Turns an `OSError` of the body into a `SatError` that names `path`.
+
+    `BrokenPipeError` passes: it is about standard output.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -32,16 +48,16 @@ def naming_file(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, and keeps other programs out: of two, each would undo what the other saves.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Creates a folder and locks it, so that two runs never write to it at once.
 
     Raises:
-      SatError: it can't be made or written to, or another program has it.
+      SatError: it cannot be written, or another run has locked it.
     """
     import filelock
 
     lock = filelock.FileLock(folder / ".lock", timeout=0)
-    with naming_file(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -55,87 +71,91 @@ def own_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_file(path: str | Path) -> None:
-    """Finds out, before hours of work, that a file could not be written.
-
-    Args:
-      path: the file; one that exists stays as it is. Its folder is made if need be.
+def check_writable_file(path: str | Path) -> None:
+    """Checks, before hours of work, that a file can be written; creates its folder.
 
     Raises:
-      SatError: it can't be written.
+      SatError: it cannot be written.
     """
-    with naming_file(path):
+    with explain_write_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
-    check_folder(target.parent)
+    check_writable_folder(_target(path).parent)
 
 
-def check_folder(folder: str | Path) -> None:
-    """Likewise for files in a folder, which is made if need be.
+def check_writable_folder(folder: str | Path) -> None:
+    """Checks that files can be written to a folder; creates it.
 
     Raises:
-      SatError: it can't be made or written to.
+      SatError: they cannot.
     """
-    with naming_file(folder):
+    with explain_write_errors(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder) / f".sat-jax-{secrets.token_hex(8)}.tmp"
         probe.touch(exist_ok=False)
         probe.unlink()
 
 
-def refuse_overwriting(path: str | Path, read: Iterable[str]) -> None:
-    """Makes sure that what is written leaves alone what is read.
+def refuse_overwriting(path: str | Path, *sources: str) -> None:
+    """Checks that an output does not overwrite an input.
 
     Args:
       path: the file to write; it need not exist.
-      read: files, or folders of which all files are read; names of neither are passed over.
+      *sources: input files, and folders whose files are all inputs. Model names and other names
+        that are no paths are ignored.
 
     Raises:
-      SatError: it is one of the files, or lies in one of the folders.
+      SatError: `path` is one of the files, or an existing file in one of the folders.
     """
     real = Path(os.path.realpath(path))
-    for name in read:
-        source = os.path.realpath(name)
-        if os.path.exists(source) and (real == Path(source) or _is_part(real, source)):
-            raise SatError(f"{path} would overwrite {name}: choose another name")
+    for name in sources:
+        source = Path(os.path.realpath(name))
+        is_inside = real.is_file() and real.is_relative_to(source)
+        if source.exists() and (real == source or is_inside):
+            raise SatError(f"{path} would overwrite {name}: choose another output path")
 
 
-def _is_part(path: Path, folder: str) -> bool:
-    return path.is_file() and path.is_relative_to(folder)
-
-
-@contextlib.contextmanager
-def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Writes a file completely or not at all.
-
-    The body writes a temporary file in the same folder, which takes the place of `path` when the
-    body succeeds and is removed when it fails. Links are followed; a device or pipe, which nothing
-    can take the place of, is written directly.
-
-    Args:
-      path: the file to write; one that exists keeps its permissions.
-
-    Yields:
-      The path that the body is to write.
-
-    Raises:
-      SatError: the file cannot be created there.
-    """
+def _target(path: str | Path) -> Path:
+    """Follows links; refuses a folder."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
+    return target
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Writes a file completely or not at all.
+
+    The body writes a temporary file in the same folder. If the body succeeds, that file replaces
+    `path`; if it fails, that file is removed. Links are followed. A device or pipe is written
+    directly.
+
+    Args:
+      path: the file to write. An existing file keeps its permissions.
+
+    Yields:
+      The path that the body writes.
+
+    Raises:
+      SatError: the file cannot be written; any `OSError` of the body counts as that.
+    """
+    with _temporary_file(path) as temporary, explain_write_errors(path):
+        yield temporary
+
+
+@contextlib.contextmanager
+def _temporary_file(path: str | Path) -> Iterator[Path]:
+    target = _target(path)
     if target.exists() and not target.is_file():
         yield target
         return
-    # The name does not build on the target's, which may be as long as a name can be.
+    # Its name has a fixed length: the target's may be as long as the file system allows.
     temporary = target.parent / f".sat-jax-{secrets.token_hex(8)}.tmp"
-    with naming_file(path):
+    with explain_write_errors(path):
         temporary.touch(exist_ok=False)
     try:
         yield temporary
-        with naming_file(path):
+        with explain_write_errors(path):
             if target.exists():
                 shutil.copymode(target, temporary)
             temporary.replace(target)
@@ -145,74 +165,38 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def open_output(path: str | Path | None) -> Iterator[TextIO]:
-    r"""Opens the place where tags are printed.
+    r"""Opens a text output: a file, or standard output.
 
-    What an encoding cannot express is written as ``\udc80``.
+    Characters that the encoding lacks are written as ``\udc80``.
 
     Args:
-      path: a file, which appears (or is replaced) when the body succeeds; None or "-" for
-        standard output.
+      path: a file, which is created or replaced when the body succeeds; None or "-" for standard
+        output.
 
     Yields:
-      A text stream.
+      A text stream. Errors of writing to it are the caller's.
 
     Raises:
       SatError: the file cannot be created or written.
-      OSError: standard output cannot be written; BrokenPipeError where its reader went away
-        (``| head``).
+      OSError: standard output cannot be written; `BrokenPipeError` if its reader went away.
     """
-    is_stdout = path is None or str(path) == "-"
-    with _standard_output() if is_stdout else _text_file(str(path)) as stream:
-        yield stream
-
-
-def distinct_paths(folder: str | Path, sources: Sequence[str], *, suffix: str) -> list[Path]:
-    """Names one file per source after its stem, no two alike.
-
-    Of several sources with the same stem, the first keeps it and the others are numbered:
-    ``a.npz``, ``a_2.npz``. Upper and lower case count as alike, as on many file systems.
-
-    Args:
-      folder: where the files will lie.
-      sources: paths of recordings; "-" is called ``stdin``.
-      suffix: the files' ending with its dot.
-
-    Returns:
-      A path per source, in order.
-    """
-    stems = ["stdin" if source == "-" else Path(source).stem for source in sources]
-    taken = {stem.casefold() for stem in stems}
-    first = set(taken)
-    paths = []
-    for stem in stems:
-        name, number = stem, 1
-        if stem.casefold() in first:
-            first.remove(stem.casefold())
-        else:
-            while name.casefold() in taken:
-                number += 1
-                name = f"{stem}_{number}"
-            taken.add(name.casefold())
-        paths.append(Path(folder) / f"{name}{suffix}")
-    return paths
-
-
-@contextlib.contextmanager
-def _text_file(path: str) -> Iterator[TextIO]:
-    with replacing_file(path) as temporary:
-        with naming_file(path):
-            stream = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-        try:
+    if path is not None and str(path) != "-":
+        with _temporary_file(path) as temporary, _open_text(temporary, path) as stream:
             yield stream
-        finally:
-            with naming_file(path):
-                stream.close()
-
-
-@contextlib.contextmanager
-def _standard_output() -> Iterator[TextIO]:
-    # A name in the wrong encoding must not end a run that has tagged half the files.
+        return
+    # A file name in another encoding must not end a run that has tagged half of the files.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     yield sys.stdout
     sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _open_text(temporary: Path, path: str | Path) -> Iterator[TextIO]:
+    with explain_write_errors(path):
+        stream = temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    try:
+        yield stream
+    finally:
+        with explain_write_errors(path):
+            stream.close()

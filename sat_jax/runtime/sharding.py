@@ -1,8 +1,8 @@
-"""How batches and states are spread over devices and hosts.
+"""How batches and training states are sharded over devices and hosts.
 
-One mesh with one axis: every device sees its share of each batch. Weights and the optimiser's
-memory are on every device, or ("fsdp") spread over them too; then XLA gathers weights when they are
-used and scatters gradients, and the answers stay the same.
+The mesh has one axis, "data": each device gets its rows of every batch. Weights and optimiser state
+are replicated or, with `fsdp`, sharded too. XLA then gathers weights before use and scatters
+gradients; results do not change.
 """
 
 from collections.abc import Mapping
@@ -16,59 +16,69 @@ from sat_jax.errors import SatError
 
 DATA_AXIS = "data"
 
-SMALLEST_SHARDED = 1 << 14
-"""Values of the smallest array worth spreading; to gather smaller ones only costs time."""
+MIN_SHARDED_SIZE = 1 << 14
+"""Values from which an array is sharded: gathering smaller ones costs more than it saves."""
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes in a row, or the given ones."""
+    """Returns a mesh of the given devices, by default of all devices of all processes."""
     every = np.asarray(devices if devices is not None else jax.devices())
     return Mesh(every, (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_shared(mesh: Mesh, batch_size: int) -> None:
-    """Refuses a batch that the devices can't share evenly, by SatError."""
+def check_batch_size(mesh: Mesh, batch_size: int) -> None:
+    """Raises `SatError` if the devices cannot share a global batch evenly."""
     if batch_size % mesh.size:
         raise SatError(
-            f"a batch of {batch_size} can't be shared by {mesh.size} devices: give a multiple of it"
+            f"a batch of {batch_size} does not divide by {mesh.size} devices: use a multiple of "
+            f"{mesh.size}"
         )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_batch(mesh: Mesh) -> NamedSharding:
-    """Rows spread over the devices."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its rows are divided among the devices."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def spread_state(mesh: Mesh, state: Any, *, fsdp: bool) -> Any:
-    """Where each array of a training state lies.
+def state_sharding(mesh: Mesh, state: Any, *, fsdp: bool) -> Any:
+    """Returns the sharding of each array of a training state.
 
     Args:
       mesh: the devices.
-      state: arrays or `jax.ShapeDtypeStruct`.
-      fsdp: whether large arrays are cut along their longest axis that the devices divide evenly.
+      state: a tree of arrays or `jax.ShapeDtypeStruct`.
+      fsdp: whether to shard arrays of at least `MIN_SHARDED_SIZE` values, along the longest axis
+        that divides evenly. The others are replicated.
 
     Returns:
       The same tree of shardings.
     """
 
-    def place(array: Any) -> NamedSharding:
+    def sharding(array: Any) -> NamedSharding:
         even = [axis for axis, size in enumerate(array.shape) if size % mesh.size == 0]
-        if not fsdp or not even or array.size < SMALLEST_SHARDED:
+        if not fsdp or not even or array.size < MIN_SHARDED_SIZE:
             return replicated(mesh)
         longest = max(even, key=lambda axis: array.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, DATA_AXIS))
 
-    return jax.tree.map(place, state)
+    return jax.tree.map(sharding, state)
 
 
-def to_devices(mesh: Mesh, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """The global batch, of which each process has its own rows, in the order of processes."""
+def shard_batch(mesh: Mesh, local: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts a global batch on the devices.
+
+    Args:
+      mesh: the devices.
+      local: this process's rows. Global rows are in the order of the processes.
+
+    Returns:
+      The global arrays.
+    """
     return {
-        name: jax.make_array_from_process_local_data(split_batch(mesh), rows)
+        name: jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
         for name, rows in local.items()
     }

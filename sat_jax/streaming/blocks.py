@@ -8,7 +8,7 @@ import numpy as np
 
 from sat_jax.config import FrontendConfig
 from sat_jax.models.frontend import framed_power_db
-from sat_jax.runtime.programs import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore
 
 FRAMES_PER_BLOCK = 500
 """Frames that one call of the spectrogram program makes: 5 s at the published settings."""

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.runtime.sharding import make_mesh, replicated, split_batch, to_devices
+from sat_jax.runtime.sharding import batch_sharding, make_mesh, replicated, shard_batch
 from sat_jax.streaming.framing import Framing
 from sat_jax.streaming.pieces import PiecePlan, Variables
 from sat_jax.streaming.step import (
@@ -76,7 +76,7 @@ class StreamScorer:
         init = functools.partial(
             init_stream, self._model, batch_size=self._rows, framing=framing, warmup=warmup
         )
-        self._fresh = jax.jit(init, out_shardings=split_batch(self._mesh))(self._variables)
+        self._fresh = jax.jit(init, out_shardings=batch_sharding(self._mesh))(self._variables)
 
     def score(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Scores recordings, those of about the same length side by side.
@@ -135,7 +135,7 @@ class StreamScorer:
         samples = np.zeros((self._rows, self._framing.hop), np.float32)
         for row, sound in enumerate(sounds):
             samples[row, : counts[row]] = sound[starts[row] : starts[row] + counts[row]]
-        placed = to_devices(self._mesh, {"samples": samples, "counts": counts.astype(np.int32)})
+        placed = shard_batch(self._mesh, {"samples": samples, "counts": counts.astype(np.int32)})
         return _hold_samples(state, placed["samples"], placed["counts"], framing=self._framing)
 
     def _scan(
@@ -149,7 +149,7 @@ class StreamScorer:
             heard = sound[self._lead + first * hop : max(end, 0)]
             samples[row, : len(heard)] = heard
         runs = first + np.arange(count) < chunks[:, None]
-        placed = to_devices(
+        placed = shard_batch(
             self._mesh, {"samples": samples.reshape(self._rows, count, hop), "runs": runs}
         )
         probs, state = _scan_streams(

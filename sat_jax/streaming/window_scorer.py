@@ -15,7 +15,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.cache import init_cache
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.runtime.sharding import make_mesh, replicated, to_devices
+from sat_jax.runtime.sharding import make_mesh, replicated, shard_batch
 from sat_jax.streaming.pieces import (
     Aggregation,
     PiecePlan,
@@ -128,7 +128,7 @@ class WindowScorer:
         for row, (_, samples) in enumerate(batch):
             waveform[row, : len(samples)] = samples
             num_samples[row] = max(len(samples), self._shortest)
-        placed = to_devices(self._mesh, {"waveform": waveform, "num_samples": num_samples})
+        placed = shard_batch(self._mesh, {"waveform": waveform, "num_samples": num_samples})
         answers = _score_windows(
             self._model, self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
         )

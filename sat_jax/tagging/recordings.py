@@ -1,11 +1,8 @@
 """Tagging a list of recordings for a person: the work behind ``infer.py``."""
 
 import contextlib
-import dataclasses
 import itertools
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,109 +11,22 @@ from tqdm import tqdm
 
 from sat_jax.audio import duration_seconds, read_blocks, read_pcm_blocks
 from sat_jax.errors import SatError
-from sat_jax.plots.recording import check_plot, plot_scores
+from sat_jax.plots.recording import plot_scores
 from sat_jax.plots.spectrogram import SpectrogramPool
-from sat_jax.runtime.files import (
-    distinct_paths,
-    naming_file,
-    open_output,
-    refuse_overwriting,
-)
+from sat_jax.runtime.files import open_output
 from sat_jax.streaming.blocks import SpectrogramStream
-from sat_jax.streaming.pieces import Aggregation
-from sat_jax.streaming.step import Warmup
-from sat_jax.tagger import Mode, Tagger
-from sat_jax.tagging.formats import OutputError, TagWriter, check_format
+from sat_jax.tagger import Tagger
+from sat_jax.tagging.formats import OutputError, TagWriter
+from sat_jax.tagging.options import (
+    STDIN,
+    TaggingOptions,
+    check_options,
+    make_output_folders,
+    plot_paths,
+    score_paths,
+)
 from sat_jax.tagging.score_arrays import save_scores
 from sat_jax.tagging.tags import ScoredChunk, TagSelection
-
-STDIN = "-"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaggingOptions:
-    """What to do with each recording, and where the answers go.
-
-    Attributes:
-      mode: "stream" answers chunk by chunk, "clip" once for the whole recording.
-      aggregation: clip mode, how the answers of its pieces become one.
-      warmup: stream mode, what the cache holds at the start.
-      k: tags shown for a chunk at most.
-      threshold: least probability of a tag shown, one for all or [y] per class; None shows k
-        whatever they are.
-      format_name: a key of `sat_jax.tagging.formats.FORMATS`.
-      output: the file that the tags go to; None is standard output.
-      scores_out: folder for all scores, a ``.npz`` file a recording; None saves none.
-      plot: the picture; with several recordings each one's name is put behind this one's.
-      channel: the channel to hear, counted from 0; None mixes all.
-      stdin_rate: samples per second of standard input, Hz.
-      stdin_channels: interleaved channels of standard input.
-      model: the model's file or folder, which nothing may be written over.
-    """
-
-    mode: Mode = "stream"
-    aggregation: Aggregation = "mean"
-    warmup: Warmup = "silence"
-    k: int = 3
-    threshold: float | np.ndarray | None = None
-    format_name: str = "text"
-    output: str | None = None
-    scores_out: str | None = None
-    plot: str | None = None
-    channel: int | None = None
-    stdin_rate: int = 16_000
-    stdin_channels: int = 1
-    model: str | None = None
-
-
-def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
-    """Finds what could never work before a model is loaded.
-
-    Args:
-      options: what to do.
-      recordings: paths, or "-" for standard input.
-
-    Raises:
-      SatError: no recordings, standard input twice, a format that can't hold so many, a picture
-        that can't be made, or two files of which one would overwrite the other.
-    """
-    if not recordings:
-        raise SatError("no recordings: name audio files, or - for PCM on standard input")
-    if recordings.count(STDIN) > 1:
-        raise SatError("standard input can be read once: give - only once")
-    check_format(options.format_name, len(recordings))
-    if options.plot:
-        check_plot(options.plot)
-    _check_distinct(options, recordings)
-
-
-def _check_distinct(options: TaggingOptions, recordings: Sequence[str]) -> None:
-    """Refuses to write over what is read, or to write two things into one file."""
-    taken = {os.path.realpath(name): name for name in recordings if name != STDIN}
-    written = [options.output, *(_plot_paths(options.plot, recordings))]
-    if options.scores_out:
-        written += distinct_paths(options.scores_out, recordings, suffix=".npz")
-    for path in written:
-        if path is None or str(path) == STDIN:
-            continue
-        refuse_overwriting(path, [options.model] if options.model else [])
-        real = os.path.realpath(path)
-        if real in taken:
-            raise SatError(f"{path} would overwrite {taken[real]}: choose another name")
-        if os.path.isfile(real) or not os.path.exists(real):
-            taken[real] = str(path)
-
-
-def _make_folders(options: TaggingOptions) -> None:
-    """Makes sure that results can be written before hours are spent on them."""
-    folders = [Path(options.scores_out)] if options.scores_out else []
-    folders += [Path(options.plot).parent] if options.plot else []
-    for folder in folders:
-        with naming_file(folder):
-            if folder == Path(options.scores_out or ""):
-                folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
 
 
 def tag_recordings(
@@ -143,10 +53,9 @@ def tag_recordings(
       KeyboardInterrupt: the user stopped it; all files with what was heard so far are written.
     """
     check_options(options, recordings)
-    _make_folders(options)
+    make_output_folders(options)
     selection = TagSelection(labels=tagger.labels, k=options.k, threshold=options.threshold)
-    scores = distinct_paths(options.scores_out or ".", recordings, suffix=".npz")
-    plots = _plot_paths(options.plot, recordings)
+    scores, plots = score_paths(options, recordings), plot_paths(options, recordings)
     failed, stopped, heard = 0, False, False
     with contextlib.suppress(_NothingHeard), open_output(options.output) as stream:
         writer = TagWriter(stream, format_name=options.format_name, selection=selection)
@@ -155,7 +64,7 @@ def tag_recordings(
             try:
                 stopped = job.tag(writer)
                 heard = True
-                if options.scores_out and job.chunks:
+                if scores_path and job.chunks:
                     save_scores(scores_path, chunks=job.chunks, labels=tagger.labels)
                 if plot_path and job.chunks:
                     job.plot(plot_path)
@@ -291,13 +200,3 @@ class _Job:
             for frames in self._spectrogram.push(block):
                 self._picture.add(frames)
             yield block
-
-
-def _plot_paths(plot: str | None, recordings: Sequence[str]) -> list[Path | None]:
-    if plot is None:
-        return [None] * len(recordings)
-    path = Path(plot)
-    if len(recordings) == 1:
-        return [path]
-    named = distinct_paths(path.parent, recordings, suffix=path.suffix)
-    return [each.with_name(f"{path.stem}-{each.name}") for each in named]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_jax.runtime.files import naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.tagging.tags import ScoredChunk
 
 
@@ -30,7 +30,7 @@ def save_scores(path: str | Path, *, chunks: Sequence[ScoredChunk], labels: Sequ
     start = np.array([chunk.start for chunk in chunks], np.float64)
     end = np.array([chunk.end for chunk in chunks], np.float64)
     names = np.array(labels, np.str_)
-    with naming_file(path):
+    with explain_write_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing_file(path) as temporary, temporary.open("wb") as stream:
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, probs=probs, start=start, end=end, labels=names)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
-from sat_jax.runtime.sharding import replicated, split_batch, spread_state
+from sat_jax.runtime.sharding import batch_sharding, replicated, state_sharding
 from sat_jax.streaming.pieces import Variables
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.objectives import make_objective
@@ -59,7 +59,7 @@ def state_shape(config: TrainConfig, mesh: Mesh) -> TrainState:
     shape = jax.eval_shape(
         lambda key: make_state(config, fresh_variables(config.model, key)), jax.random.key(0)
     )
-    places = spread_state(mesh, shape, fsdp=config.fsdp)
+    places = state_sharding(mesh, shape, fsdp=config.fsdp)
     return jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shape, places
     )
@@ -79,7 +79,7 @@ def batch_shape(
     shapes = {"waveform": (batch_size, num_samples)}
     if not isinstance(config.model, MaeConfig):
         shapes["target"] = (batch_size, config.model.num_classes)
-    place = split_batch(mesh)
+    place = batch_sharding(mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
         for name, shape in shapes.items()

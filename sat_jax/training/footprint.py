@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.sharding import check_shared
+from sat_jax.runtime.sharding import check_batch_size
 from sat_jax.training.compile import batch_shape, compiled_step, state_shape
 from sat_jax.training.config import TrainConfig
 
@@ -73,7 +73,7 @@ def measure(
     Raises:
       SatError: the devices can't share the batch evenly.
     """
-    check_shared(mesh, batch_size)
+    check_batch_size(mesh, batch_size)
     batch = batch_shape(config, mesh, batch_size=batch_size, num_samples=num_samples)
     key = jax.eval_shape(jax.random.key, 0)
     step: jax.stages.Wrapped = compiled_step(config, mesh)  # type: ignore[assignment]

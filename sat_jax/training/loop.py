@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.runtime.sharding import check_shared, make_mesh, to_devices
+from sat_jax.runtime.sharding import check_batch_size, make_mesh, shard_batch
 from sat_jax.streaming.pieces import Variables
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
 from sat_jax.training.compile import compiled_step, make_state, state_shape
@@ -188,7 +188,7 @@ class _Run:
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
         wanted = ("waveform",) if isinstance(self._config.model, MaeConfig) else _ARRAYS
-        return to_devices(self._mesh, {name: batch[name] for name in wanted})  # type: ignore[literal-required]
+        return shard_batch(self._mesh, {name: batch[name] for name in wanted})  # type: ignore[literal-required]
 
     def _is_measured_after(self, step: int) -> bool:
         on_time = step % self._config.evaluate_every == 0 or step == self._config.num_steps
@@ -230,7 +230,7 @@ def _checked(
             waveform = batch["waveform"].shape
             if len(waveform) != 2:
                 raise SatError(f"a batch has waveforms {list(waveform)}: give [b, samples]")
-            check_shared(mesh, waveform[0] * jax.process_count())
+            check_batch_size(mesh, waveform[0] * jax.process_count())
             if not isinstance(config.model, MaeConfig):
                 _check_target(batch, config.model.num_classes)
             yield batch

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.optimizer import make_schedule
 from sat_jax.training.step import StepMetrics
@@ -66,7 +66,7 @@ class Progress:
         """Whether an earlier start measured the model after the step that this one starts at."""
         # Curves drawn beyond the checkpoint by an earlier start are hidden from there on.
         self._curves_folder = folder / "tensorboard"
-        with naming_file(self._curves_folder):
+        with explain_write_errors(self._curves_folder):
             self._curves = (
                 SummaryWriter(str(self._curves_folder), purge_step=start + 1) if first else None
             )
@@ -84,7 +84,7 @@ class Progress:
         self._bar.close()
         if self._log is not None and self._curves is not None:
             self._log.close()
-            with naming_file(self._curves_folder):
+            with explain_write_errors(self._curves_folder):
                 self._curves.close()
 
     def see(self, step: int, metrics: StepMetrics, num_examples: int, clips: Sequence[str]) -> None:
@@ -147,6 +147,6 @@ class Progress:
 
     def _draw(self, step: int, numbers: dict[str, float]) -> None:
         if self._curves is not None:
-            with naming_file(self._curves_folder):
+            with explain_write_errors(self._curves_folder):
                 for name, value in numbers.items():
                     self._curves.add_scalar(name, value, step)

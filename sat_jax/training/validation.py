@@ -15,7 +15,7 @@ from sat_jax.metrics.ranking import compute_metrics
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.runtime.sharding import to_devices
+from sat_jax.runtime.sharding import shard_batch
 from sat_jax.streaming.pieces import apply, ragged_clip_probs
 from sat_jax.training.checkpoints import gather
 from sat_jax.training.losses import mae_loss
@@ -67,7 +67,7 @@ def _measure_tagger(model: AudioTransformer, mesh: Mesh) -> Measure:
         scores: list[np.ndarray] = []
         targets: list[np.ndarray] = []
         for batch in batches:
-            placed = to_devices(mesh, batch)  # type: ignore[arg-type]
+            placed = shard_batch(mesh, batch)  # type: ignore[arg-type]
             probs = score_clips(variables, placed["waveform"], placed["num_samples"])
             probs, target, is_real = gather((probs, placed["target"], placed["is_real"]))
             scores.append(probs[is_real])
@@ -97,7 +97,7 @@ def _measure_autoencoder(config: MaeConfig, mesh: Mesh) -> Measure:
         total, count = 0.0, 0
         for batch in batches:
             shown = {k: v for k, v in batch.items() if k != "target"}
-            placed = to_devices(mesh, shown)  # type: ignore[arg-type]
+            placed = shard_batch(mesh, shown)  # type: ignore[arg-type]
             loss = losses(variables, placed["waveform"], placed["num_samples"])
             loss, is_real = gather((loss, placed["is_real"]))
             total, count = total + float(loss[is_real].sum()), count + int(is_real.sum())

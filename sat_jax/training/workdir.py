@@ -20,7 +20,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file, own_folder
+from sat_jax.runtime.files import explain_write_errors, locked_folder
 from sat_jax.training.config import TrainConfig
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -59,7 +59,7 @@ def open_workdir(
     """
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            stack.enter_context(own_folder(folder))
+            stack.enter_context(locked_folder(folder))
             _check_config(folder, config, accept_changes)
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
@@ -163,7 +163,7 @@ class RunLog:
           SatError: the file can't be written.
         """
         self._path, kept = path, []
-        with naming_file(path):
+        with explain_write_errors(path):
             if path.exists():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 kept = [line for line in lines if _is_until(line, step)]
@@ -178,7 +178,7 @@ class RunLog:
         Raises:
           SatError: it can't be written.
         """
-        with naming_file(self._path):
+        with explain_write_errors(self._path):
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
 

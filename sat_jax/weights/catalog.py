@@ -7,7 +7,7 @@ from pathlib import Path
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
 from sat_jax.models.shapes import weight_shapes
-from sat_jax.runtime.cache_dir import cache_dir
+from sat_jax.runtime.files import cache_dir
 
 BUNDLED = Path(__file__).parents[1] / "data" / "models"
 """Folder with one checkpoint folder for each bundled model."""

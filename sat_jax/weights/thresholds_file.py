@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import check_file, naming_file, replacing_file
+from sat_jax.runtime.files import atomic_write, check_writable_file
 from sat_jax.weights.catalog import converted_folder
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint
 
@@ -58,8 +58,8 @@ def save_thresholds(
     ]
     weights = fingerprint(checkpoint.config, checkpoint.variables)
     data = {"weights": weights, "about": dict(about), "classes": classes}
-    check_file(path)  # A bundled model has no folder yet where users may write.
-    with naming_file(path), replacing_file(path) as temporary:
+    check_writable_file(path)  # A bundled model has no folder yet where users may write.
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -19,7 +19,7 @@ from sat_jax.convert.names import from_torch, nest
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.models.registry import MODELS
-from sat_jax.runtime.cache_dir import cache_dir
+from sat_jax.runtime.files import cache_dir
 from sat_jax.weights.catalog import fetch_published
 from sat_jax.weights.checkpoint import Checkpoint
 from tests.support.file_server import Remote, serve

@@ -1,9 +1,9 @@
-"""What all programs share: how flags are refused, and what becomes of output nobody takes."""
+"""Flags, error messages, exit codes, and standard output that cannot be written."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -11,70 +11,131 @@ import pytest
 from absl import flags
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = (["infer.py"], ["train.py"], ["-m", "sat_jax.convert"], ["-m", "data_pipeline.psl"])
+PROGRAMS = (["infer.py"], ["-m", "sat_jax", "train"])
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 
 
-def make_program() -> tuple[Program, dict[str, flags.FlagHolder]]:
+def make_program(
+    main: Callable[[Sequence[str]], bool] = lambda _: False,
+    check: Callable[[Sequence[str]], None] = lambda _: None,
+) -> tuple[Program, dict[str, flags.FlagHolder]]:
     values = flags.FlagValues()
-    holders = {
+    holders: dict[str, flags.FlagHolder] = {
         "factor": flags.DEFINE_float(
             "factor", 1.0, "A number.", flag_values=values, short_name="f"
         ),
         "rate": flags.DEFINE_float("rate", 0.5, "One in [0, 1].", 0.0, 1.0, flag_values=values),
         "file": flags.DEFINE_string("file", None, "A file.", flag_values=values),
         "note": flags.DEFINE_string("note", "", "None by default.", flag_values=values),
+        "wide": flags.DEFINE_bool("wide", False, "A truth.", flag_values=values),
     }
-    flags.DEFINE_bool("wide", False, "A truth.", flag_values=values)
-    return Program(main=lambda _: False, flag_values=values, doc="Does it."), holders
+    program = Program(
+        main=main, check=check, flag_values=values, doc="Does it.", arguments="FILE..."
+    )
+    return program, holders
+
+
+def exit_code(call: Callable[..., object], *args: object) -> object:
+    with pytest.raises(SystemExit) as stop:
+        call(*args)
+    return stop.value.code
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        ["--factor", "nan"],
-        ["--factor=-inf"],
-        ["-f", "NaN"],
-        ["--rate", "nan"],
-        ["--file", ""],
-        ["--file="],
-        ["--nowide=3"],
-        ["--wide=maybe"],
+        (["--factor", "nan"], "--factor=nan"),
+        (["--factor=-inf"], "--factor=-inf"),
+        (["-f", "NaN"], "--factor=nan"),
+        (["--rate", "nan"], "--rate=nan"),
+        (["--rate", "1.5"], "--rate=1.5"),
+        (["--file", ""], "--file"),
+        (["--file="], "--file"),
+        (["--nowide=3"], "--nowide"),
+        (["--wide=maybe"], "--wide=maybe"),
+        (["--unknown"], "unknown"),
     ],
 )
-def test_flags_that_absl_lets_pass(
-    arguments: Sequence[str], capsys: pytest.CaptureFixture[str]
+def test_wrong_flags(
+    arguments: Sequence[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program, _ = make_program()
-    with pytest.raises(SystemExit) as stop:
-        program.parse(["prog", *arguments])
-    assert stop.value.code == 2
+    assert exit_code(program.parse, ["prog", *arguments]) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.out == "" and captured.err.count("\n") == 1 and named in captured.err
     assert captured.err.startswith("prog: ") and captured.err.endswith("; see prog --help\n")
-    assert "(" not in captured.err, "nothing of Python"
+    assert "('" not in captured.err, "nothing of Python"
 
 
-def test_flags_that_are_fine() -> None:
+def test_right_flags() -> None:
     program, holders = make_program()
     assert program.parse(["prog", "a", "--factor", "-1e300", "--note=", "b"]) == ["prog", "a", "b"]
-    assert {name: holder.value for name, holder in holders.items()} == {
-        "factor": -1e300,
-        "rate": 0.5,
-        "file": None,
-        "note": "",
-    }
+    values = {name: holder.value for name, holder in holders.items()}
+    assert values == {"factor": -1e300, "rate": 0.5, "file": None, "note": "", "wide": False}
+    program.parse(["prog", "--rate=1"])
+    assert (holders["factor"].value, holders["rate"].value) == (1.0, 1.0), "parsed afresh"
 
 
-def test_an_error_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     program, _ = make_program()
-    program.name = "prog"
-    program.report(SatError("a\nb\x1b[2J.wav is no file"))
-    assert capsys.readouterr().err == "prog: a b [2J.wav is no file\n"
+    assert exit_code(program.parse, ["sat-jax it", "--factor=nan", flag]) is None
+    first, _, usage, _, *listed = capsys.readouterr().out.splitlines()
+    assert (first, usage) == ("Does it.", "usage: sat-jax it FILE... [flags]")
+    assert listed[0] == "flags:" and "--[no]wide" in " ".join(listed)
+    assert __name__.rpartition(".")[2] not in " ".join(listed), "no module's name"
+
+
+def test_checks_of_flags_and_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    def check(arguments: Sequence[str]) -> None:
+        refuse_arguments(arguments, "use --file")
+        require_flags(holders["file"])
+
+    program, holders = make_program(check=check)
+    assert exit_code(program.parse, ["prog", "a.wav", "--file=b"]) == 2
+    assert "a.wav" in capsys.readouterr().err
+    assert exit_code(program.parse, ["prog"]) == 2
+    assert "--file" in capsys.readouterr().err
+    assert program.parse(["prog", "--file=b"]) == ["prog"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        (False, 0, ""),
+        (True, 1, ""),
+        (SatError("a\nb\x1b[2J.wav is no file"), 1, "prog: a b [2J.wav is no file\n"),
+        (flags.Error("--k is wrong"), 2, "prog: --k is wrong; see prog --help\n"),
+        (KeyboardInterrupt(), 130, "prog: run it again\n"),
+    ],
+)
+def test_exit_codes(
+    outcome: bool | BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(arguments: Sequence[str]) -> bool:
+        assert arguments == ["this"]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    program, _ = make_program(main)
+    program.name, program.on_interrupt = "prog", "run it again"
+    assert exit_code(program.run_parsed, ["prog", "this"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_an_error_about_another_file_passes() -> None:
+    def main(arguments: Sequence[str]) -> bool:
+        del arguments
+        open("/no/such/file")  # noqa: SIM115
+        return False
+
+    with pytest.raises(FileNotFoundError):
+        make_program(main)[0].run_parsed(["prog"])
 
 
 def start(
@@ -94,15 +155,6 @@ def _errors(process: subprocess.Popen[bytes]) -> str:
     return process.stderr.read().decode()
 
 
-@needs_full
-@pytest.mark.parametrize("arguments", PROGRAMS)
-def test_help_on_a_full_disk(arguments: Sequence[str]) -> None:
-    with open("/dev/full", "wb") as full, start([*arguments, "--help"], stdout=full) as process:
-        (line,) = _errors(process).splitlines()
-        assert process.wait() == 1
-    assert line.endswith(": cannot write standard output: No space left on device")
-
-
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("arguments", PROGRAMS)
 def test_help_that_nobody_reads(arguments: Sequence[str], unbuffered: bool) -> None:
@@ -115,8 +167,10 @@ def test_help_that_nobody_reads(arguments: Sequence[str], unbuffered: bool) -> N
 
 
 PRINTING = """
-from sat_jax.runtime.command_line import Program
+import sys
+from absl import flags
 from sat_jax.errors import SatError
+from sat_jax.runtime.command_line import Program
 def main(arguments):
     print("half")
     if arguments == ["fail"]:
@@ -124,45 +178,26 @@ def main(arguments):
     if arguments == ["stop"]:
         raise KeyboardInterrupt
     return False
-Program(name="prog", main=main).run()
+Program(main=main, flag_values=flags.FlagValues(), doc="").run("prog", sys.argv[1:])
 """
 
 
 @needs_full
 @pytest.mark.parametrize(
-    ("how", "unbuffered", "code", "message"),
+    ("argument", "unbuffered", "code", "message"),
     [
         ("end", False, 1, "prog: cannot write standard output: No space left on device\n"),
         ("end", True, 1, "prog: cannot write standard output: No space left on device\n"),
         ("fail", False, 1, "prog: it failed\n"),
         ("fail", True, 1, "prog: cannot write standard output: No space left on device\n"),
         ("stop", False, 130, ""),
+        ("--help", False, 1, "prog: cannot write standard output: No space left on device\n"),
     ],
 )
-def test_printing_on_a_full_disk(how: str, unbuffered: bool, code: int, message: str) -> None:
+def test_printing_on_a_full_disk(argument: str, unbuffered: bool, code: int, message: str) -> None:
     with (
         open("/dev/full", "wb") as full,
-        start(["-c", PRINTING, how], unbuffered=unbuffered, stdout=full) as process,
+        start(["-c", PRINTING, argument], unbuffered=unbuffered, stdout=full) as process,
     ):
         assert _errors(process) == message
         assert process.wait() == code
-
-
-def test_another_file_s_error_is_not_taken_for_one_of_printing() -> None:
-    def main(arguments: Sequence[str]) -> bool:
-        del arguments
-        open("/no/such/file")  # noqa: SIM115
-        return False
-
-    with pytest.raises(FileNotFoundError):
-        Program(name="prog", main=main).run_parsed(["prog"])
-
-
-def test_errors_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def main(arguments: Sequence[str]) -> bool:
-        raise SatError(f"{arguments[0]} is wrong")
-
-    with pytest.raises(SystemExit) as stop:
-        Program(name="prog", main=main).run_parsed(["prog", "this"])
-    assert stop.value.code == 1
-    assert capsys.readouterr().err == "prog: this is wrong\n"

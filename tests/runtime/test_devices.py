@@ -1,21 +1,79 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sat_jax.runtime.devices import MIN_EXAMPLES_PER_CORE, num_cpu_devices
+
 ROOT = Path(__file__).parents[2]
 
+COUNT_DEVICES = """
+import sys
+from sat_jax.runtime import devices
+assert "jax" not in sys.modules
+devices.usable_cores = lambda: 3
+devices.use_cores_as_devices(int(sys.argv[1]))
+import jax
+print(jax.device_count(), float(jax.jit(lambda x: x @ x)(jax.numpy.ones(3))))
+"""
 
-@pytest.mark.parametrize("more", [[], ["--random_weights"]])
-def test_a_device_that_is_not_there_is_no_damage(more, tmp_path):
+
+def count_devices(batch_size: int, **environment: str) -> int:
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_DEVICES, str(batch_size)],
+        env=env | {"JAX_PLATFORMS": "cpu"} | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    count, product = done.stdout.split()
+    assert float(product) == 3.0
+    return int(count)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8, 64])
+def test_devices_share_batches_evenly_and_get_enough(cores):
+    for batch_size in range(1, 200):
+        shares = [batch_size / count for count in range(2, cores + 1)]
+        allowed = [
+            share for share in shares if share.is_integer() and share >= MIN_EXAMPLES_PER_CORE
+        ]
+        expected = batch_size / min(allowed) if allowed else 1
+        assert num_cpu_devices(batch_size, cores) == expected, (batch_size, cores)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "environment", "count"),
+    [
+        (16, {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}, 2),
+        (24, {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}, 1),
+        (24, {"JAX_NUM_CPU_DEVICES": "2"}, 2),
+    ],
+)
+def test_cores_become_devices_unless_the_user_chose(batch_size, environment, count):
+    assert count_devices(batch_size, **environment) == count
+
+
+def test_flags_in_a_file_stay(tmp_path):
+    (tmp_path / "flags").write_text("--xla_force_host_platform_device_count=4")
+    assert count_devices(24, XLA_FLAGS=str(tmp_path / "flags")) == 4
+
+
+@pytest.mark.parametrize("flags", [[], ["--random_weights"]])
+def test_a_missing_device_is_reported_as_such(flags, tmp_path):
     environment = {"JAX_PLATFORMS": "nothing_such", "HOME": str(tmp_path)}
-    command = [sys.executable, "infer.py", *more, "examples/choir.flac"]
+    command = [sys.executable, "infer.py", *flags, "examples/choir.flac"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(
-        "infer.py: JAX finds no device such as JAX_PLATFORMS=nothing_such"
-    )
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("infer.py: ") and done.stderr.count("\n") == 1
+    assert "JAX_PLATFORMS=nothing_such" in done.stderr

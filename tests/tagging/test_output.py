@@ -17,11 +17,11 @@ import pytest
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import PIPE_CLOSED
 from sat_jax.runtime.files import (
-    distinct_paths,
+    atomic_write,
     open_output,
-    replacing_file,
 )
 from sat_jax.tagging.formats import FORMATS, TagWriter, check_format
+from sat_jax.tagging.options import distinct_paths
 from sat_jax.tagging.score_arrays import save_scores
 from sat_jax.tagging.tags import ScoredChunk, TagSelection
 
@@ -387,7 +387,7 @@ def test_output_replaces_only_at_success(tmp_path):
 
 def test_new_file_has_the_usual_permissions(tmp_path):
     (tmp_path / "usual").touch()
-    with replacing_file(tmp_path / "new") as temporary:
+    with atomic_write(tmp_path / "new") as temporary:
         temporary.write_text("x")
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
 

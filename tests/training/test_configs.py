@@ -15,7 +15,7 @@ import soundfile
 from configs import finetune, mae, sat, vit
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MAES, MODELS
-from sat_jax.runtime.cpu_devices import device_count, usable_cores
+from sat_jax.runtime.devices import num_cpu_devices, usable_cores
 from sat_jax.runtime.sharding import make_mesh
 from sat_jax.streaming.pieces import plan_pieces
 from sat_jax.tagger import Checkpoint
@@ -224,7 +224,7 @@ def test_train_py_trains_from_a_checkpoint(tmp_path):
     about = json.loads((tmp_path / "run" / "config.json").read_text())
     assert about["config"]["data"]["clips"] and about["config"]["num_steps"] == 2
     # Some of them share a batch of 16 where there are several cores.
-    assert about["devices"] == {"kind": "cpu", "count": device_count(16, usable_cores())}
+    assert about["devices"] == {"kind": "cpu", "count": num_cpu_devices(16, usable_cores())}
 
     other = jax.jit(fresh_variables, static_argnums=0)(model, jax.random.key(1))
     shutil.rmtree(tmp_path / "first")

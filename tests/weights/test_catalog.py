@@ -10,7 +10,7 @@ import pytest
 
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
-from sat_jax.runtime.cache_dir import cache_dir
+from sat_jax.runtime.files import cache_dir
 from sat_jax.weights.catalog import (
     DEFAULT_MODEL,
     PUBLISHED_FILES,

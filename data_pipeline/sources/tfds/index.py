@@ -25,7 +25,7 @@ from data_pipeline.sources.tfds.records import (
 )
 from data_pipeline.sources.tfds.records import record_spans as spans_of_file
 from sat_jax.errors import SatError
-from sat_jax.runtime.cache_dir import cache_dir
+from sat_jax.runtime.files import cache_dir
 
 _FORMAT = 1  # Counted up when the columns change.
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
-from sat_jax.runtime.files import check_folder
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
+from sat_jax.runtime.files import check_writable_folder
 
 if TYPE_CHECKING:
     from projects.box_model.scenes.builder import PkgAudio
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> bool:
     # Whatever could be in the way is found out before gigabytes are fetched.
     if _is_there(PkgAudio(data_dir=_DATA_DIR.value), counts):
         return False
-    check_folder(str(_DATA_DIR.value))
+    check_writable_folder(str(_DATA_DIR.value))
     load_player()
     folder = Path(str(_PACKAGES.value))
     fetch_packages(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
@@ -114,8 +114,8 @@ def _is_there(builder: "PkgAudio", counts: Mapping[str, int]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("the folders are named by --packages and --data_dir")(arguments)
-    need(_PACKAGES, _DATA_DIR)
+    refuse_arguments(arguments, "the folders are named by --packages and --data_dir")
+    require_flags(_PACKAGES, _DATA_DIR)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

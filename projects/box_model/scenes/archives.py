@@ -6,7 +6,7 @@ from pathlib import Path
 
 from projects.box_model.scenes.rcc import read_rcc
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 
 INSIDE = "!/"
 """Stands between an archive and the name of a file in it."""
@@ -27,7 +27,7 @@ def unpack_archive(archive: Path, names: Collection[str]) -> None:
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
             raise SatError(f"{archive} has a file {name!r}: that is no place for it")
-        with naming_file(target):
+        with explain_write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
 

@@ -25,7 +25,7 @@ from projects.box_model.scenes.matching import RATE, Match, find_matches
 from projects.box_model.scenes.sounds import RECORDINGS, Recording, read_recordings
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import Program, need, refuse_arguments
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 _LONGEST = 60 * RATE
 _APART_GROUP = ""
@@ -76,8 +76,8 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("folders are named by --packages and --apart_from")(arguments)
-    need(_PACKAGES)
+    refuse_arguments(arguments, "folders are named by --packages and --apart_from")
+    require_flags(_PACKAGES)
 
 
 def _kind(recording: Recording) -> str:

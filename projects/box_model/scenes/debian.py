@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 
 _ASKED = ".asked"
 """The file in a package's folder that says which files were asked for: some may not be there."""
@@ -34,7 +34,10 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
                 f"{program} is missing, and {package} is a Debian package: use Debian or Ubuntu, "
                 "in a container perhaps"
             )
-    with naming_file(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name:
+    with (
+        explain_write_errors(folder),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name,
+    ):
         new = Path(name)
         _run(["apt-get", "download", package], new, f"package {package} can't be had")
         archive = next(new.glob("*.deb"))

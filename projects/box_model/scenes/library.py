@@ -13,7 +13,7 @@ from projects.box_model.scenes.soundfont import Player, read_voices
 from projects.box_model.scenes.sounds import Sound, read_recordings
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import naming_file
+from sat_jax.runtime.files import explain_write_errors
 
 SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
 _LONGEST = 60 * SAMPLE_RATE
@@ -33,7 +33,7 @@ def fetch_packages(
     Raises:
       SatError: a package can't be had or unpacked, or the folder can't be written.
     """
-    with naming_file(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # By package, and by the archive in it, or "" for files of the package itself.
     wanted: dict[str, dict[str, set[str]]] = {SOUNDFONT[0]: {"": {SOUNDFONT[1]}}}

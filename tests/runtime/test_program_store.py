@@ -1,4 +1,4 @@
-"""Compiled programs on disk, where JAX keeps some of its own as well."""
+"""Compiled programs on disk, beside those in JAX's own cache."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sat_jax.runtime.programs import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore
 
 
 @functools.partial(jax.jit, static_argnames="times")
@@ -45,5 +45,5 @@ def test_a_store_that_may_only_be_read_is_used(tmp_path, monkeypatch):
         raise PermissionError("read-only")
 
     monkeypatch.setattr("pathlib.Path.touch", refuse)
-    monkeypatch.setattr(ProgramStore, "_make", refuse)
+    monkeypatch.setattr(ProgramStore, "_compile", refuse)
     np.testing.assert_array_equal(ProgramStore(tmp_path).run(padded_sines, (), x, times=4), want)

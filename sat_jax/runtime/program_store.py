@@ -1,7 +1,7 @@
-"""Compiled programs on disk, so that a start needs neither trace nor compile them.
+"""Compiled programs on disk, so that the next start need not compile them again.
 
-JAX's own cache saves only the compiling, and only after a model was traced and lowered anew, which
-takes longer than all the rest of a short run.
+`ProgramStore` skips tracing, lowering and compiling; tagging uses it for a quick first result.
+JAX's own cache skips compiling only. Tracing and lowering take longer than the rest of a short run.
 """
 
 import contextlib
@@ -20,32 +20,46 @@ import jax
 import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
+from sat_jax.runtime.files import cache_dir
+
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MAX_FILES = 64
 
 
-class ProgramStore:
-    """Runs jitted functions, from compiled programs in a folder where it has them.
+def cache_compiled_programs() -> None:
+    """Turns on JAX's own cache of compiled programs, in `cache_dir`.
 
-    The folder is trusted as the program itself is: what lies in it is run. A file that does not
-    suit this machine or these versions is passed over and replaced.
+    If the user has chosen a folder (``JAX_COMPILATION_CACHE_DIR``), JAX's settings stay.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class ProgramStore:
+    """Runs jitted functions from compiled programs in a folder, and saves those it compiles.
+
+    Files are unpickled and run, so only the user may write to the folder. A file that is damaged or
+    was made for another machine or other versions is ignored and replaced.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Opens a store.
 
         Args:
-          folder: where programs lie; made when the first is saved.
+          folder: created when the first program is saved.
         """
         self._folder = Path(folder)
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def run(self, function: Any, static: tuple[Any, ...], *args: Any, **options: Any) -> Any:
-        """Gives ``function(*static, *args, **options)``.
+        """Returns ``function(*static, *args, **options)``.
 
         Args:
-          function: from `jax.jit`; the arguments in `static` and `options` are its static ones.
-          static: its first arguments; plain data whose `repr` tells all.
+          function: a jitted function, for which `static` and `options` are static arguments.
+          static: its first arguments: plain data that `repr` describes completely.
           *args: pytrees of arrays.
           **options: more plain data.
         """
@@ -54,31 +68,33 @@ class ProgramStore:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         key = (name, static, tuple(options.items()), tree, shapes)
         if key not in self._programs:
-            what = repr((name, static, options, str(tree), shapes))
-            path = self._folder / f"{name.strip('_')}-{_digest(what, _surroundings())}"
-            self._programs[key] = _load(path) or self._make(path, function, static, args, options)
-        # Waited for: the interpreter crashes if it exits while a loaded program runs.
+            signature = repr((name, static, options, str(tree), shapes))
+            path = self._folder / f"{name.strip('_')}-{_digest(signature, _environment())}"
+            self._programs[key] = _load(path) or self._compile(
+                path, function, static, args, options
+            )
+        # Wait for the result: the interpreter crashes if it exits while a loaded program runs.
         return jax.block_until_ready(self._programs[key](*args))
 
-    def _make(
+    def _compile(
         self, path: Path, function: Any, static: Any, args: Any, options: Any
     ) -> Callable[..., Any]:
         lowered = function.lower(*static, *args, **options)
         with _without_jax_cache():
             compiled = lowered.compile()
-        # A device whose programs can't be saved, or a full disk, is no reason to stop.
+        # The program runs even if the disk is full or the device cannot save programs.
         with contextlib.suppress(Exception):
             _save(path, compiled, args)
-            _forget_oldest(self._folder)
+            _remove_oldest(self._folder)
         return compiled
 
 
 @contextlib.contextmanager
 def _without_jax_cache() -> Iterator[None]:
-    """Compiles anew: what comes out of JAX's own cache can be saved again, but not run again."""
+    """Turns JAX's cache off: a program that comes out of it can be saved, but not run again."""
     was = jax.config.values["jax_enable_compilation_cache"]
     try:
-        # JAX asks only once in a process whether the cache is used, unless it is reset.
+        # JAX reads the setting once in a process, except after a reset.
         compilation_cache.reset_cache()
         jax.config.update("jax_enable_compilation_cache", False)
         yield
@@ -91,13 +107,13 @@ def _load(path: Path) -> Callable[..., Any] | None:
     try:
         stored = path.read_bytes()
         checksum, data = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
-        if hashlib.sha256(data).digest() != checksum:  # It might crash, or answer wrongly.
+        if hashlib.sha256(data).digest() != checksum:  # It could crash or give wrong results.
             return None
         program = _unpack(data)
-        with contextlib.suppress(OSError):  # Perhaps it may only be read, as in an image.
+        with contextlib.suppress(OSError):  # The folder may be read-only, as in an image.
             path.touch()
         return program
-    except Exception:  # Any kind: a damaged file is as good as none.
+    except Exception:  # Unpickling a damaged file can raise any type.
         return None
 
 
@@ -105,8 +121,8 @@ def _save(path: Path, compiled: jax.stages.Compiled, args: Any) -> None:
     from jax.experimental import serialize_executable
 
     data = pickle.dumps(serialize_executable.serialize(compiled))
-    # Tried before it counts: one that this process had from JAX's cache, before any store, is such
-    # that it can be saved and loaded, but not run.
+    # Run it once before it is kept: a program that this process got from JAX's cache earlier can be
+    # saved and loaded, but fails when it runs.
     jax.block_until_ready(_unpack(data)(*args))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
@@ -120,15 +136,15 @@ def _unpack(data: bytes) -> Callable[..., Any]:
     return serialize_executable.deserialize_and_load(*pickle.loads(data))
 
 
-def _forget_oldest(folder: Path) -> None:
+def _remove_oldest(folder: Path) -> None:
     by_age = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
     for path in by_age[:-_MAX_FILES]:
         path.unlink(missing_ok=True)
 
 
 @functools.cache
-def _surroundings() -> str:
-    """All beside its arguments that a program depends on: code, libraries, settings, machine."""
+def _environment() -> str:
+    """Digest of what a program depends on: code, libraries, settings and machine."""
     code = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
     versions = [module.__version__ for module in (jax, jaxlib, flax)]
     device = jax.devices()[0]
@@ -138,7 +154,7 @@ def _surroundings() -> str:
 
 
 def _processor() -> str:
-    """What the processor can do: programs may use all of it."""
+    """Returns the processor's features: compiled programs may use all of them."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as info:
         return next((line for line in info if line.startswith(("flags", "Features"))), "")
     return platform.platform() + platform.processor()
