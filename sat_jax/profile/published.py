@@ -1,72 +1,14 @@
-"""The published table, and where its figures come from.
+"""The published table, and where its figures come from."""
 
-The figures are those of the README of RicherMans/SAT; the parameters those that its models report.
-"""
-
-import dataclasses
 from collections.abc import Iterator
 
 from sat_jax.profile.analytic import Tokens, bytes_of_all_outputs, cached_kv_of_all_layers
 from sat_jax.profile.measure import Profile
+from sat_jax.weights.catalog import PUBLISHED, Published
 
 MIB = 2.0**20
 MEMORY_TOLERANCE = 0.05
 """How far the published memory may be from the rule that is named as its origin."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Published:
-    """A row of the published table.
-
-    Attributes:
-      model: the registry's name.
-      delay: seconds of a chunk.
-      tokens: new, or new/cached; None where the table leaves it blank.
-      parameters: millions, as printed.
-      memory: "PeakMem", MiB, as printed.
-      gflops: as printed.
-      mean_average_precision: on AudioSet's evaluation clips, in chunks of the delay, %.
-    """
-
-    model: str
-    delay: float
-    tokens: str | None
-    parameters: str
-    memory: str
-    gflops: str
-    mean_average_precision: float
-
-
-def _row(
-    model: str, delay: float, tokens: str | None, figures: str, mean_average_precision: float
-) -> Published:
-    parameters, memory, gflops = figures.split()
-    return Published(
-        model=model,
-        delay=delay,
-        tokens=tokens,
-        parameters=parameters,
-        memory=memory,
-        gflops=gflops,
-        mean_average_precision=mean_average_precision,
-    )
-
-
-PUBLISHED = (
-    _row("audiotransformer_tiny", 2.0, "48", "5.50 7.6 0.5", 39.1),
-    _row("audiotransformer_small", 2.0, "48", "21.62 15 2.1", 40.9),
-    _row("audiotransformer_base", 2.0, "48", "85.71 30 8.2", 41.5),
-    _row("SAT_T_2s", 2.0, "48/48", "5.496 9 0.5", 43.3),
-    _row("SAT_S_2s", 2.0, None, "21.61 18 2.1", 43.4),
-    _row("SAT_B_2s", 2.0, None, "85.68 36 8.2", 45.1),
-    _row("audiotransformer_tiny", 1.0, "24", "5.50 3.8 0.3", 33.0),
-    _row("audiotransformer_small", 1.0, "24", "21.62 7.5 1.1", 34.9),
-    _row("audiotransformer_base", 1.0, "24", "85.71 14 4.1", 34.2),
-    _row("SAT_T_1s", 1.0, "24/24", "5.493 4.3 0.3", 40.1),
-    _row("SAT_S_1s", 1.0, None, "21.61 9 1.1", 40.2),
-    _row("SAT_B_1s", 1.0, None, "85.67 16 4.1", 41.4),
-)
-"""The rows of this package's models; AST, BEATs and HTS-AT are not among them."""
 
 EXTRA_SMALL = (
     ("audiotransformer_xs", 2.0),

@@ -1,15 +1,19 @@
-"""Where the weights of each named model are: bundled, published, or nowhere."""
+"""What is known of each named model: its published figures, and where its weights are."""
 
+import csv
 import math
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
 from sat_jax.models.shapes import weight_shapes
 from sat_jax.runtime.files import cache_dir
 
-BUNDLED = Path(__file__).parents[1] / "data" / "models"
+_DATA = Path(__file__).parents[1] / "data"
+
+BUNDLED = _DATA / "models"
 """Folder with one checkpoint folder for each bundled model."""
 
 DEFAULT_MODEL = "SAT_XS_2s"
@@ -32,6 +36,43 @@ PUBLISHED_URL = "https://zenodo.org/record/7964975/files/{name}?download=1"
 
 _TORCH_PREFIXES = (b"PK", b"\x80")
 """First bytes of a file by torch: a zip archive, or a bare pickle before torch 1.6."""
+
+
+class Published(NamedTuple):
+    """A row of the published table.
+
+    Source: the README of RicherMans/SAT on GitHub, with the parameters that its models report.
+
+    Attributes:
+      model: name in the registry.
+      delay: chunk length, s.
+      tokens: new, or new/cached; None where the table leaves it blank.
+      parameters: millions, as printed.
+      memory: "PeakMem", MiB, as printed.
+      gflops: as printed.
+      mean_average_precision: on AudioSet's evaluation clips in chunks of `delay`, %.
+    """
+
+    model: str
+    delay: float
+    tokens: str | None
+    parameters: str
+    memory: str
+    gflops: str
+    mean_average_precision: float
+
+
+def _read_published() -> tuple[Published, ...]:
+    with (_DATA / "published_models.csv").open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    return tuple(
+        Published(model, float(delay), tokens or None, parameters, memory, gflops, float(precision))
+        for model, delay, tokens, parameters, memory, gflops, precision in rows
+    )
+
+
+PUBLISHED = _read_published()
+"""The rows of the registry's models; AST, BEATs and HTS-AT are left out."""
 
 
 def bundled_folder(name: str) -> Path | None:
