@@ -109,9 +109,8 @@ def main(arguments: Sequence[str]) -> bool:
     return False
 
 
-PROGRAM = Program(
-    main=main,
-    check=refuse_arguments("sat-jax models takes flags only"),
-    flag_values=FLAGS,
-    doc=__doc__,
-)
+def _check(arguments: Sequence[str]) -> None:
+    refuse_arguments(arguments, "sat-jax models lists all models")
+
+
+PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)
