@@ -69,7 +69,7 @@ def _numbers(text: str) -> list[int]:
 
 def prepare(folder: Path, clips: int, seconds: float) -> None:
     """The same clips of noise as a TFDS dataset, and in the published HDF5 layout."""
-    from data_pipeline.audioset.__main__ import build
+    from data_pipeline.audioset.prepare import prepare_audioset
 
     rng = np.random.default_rng(0)
     (folder / "audio").mkdir()
@@ -83,7 +83,7 @@ def prepare(folder: Path, clips: int, seconds: float) -> None:
             rows.append(f'{index:011d}, 30.000, 40.000, "/m/09x0r"\n')
     table = folder / "segments.csv"
     table.write_text("".join(rows), encoding="utf-8")
-    build(
+    prepare_audioset(
         audio=str(folder / "audio"),
         tables={"balanced": str(table)},
         data_dir=str(folder),

@@ -1,1 +1,1 @@
-"""AudioSet as a TFDS dataset: python -m data_pipeline.audioset --help."""
+"""AudioSet as a TFDS dataset: the builder, and the work of `sat-jax prepare`."""

@@ -1,4 +1,4 @@
-"""AudioSet as a TFDS dataset of your own copy of the audio."""
+"""The TFDS builder of AudioSet, from a folder of clips."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ TABLES = {
     "unbalanced": "unbalanced_train_segments.csv",
     "eval": "eval_segments.csv",
 }
-"""The names that Google gives to the tables of the splits."""
+"""Google's file names of the segment tables."""
 
 _CITATION = """@inproceedings{audioset,
   title = {Audio Set: An ontology and human-labeled dataset for audio events},
@@ -39,15 +39,15 @@ _CITATION = """@inproceedings{audioset,
 
 
 class AudioSet(tfds.core.GeneratorBasedBuilder):
-    """Splits balanced, unbalanced and eval, as far as their tables are given."""
+    """AudioSet with the splits balanced, unbalanced and eval, as far as tables are given."""
 
     name = "audioset"
-    # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
+    # Nothing is downloaded. Without this, TFDS looks for checksums with a package it lacks.
     url_infos: ClassVar[dict[str, Any]] = {}
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"a folder audio/ with the clips, and beside it those of {', '.join(TABLES.values())} "
-        "whose clips are wanted"
+        f"Put the clips into a folder audio/, and the wanted ones of {', '.join(TABLES.values())} "
+        "next to it."
     )
 
     def __init__(
@@ -59,14 +59,14 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         progress: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Nothing is read yet.
+        """Makes a builder; reads nothing yet.
 
         Args:
           audio: folder of the clips, see `data_pipeline.sources.segments.find_audio`.
-          tables: segments CSV by split. Without either, both lie in TFDS's folder for manual
-            downloads.
-          workers: threads that read clips, without Beam.
-          progress: whether to show progress bars on a terminal, without Beam.
+          tables: segments CSV by split. If either is None, both are taken from TFDS's folder for
+            manual downloads.
+          workers: threads that read clips; unused with Beam.
+          progress: whether to show progress bars on a terminal; unused with Beam.
           **kwargs: see `tfds.core.GeneratorBasedBuilder`.
         """
         super().__init__(**kwargs)
@@ -77,12 +77,12 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         self._beam = False
 
     def download_and_prepare(self, *, download_config: Any = None, **kwargs: Any) -> None:
-        """See the base class; nothing is downloaded.
+        """Builds the dataset; downloads nothing.
 
         Args:
-          download_config: a `tfds.download.DownloadConfig`. With a runner or options of Apache
-            Beam, as `tfds build --beam_pipeline_options` gives them, Beam reads the clips, on many
-            machines: all of them need to see the audio and the dataset's folder.
+          download_config: a `tfds.download.DownloadConfig`. If it has a runner or options of
+            Apache Beam (`tfds build --beam_pipeline_options`), Beam reads the clips on many
+            machines, which must all see the audio and the dataset's folder.
           **kwargs: see the base class.
         """
         config = download_config or tfds.download.DownloadConfig()
@@ -92,7 +92,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="AudioSet: clips of ten seconds and the classes heard in them.",
+            description="AudioSet: clips of ten seconds and their classes.",
             features=clip_features(id_doc="<ytid>_<start>_<end>"),
             homepage="https://research.google.com/audioset/",
             citation=_CITATION,
@@ -136,7 +136,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         write_skipped(skipped, skipped_file)
         if len(skipped) == len(tasks) + len(duplicates):
             raise SatError(
-                f"split {split}: none of the {len(tasks)} clips can be read; the first, "
+                f"split {split}: none of the {len(tasks)} clips can be read, such as "
                 f"{skipped[0].file or skipped[0].id}: {skipped[0].reason}"
             )
 
@@ -149,7 +149,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
 
 
 def skipped_name(split: str) -> str:
-    """The file in the dataset's folder that lists clips of a split which are not in it."""
+    """Returns the name of the CSV file in the dataset's folder that lists skipped clips."""
     return f"skipped_{split}.csv"
 
 
@@ -158,11 +158,11 @@ def _task_name(split: str) -> str:
 
 
 def _manual_files(folder: Any) -> tuple[Any, dict[str, Any]]:
-    """Audio and tables as the instructions for manual downloads have them."""
+    """Finds audio and tables where `MANUAL_DOWNLOAD_INSTRUCTIONS` puts them."""
     paths = {split: folder / name for split, name in TABLES.items()}
     tables = {split: path for split, path in paths.items() if path.exists()}
     if not tables:
-        raise SatError(f"{folder} holds none of {', '.join(TABLES.values())}")
+        raise SatError(f"{folder} has none of {', '.join(TABLES.values())}: put them there")
     return folder / "audio", tables
 
 
@@ -171,15 +171,15 @@ def _tasks(table: Any, audio: Any) -> tuple[list[Task], list[Skipped]]:
     paths = find_audio(audio, rows)
     if not any(paths):
         raise SatError(
-            f"{os.fspath(audio)} holds none of the {len(rows)} clips of {os.fspath(table)}: name "
-            f"their files like {rows[0].id}.wav"
+            f"{os.fspath(audio)} has none of the {len(rows)} clips of {os.fspath(table)}: name the "
+            f"files like {rows[0].id}.wav"
         )
-    reason = "duplicate: the table lists it above"
+    reason = "duplicate: the table lists it before"
     return list(map(Task, rows, paths)), [Skipped(name, "", reason) for name in duplicates]
 
 
 def _beam_examples(task_file: str, duplicates: list[Skipped], skipped_file: str) -> Any:
-    """The same by Beam; tasks come from a file, since pipelines themselves must be small."""
+    """Reads clips with Beam. Tasks come from a file, because a pipeline must be small."""
     import apache_beam as beam
 
     @beam.ptransform_fn

@@ -1,4 +1,4 @@
-"""Reading the clips of a dataset that is being built, and listing those that can't be."""
+"""Reads clips for the dataset, and lists those that are skipped."""
 
 import collections
 import csv
@@ -24,8 +24,8 @@ class Task(NamedTuple):
     """A clip to read.
 
     Attributes:
-      segment: its name and labels.
-      path: its file; None where none was found.
+      segment: name and labels.
+      path: the file; None if there is none.
     """
 
     segment: Segment
@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A clip that is not in the dataset, and why not; a row of the list of skipped clips."""
+    """A row of the list of skipped clips."""
 
     id: str
     file: str
@@ -41,13 +41,13 @@ class Skipped(NamedTuple):
 
 
 def read_example(task: Task) -> Example | Skipped:
-    """The clip as the dataset's features want it, or why it is left out."""
+    """Reads a clip as an example of the dataset, or says why it is skipped."""
     segment, path = task
     if path is None:
-        return Skipped(segment.id, "", "missing: the audio folder has no file of this name")
+        return Skipped(segment.id, "", "missing: the audio folder has no such file")
     try:
         samples = read_samples(path)
-    # One odd file among two million should not end a build of two days.
+    # One odd file among two million must not end a build of two days.
     except Exception as error:
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         if not isinstance(error, SatError):
@@ -60,42 +60,42 @@ def read_samples(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads a whole clip.
 
     Returns:
-      int16 [s], mono at 16 kHz, little-endian; 16-bit files at this rate keep every bit.
+      int16 [s], mono at 16 kHz, little-endian; 16-bit files at this rate are kept to the bit.
 
     Raises:
-      SatError: the file can't be read, or holds under 0.1 s.
+      SatError: the file can't be read, or is shorter than 0.1 s.
     """
     sound = np.concatenate(list(read_blocks(path, sample_rate=SAMPLE_RATE)))
     seconds = len(sound) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
-        raise SatError(f"{os.fspath(path)}: holds {seconds:.3f} s, under {MIN_SECONDS} s")
+        raise SatError(f"{os.fspath(path)}: too short: {seconds:.3f} s, under {MIN_SECONDS} s")
     return np.clip(np.rint(sound * 32_768), -32_768, 32_767).astype("<i2")
 
 
 def read_in_threads(
     tasks: Iterable[Task], workers: int, *, read: Callable[[Task], Example | Skipped] = read_example
 ) -> Iterator[Example | Skipped]:
-    """Reads clips ahead in threads, and gives them in the order of the tasks."""
+    """Reads clips ahead in threads, and yields them in the order of the tasks."""
     with ThreadPoolExecutor(workers, thread_name_prefix="read-clips") as pool:
         ahead: collections.deque[Future[Example | Skipped]] = collections.deque()
         for task in tasks:
             ahead.append(pool.submit(read, task))
-            if len(ahead) > 4 * workers:  # Long clips should not hold up the others.
+            if len(ahead) > 4 * workers:  # Enough that a long clip does not stop the others.
                 yield ahead.popleft().result()
         for future in ahead:
             yield future.result()
 
 
 def write_skipped(skipped: Iterable[Skipped], path: str) -> None:
-    """Writes the list of skipped clips as CSV, in alphabetical order."""
+    """Writes the list of skipped clips as CSV, sorted."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([Skipped._fields, *sorted(skipped)])
-    # Names of files may hold bytes that are no text.
+    # File names may have bytes that are not UTF-8.
     epath.Path(path).write_bytes(text.getvalue().encode(errors="backslashreplace"))
 
 
 def count_skipped(path: str) -> dict[str, int]:
-    """How many clips a list of skipped clips holds, by the first words of their reasons."""
+    """Counts the clips of a list of skipped clips by the start of their reasons."""
     rows = csv.DictReader(io.StringIO(epath.Path(path).read_text()))
     reasons = (row["reason"].partition(":")[0] for row in rows)
     return dict(collections.Counter(reasons).most_common())

@@ -1,4 +1,4 @@
-"""Google's tables of AudioSet segments, and the audio files that belong to them.
+"""Reads AudioSet's segment tables, and finds the audio files of the segments.
 
 # Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=22160, num_segs=22160, num_unique_labels=527, num_positive_labels=52882
@@ -22,13 +22,13 @@ _YTID_LENGTH = 11
 
 
 class Segment(NamedTuple):
-    """A part of a video with its labels.
+    """A labelled part of a video.
 
     Attributes:
       ytid: the video's id.
-      start: where the segment begins in the video, s.
-      end: where it ends, s.
-      labels: indices of the classes heard in it, ascending.
+      start: start in the video, seconds.
+      end: end in the video, seconds.
+      labels: class indices, ascending.
     """
 
     ytid: str
@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
     @property
     def id(self) -> str:
-        """What the clip is called, see `clip_id`."""
+        """The clip's id; see `clip_id`."""
         return _id(self.ytid, self.start, self.end)
 
 
@@ -46,8 +46,8 @@ class Segments(NamedTuple):
     """A table of segments.
 
     Attributes:
-      rows: one a clip, in the table's order.
-      duplicates: ids of rows that were left out because an earlier row has the same id.
+      rows: one per clip, in the table's order.
+      duplicates: ids of rows left out because an earlier row has the same id.
     """
 
     rows: list[Segment]
@@ -55,21 +55,19 @@ class Segments(NamedTuple):
 
 
 def clip_id(name: str) -> str:
-    """The one id of a clip, however its start and end are written.
+    """Returns a clip's id, in which times always have three decimals, as Google writes them.
 
     Args:
-      name: ``<ytid>_<start>_<end>`` with or without a file extension of letters, or a plain
-        ``<ytid>``.
+      name: ``<ytid>_<start>_<end>`` or ``<ytid>``, with or without a file extension.
 
     Returns:
-      ``<ytid>_<start>_<end>`` with three decimals, as Google writes them; other names as they
-      are, but for the extension.
+      ``<ytid>_<start>_<end>``; other names without their extension.
     """
     stem, extension = os.path.splitext(name)
     if not extension[1:2].isalpha():
-        stem = name  # The dot is that of a number.
+        stem = name  # The dot belongs to a number.
     match = _NAME.fullmatch(stem)
-    # A video's own id may look like one with times.
+    # A video's id may itself look like a name with times.
     if match is None or len(stem) == _YTID_LENGTH:
         return stem
     return _id(match[1], float(match[2]), float(match[3]))
@@ -83,7 +81,7 @@ def read_segments(path: str | os.PathLike[str]) -> Segments:
     """Reads a table of segments.
 
     Raises:
-      SatError: the table can't be read, has no rows, or a row is not of the form
+      SatError: the table can't be read or has no rows, or a row is not
         ``YTID, start, end, "mid,mid"`` with mids of AudioSet's 527 classes.
     """
     name = os.fspath(path)
@@ -97,7 +95,7 @@ def read_segments(path: str | os.PathLike[str]) -> Segments:
         else:
             rows[segment.id] = segment
     if not rows:
-        raise SatError(f"{name} lists no segments: give one of Google's segments CSV files")
+        raise SatError(f"{name} has no rows: name one of Google's segments CSV files")
     return Segments(list(rows.values()), duplicates)
 
 
@@ -111,7 +109,7 @@ def _lines(name: str) -> Iterator[tuple[str, list[str]]]:
     except OSError as error:
         raise SatError(f"cannot read {name}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SatError(f"{name} is no segments CSV ({error}): download it again") from error
+        raise SatError(f"{name} is not a segments CSV ({error}): download it again") from error
 
 
 def _segment(fields: list[str], where: str, index_of: Mapping[str, int]) -> Segment:
@@ -120,11 +118,11 @@ def _segment(fields: list[str], where: str, index_of: Mapping[str, int]) -> Segm
         times = float(start), float(end)
     except ValueError:
         raise SatError(
-            f'{where}: {", ".join(fields)[:60]!r} is not of the form YTID, start, end, "mid,mid"'
+            f'{where}: {", ".join(fields)[:60]!r} is not YTID, start, end, "mid,mid"'
         ) from None
     unknown = [mid for mid in mids.split(",") if mid not in index_of]
     if unknown:
-        raise SatError(f"{where}: {unknown[0]!r} is no class of AudioSet: correct or remove it")
+        raise SatError(f"{where}: {unknown[0]!r} is not a class of AudioSet: correct or remove it")
     return Segment(ytid, *times, tuple(sorted({index_of[mid] for mid in mids.split(",")})))
 
 
@@ -132,20 +130,19 @@ def find_audio(folder: str | os.PathLike[str], segments: Iterable[Segment]) -> l
     """Finds the file of each segment.
 
     Args:
-      folder: searched with all folders in it, for files named ``<ytid>_<start>_<end>.<ext>`` (30 as
-        well as 30.000), ``<ytid>.<ext>`` or ``Y<ytid>.<ext>``.
-      segments: whose files are wanted.
+      folder: searched with its subfolders for files named ``<ytid>_<start>_<end>.<ext>`` (30 or
+        30.000), ``<ytid>.<ext>`` or ``Y<ytid>.<ext>``.
+      segments: the segments to find.
 
     Returns:
-      A path for each segment, or None. Of several the one with times in its name, then the first
-      in alphabetical order of folders. A file without times belongs to no segment where several
-      are of its video.
+      A path or None per segment. A name with times wins, then the first folder in alphabetical
+      order. If several segments are of one video, only names with times count.
 
     Raises:
-      SatError: the folder is missing.
+      SatError: the folder does not exist.
     """
     if not os.path.isdir(folder):
-        raise SatError(f"{os.fspath(folder)} is no folder: name the one that holds the audio files")
+        raise SatError(f"{os.fspath(folder)} is not a folder: name the folder of the audio files")
     paths = _paths_by_id(os.fspath(folder))
     rows = list(segments)
     per_video = collections.Counter(row.ytid for row in rows)
@@ -164,7 +161,7 @@ def _names(segment: Segment, segments_of_video: int) -> tuple[str, ...]:
 def _paths_by_id(folder: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()  # Whatever order the file system lists them in.
+        folders.sort()  # The file system's order is arbitrary.
         for name in sorted(names):
             found.setdefault(clip_id(name), os.path.join(parent, name))
     return found

@@ -1,4 +1,4 @@
-"""AudioSet as a TFDS dataset: what is in it, what is left out, and the same again."""
+"""AudioSet as a TFDS dataset: its clips, the skipped ones, and the same bytes from each way."""
 
 import csv
 import inspect
@@ -19,8 +19,8 @@ pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
 
 from data_pipeline.audioset.builder import AudioSet  # noqa: E402
+from data_pipeline.audioset.prepare import prepare_audioset, summary  # noqa: E402
 from data_pipeline.audioset.reading import read_samples  # noqa: E402
-from sat_jax.commands.prepare import build, summary  # noqa: E402
 
 RATE = 16_000
 MIDS = [label.mid for label in audioset_labels()]
@@ -28,7 +28,7 @@ MIDS = [label.mid for label in audioset_labels()]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Good and broken clips, and tables of them."""
+    """Makes good and broken clips, and their tables."""
     base = tmp_path_factory.mktemp("audioset")
     audio = base / "audio"
     audio.mkdir()
@@ -71,11 +71,13 @@ def tables(folder):
 @pytest.fixture(scope="module")
 def built(folder, tables, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("tfds")
-    return build(audio=str(folder / "audio"), tables=tables, data_dir=str(data_dir), progress=False)
+    return prepare_audioset(
+        audio=str(folder / "audio"), tables=tables, data_dir=str(data_dir), progress=False
+    )
 
 
 def examples(builder, split):
-    loaded = tfds.builder_from_directory(builder.data_dir)  # Without the code that built it.
+    loaded = tfds.builder_from_directory(builder.data_dir)  # Does not use our builder.
     data = loaded.as_dataset(split=split)
     return {row["id"].decode(): row for row in tfds.as_numpy(data)}
 
@@ -84,7 +86,7 @@ def contents(builder):
     return {path.name: path.read_bytes() for path in builder.data_path.iterdir()}
 
 
-def test_good_clips_are_kept_as_they_are(built, folder):
+def test_good_clips_are_kept_to_the_bit(built, folder):
     found = examples(built, "balanced")
     assert sorted(found) == [
         "good0000000_0.000_10.000",
@@ -109,7 +111,7 @@ def test_broken_clips_are_listed_with_reasons_and_counted(built):
     with open(path, newline="") as file:
         reasons = {(row["id"][:11], row["reason"].split(":")[0]) for row in csv.DictReader(file)}
     expected = {
-        "short000004": "holds 0.090 s, under 0.1 s",
+        "short000004": "too short",
         "empty000005": "is empty (0 bytes)",
         "cut00000006": "truncated",
         "missing0008": "missing",
@@ -140,7 +142,7 @@ def test_another_process_builds_the_same_bytes_by_one_command(built, folder, tab
 
 def test_beam_builds_the_same(built, folder, tables, tmp_path):
     pytest.importorskip("apache_beam")
-    other = build(
+    other = prepare_audioset(
         audio=str(folder / "audio"),
         tables=tables,
         data_dir=str(tmp_path),
@@ -151,22 +153,22 @@ def test_beam_builds_the_same(built, folder, tables, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ("runer=DirectRunner", "names no runner: add runner=DirectRunner"),
-        ("runner=DirectRunner,direct_num_workers=x", "direct_num_workers: invalid int value: 'x'"),
+        ("runer=DirectRunner", "=runer=DirectRunner"),
+        ("runner=DirectRunner,direct_num_workers=x", "direct_num_workers: .*'x'"),
     ],
 )
-def test_wrong_options_for_beam_are_told_in_a_line(folder, tables, tmp_path, options, message):
+def test_wrong_beam_options_are_refused(folder, tables, tmp_path, options, named):
     pytest.importorskip("apache_beam")
     audio = str(folder / "audio")
-    with pytest.raises(SatError, match=message) as error:
-        build(audio=audio, tables=tables, data_dir=str(tmp_path), beam_options=options)
+    with pytest.raises(SatError, match=named) as error:
+        prepare_audioset(audio=audio, tables=tables, data_dir=str(tmp_path), beam_options=options)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
-def test_a_broken_clip_with_a_name_that_is_no_text_is_listed(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_broken_clip_whose_name_is_not_utf8_is_listed(tmp_path):
     audio = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     audio.mkdir()
     sound = np.random.default_rng(0).uniform(-1, 1, RATE)
@@ -176,19 +178,20 @@ def test_a_broken_clip_with_a_name_that_is_no_text_is_listed(tmp_path):
     table = tmp_path / "table.csv"
     rows = [f'{name}, 0, 10, "{MIDS[0]}"\n' for name in ("good0000000", "broken00001")]
     table.write_text("".join(rows))
-    built = build(
+    built = prepare_audioset(
         audio=str(audio), tables={"eval": str(table)}, data_dir=str(tmp_path), progress=False
     )
     assert summary(built)[0].startswith("eval: 1 clips, 1 skipped (1 is empty (0 bytes)")
 
 
-def test_tfds_builds_it_from_its_folder_for_manual_downloads(built, folder, tmp_path):
+def test_tfds_builds_the_same_from_its_manual_folder(built, folder, tmp_path):
     builder = AudioSet(data_dir=tmp_path)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=folder))
     assert contents(builder) == contents(built)
 
 
-def test_the_program_of_tfds_builds_the_same_by_beam(built, folder, tmp_path):
+@pytest.mark.slow
+def test_tfds_build_with_beam_builds_the_same(built, folder, tmp_path):
     for package in ("apache_beam", "mlcroissant"):
         pytest.importorskip(package)
     command = [str(Path(sys.executable).with_name("tfds")), "build", inspect.getfile(AudioSet)]
@@ -203,7 +206,7 @@ def test_the_program_of_tfds_builds_the_same_by_beam(built, folder, tmp_path):
     assert found == expected
 
 
-def test_a_runner_asked_for_is_used(folder, tmp_path):
+def test_the_given_runner_is_used(folder, tmp_path):
     pytest.importorskip("apache_beam")
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -222,13 +225,15 @@ def test_a_split_without_clips_is_refused(folder, tmp_path, beam_options):
     table.write_text(f'empty000005, 5, 15, "{MIDS[0]}"\n')
     options = {"audio": str(folder / "audio"), "data_dir": str(tmp_path / "tfds")}
     with pytest.raises(SatError) as error:
-        build(**options, tables={"eval": str(table)}, progress=False, beam_options=beam_options)
+        prepare_audioset(
+            **options, tables={"eval": str(table)}, progress=False, beam_options=beam_options
+        )
     assert "\n" not in str(error.value)
     if beam_options is None:
-        assert "none of the 1 clips can be read" in str(error.value)
+        assert "empty000005" in str(error.value)
     table.write_text(f'nowhere0005, 5, 15, "{MIDS[0]}"\n')
-    with pytest.raises(SatError, match=r"holds none of the 1 clips .* nowhere0005_5.000_15.000"):
-        build(**options, tables={"eval": str(table)}, progress=False)
+    with pytest.raises(SatError, match=r"audio has none .* nowhere0005_5\.000_15\.000"):
+        prepare_audioset(**options, tables={"eval": str(table)}, progress=False)
 
 
 def test_samples_are_rounded_and_stay_in_range(tmp_path):
@@ -236,19 +241,3 @@ def test_samples_are_rounded_and_stay_in_range(tmp_path):
     values = np.tile([1.5, -1.5, 0.6 / 32_768, -0.4 / 32_768], 500)
     soundfile.write(path, values, RATE, subtype="FLOAT")
     assert read_samples(path)[:4].tolist() == [32_767, -32_768, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data_dir=x", "--eval_csv=x"], "--audio is needed"),
-        (["--data_dir=x", "--audio=x"], "--balanced_csv, --unbalanced_csv or --eval_csv is"),
-        (["--audio=x", "--data_dir=x", "--eval_csv=x", "--workers=0"], "flag --workers=0"),
-    ],
-)
-def test_wrong_flags_exit_with_2(flags, message):
-    command = [sys.executable, "-m", "data_pipeline.audioset", *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("data_pipeline.audioset: ") and done.stderr.count("\n") == 1
-    assert message in done.stderr

@@ -1,4 +1,4 @@
-"""AudioSet's tables of segments, and finding their files."""
+"""Reading AudioSet's segment tables, and finding the segments' files."""
 
 import pytest
 
@@ -50,23 +50,24 @@ def test_the_first_of_duplicates_stays(table):
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "named"),
     [
-        ("", "lists no segments"),
-        ("one, 0.000, 10.000\n", "line 4: 'one, 0.000, 10.000' is not of the form"),
+        ("", "no rows"),
+        ("one, 0.000, 10.000\n", "line 4: 'one, 0.000, 10.000'"),
         ('one, zero, 10.000, "/m/0k4j"\n', "line 4"),
-        ('one, 0, 10, "/m/0k4j"\ntwo, 0, 10, "/m/nothing"\n', "line 5: '/m/nothing' is no class"),
-        ('one, 0, 10, "/m/0k4j', "no segments CSV"),
+        ('one, 0, 10, "/m/0k4j"\ntwo, 0, 10, "/m/nothing"\n', "line 5: '/m/nothing'"),
+        ('one, 0, 10, "/m/0k4j', "unexpected end"),
     ],
 )
-def test_broken_tables_are_refused_in_one_line(table, rows, message):
-    with pytest.raises(SatError, match=message) as error:
-        read_segments(table(rows))
-    assert "\n" not in str(error.value)
+def test_broken_tables_are_refused(table, rows, named):
+    path = table(rows)
+    with pytest.raises(SatError, match=named) as error:
+        read_segments(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(SatError, match=r"cannot read .*gone\.csv"):
+    with pytest.raises(SatError, match=r"gone\.csv"):
         read_segments(tmp_path / "gone.csv")
 
 
@@ -84,7 +85,7 @@ def test_a_missing_table_is_named(tmp_path):
         ("abcdef_12_3_0_10.wav", "abcdef_12_3_0.000_10.000"),
     ],
 )
-def test_one_id_however_it_is_written(name, expected):
+def test_all_spellings_of_a_clip_have_one_id(name, expected):
     assert clip_id(name) == expected
 
 
@@ -99,5 +100,5 @@ def test_files_are_found_under_any_published_name(tmp_path):
     assert found == [str(tmp_path / name) for name in [*names[:4], names[5]]] + [None]
     twice = [Segment("c" * 11, start, start + 10.0, ()) for start in (0.0, 30.0)]
     assert find_audio(tmp_path, twice) == [None, None]
-    with pytest.raises(SatError, match="nowhere is no folder"):
+    with pytest.raises(SatError, match="nowhere"):
         find_audio(tmp_path / "nowhere", segments)
