@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments("name the folder of clips with --audio")(arguments)
+    refuse_arguments(arguments, "name the folder of clips with --audio")
     require_flags(_AUDIO, _DATA_DIR)
     if all(flag.value is None for flag in _TABLES.values()):
         raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is needed")
