@@ -123,19 +123,14 @@ def open_config(asked: str) -> tuple[Any, int]:
       SatError: the file can't be used, or its model is known at the start of a run only.
     """
     from sat_jax.config import MaeConfig
-    from sat_jax.training.stages import to_model, to_train_config, window_seconds
+    from sat_jax.training.config_files import load_config
+    from sat_jax.training.from_config import default_window_seconds, to_model, to_train_config
 
-    file, _, argument = asked.partition(":")
-    spec = importlib.util.spec_from_file_location("asked_config", file)
-    if not Path(file).is_file() or spec is None or spec.loader is None:
-        raise SatError(f"there is no config {file}: name a Python file, such as configs/sat.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(argument)
+    config = load_config(asked)
     model = to_model(config, None, num_classes=None)
     run = to_train_config(config, model, epoch_size=1_000_000, data={})
     frontend = (model.encoder if isinstance(model, MaeConfig) else model).frontend
-    seconds = config.data.window_seconds or window_seconds(model)
+    seconds = config.data.window_seconds or default_window_seconds(model)
     return run, round(seconds * frontend.sample_rate)
 
 

@@ -1,1 +1,1 @@
-"""Training configs, one file a stage; each can be run from the command in its docstring."""
+"""Training configs: one file per stage, values only."""

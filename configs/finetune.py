@@ -1,39 +1,34 @@
-r"""Own classes: a trained model gets a new head and learns what is to be told apart.
+r"""Own classes: fine-tunes a trained model with a new head.
 
-The model is that of --init, streaming or not; its classes are those named in the table of clips or
-in --labels.
+The model is that of --init, streaming or not. Its classes are those in the table of clips, or
+those in --labels.
 
-python train.py --config configs/finetune.py --workdir runs/mine --init SAT_T_2s \
+sat-jax train --config finetune.py --workdir runs/mine --init SAT_T_2s \
     --clips mine.csv --valid_clips held_out.csv
 
-python train.py --config configs/finetune.py:debug --workdir runs/debug --init SAT_XS_2s \
-    --clips mine.csv
+sat-jax train --config finetune.py:debug --workdir runs/debug --init SAT_XS_2s --clips mine.csv
 
-To learn from a teacher's scores as well, add --psl scores.parquet --config.data.psl_share 0.5.
+To learn from a teacher's scores too, add --psl scores.parquet --config.data.psl_share 0.5.
 """
 
 from ml_collections import ConfigDict
 
-from sat_jax.training.stages import choose, shrink, training_config
+from sat_jax.training.defaults import default_config, parse_argument, shrink
 
 NAMES = ("own",)
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """Settings for small sets of clips; ours, since none were published.
-
-    Args:
-      arg: see `sat_jax.training.stages.choose`.
-    """
-    _, debug = choose(arg, NAMES)
-    config = training_config("own", None, window_seconds=None)
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns settings for small sets of clips; they are ours, since none were published."""
+    _, debug = parse_argument(argument, NAMES)
+    config = default_config("own", None, window_seconds=None)
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_fraction = 0.1
     config.optimizer.final_fraction = 0.01
     config.optimizer.weight_decay = 0.01
-    # Lower layers hear what all sounds have in common, and have learned it already.
+    # Lower layers compute features that all sounds share, and have learned them already.
     config.optimizer.layer_decay = 0.75
-    # Few clips have other statistics than what the model learned from, and by chance.
+    # A few clips have other input statistics than AudioSet, by chance.
     config.frozen_input_norm = True
     config.augment.update(time_shift=0.5, gain_db=6.0, mixup=0.5, time_masks=1, freq_masks=1)
     config.data.sampler = "balanced"

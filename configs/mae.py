@@ -1,29 +1,25 @@
-r"""Stage 1: a masked autoencoder learns from sounds without labels.
+r"""Stage 1: pretrains a masked autoencoder on sounds without labels.
 
-Random windows of 10 s, three quarters of the patches hidden. The encoder starts stage 2.
+Windows of 10 s; three quarters of the patches are masked. Stage 2 starts from the encoder.
 
-python train.py --config configs/mae.py:tiny --workdir runs/mae_tiny --clips clips.csv
+sat-jax train --config mae.py:tiny --workdir runs/mae_tiny --clips clips.csv
 
-python train.py --config configs/mae.py:debug --workdir runs/debug --clips clips.csv
+sat-jax train --config mae.py:debug --workdir runs/debug --clips clips.csv
 """
 
 from ml_collections import ConfigDict
 
 from sat_jax.models.registry import MAES
-from sat_jax.training.stages import choose, shrink, training_config
+from sat_jax.training.defaults import default_config, parse_argument, shrink
 
 NAMES = ("tiny", "small", "base", "xs")
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """The published settings, for one of `NAMES`.
-
-    Args:
-      arg: see `sat_jax.training.stages.choose`.
-    """
-    size, debug = choose(arg, NAMES)
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the published settings for one of `NAMES`, perhaps with ",debug"."""
+    size, debug = parse_argument(argument, NAMES)
     name = f"mae_{size}"
-    config = training_config(name, MAES[name], window_seconds=10.0)
+    config = default_config(name, MAES[name], window_seconds=10.0)
     config.optimizer.learning_rate = 2e-4
     config.optimizer.warmup_fraction = 3 / 40
     config.optimizer.final_fraction = 0.01

@@ -9,8 +9,37 @@ from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sources.flags import open_source
 from data_pipeline.sources.source import Source
+from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import class_fingerprint
+from sat_jax.training.from_config import default_window_seconds, num_chunks
+
+
+def window_config(config: Any, model: AnyConfig) -> WindowConfig:
+    """Returns how a run cuts its batches from clips.
+
+    Args:
+      config: a training config, see `sat_jax.training.defaults`.
+      model: the model to train.
+
+    Raises:
+      SatError: a value is out of range or does not suit the model.
+    """
+    if isinstance(model, MaeConfig) and config.data.psl_share:
+        raise SatError(
+            f"data.psl_share={config.data.psl_share:g}: an autoencoder learns without labels, set 0"
+        )
+    fields = config.data.to_dict()
+    fields["window_seconds"] = fields["window_seconds"] or default_window_seconds(model)
+    windows = WindowConfig(
+        **fields,
+        num_classes=0 if isinstance(model, MaeConfig) else model.num_classes,
+        seed=config.seed,
+        sample_rate=(model.encoder if isinstance(model, MaeConfig) else model).frontend.sample_rate,
+    )
+    if isinstance(model, MaeConfig) or not (config.loss_per_chunk and windows.psl_share):
+        return windows
+    return dataclasses.replace(windows, chunks=num_chunks(model, windows.window_seconds))
 
 
 class TrainingData(NamedTuple):

@@ -1,0 +1,72 @@
+"""Finds and loads config files, by path or by name."""
+
+import importlib.util
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+import sat_jax
+from sat_jax.errors import SatError
+
+
+class ConfigParser(flags.ArgumentParser):
+    """Parser of a flag whose value is FILE or FILE:ARGUMENT; see `load_config`."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        """Returns the config that `argument` names."""
+        return load_config(argument)
+
+
+def load_config(argument: str) -> ConfigDict:
+    """Loads a config.
+
+    Args:
+      argument: FILE or FILE:ARGUMENT, which is passed to the file's ``get_config``; see
+        `find_config`.
+
+    Returns:
+      The config, whose fields can be changed, but not added.
+
+    Raises:
+      SatError: the file is not found, or ``get_config`` refuses the argument.
+      OSError: the file can't be read.
+    """
+    path, rest = find_config(argument)
+    spec = importlib.util.spec_from_file_location("sat_jax_config", path)
+    if spec is None or spec.loader is None:
+        raise SatError(f"--config={path}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*rest).lock()
+
+
+def find_config(argument: str) -> tuple[Path, list[str]]:
+    """Finds the file of a config.
+
+    Args:
+      argument: FILE or FILE:ARGUMENT. FILE is a path, or the name of a shipped config such as
+        ``sat.py``, ``sat`` or ``configs/sat.py``. An existing path comes first.
+
+    Returns:
+      The file's path, and the argument if there is one.
+
+    Raises:
+      SatError: FILE is neither an existing file nor a name.
+    """
+    file, *rest = argument.split(":", 1)
+    if Path(file).is_file():
+        return Path(file), rest
+    shipped = {path.stem: path for path in sorted(_shipped_folder().glob("[!_]*.py"))}
+    stem = file.removeprefix("configs/").removesuffix(".py")
+    if stem not in shipped:
+        names = ", ".join(path.name for path in shipped.values())
+        raise SatError(f"--config={file}: no such file; give a path, or one of {names}")
+    return shipped[stem], rest
+
+
+def _shipped_folder() -> Path:
+    """Returns the folder of the shipped configs: in a wheel, or at the top of a clone."""
+    package = Path(sat_jax.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
