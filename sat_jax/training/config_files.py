@@ -6,7 +6,6 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-import sat_jax
 from sat_jax.errors import SatError
 
 
@@ -67,6 +66,6 @@ def find_config(argument: str) -> tuple[Path, list[str]]:
 
 def _shipped_folder() -> Path:
     """Returns the folder of the shipped configs: in a wheel, or at the top of a clone."""
-    package = Path(sat_jax.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"

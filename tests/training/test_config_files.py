@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import sat_jax
 from sat_jax.errors import SatError
+from sat_jax.training import config_files
 from sat_jax.training.config_files import find_config, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -34,7 +34,8 @@ def test_an_existing_path_comes_before_a_name(tmp_path, monkeypatch):
 
 
 def test_an_installed_package_has_its_own_configs(tmp_path, monkeypatch):
-    monkeypatch.setattr(sat_jax, "__file__", str(tmp_path / "sat_jax" / "__init__.py"))
+    installed = tmp_path / "sat_jax" / "training" / "config_files.py"
+    monkeypatch.setattr(config_files, "__file__", str(installed))
     shutil.copytree(CONFIGS, tmp_path / "sat_jax" / "configs")
     assert find_config("vit.py") == (tmp_path / "sat_jax" / "configs" / "vit.py", [])
     assert load_config("vit.py:tiny").name == "audiotransformer_tiny"
