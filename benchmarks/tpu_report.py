@@ -3,7 +3,7 @@ r"""Tells what a training step takes of a TPU, without one: compiles it for chip
 python -m benchmarks.tpu_report --topologies v5e:16x16,v6e:16x16 \
     --config configs/sat.py:SAT_T_2s --config configs/sat.py:SAT_B_2s --largest
 
-Prints a Markdown table; --json writes all numbers. See docs/tpu.md.
+Prints a Markdown table; --json writes all numbers. See docs/pods.md.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ CLIP = ModelConfig(width=64, depth=2, num_classes=5, target_length=64, pad_last=
 PROGRAM = "sat_jax.profile"
 
 XLA_SHARE = 0.10
-"""How much more XLA may count than the matrix products, as docs/profile.md says."""
+"""How much more XLA may count than the matrix products, as docs/cost.md says."""
 
 
 fresh_weights = jax.jit(init_variables, static_argnums=0)
