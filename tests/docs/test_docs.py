@@ -115,8 +115,6 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copy(ROOT / "tests/golden/clip.wav", tmp_path / "street.wav")
     shutil.copy(ROOT / "tests/golden/sat_mean_2s.pt", tmp_path)
-    for config in ROOT.glob("configs/*.py"):
-        (tmp_path / config.name).symlink_to(config)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
