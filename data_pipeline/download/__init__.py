@@ -1,4 +1,1 @@
-"""AudioSet from the web: its lists of segments, and their sound from video pages.
-
-`python -m data_pipeline.download --help` tells what it can do.
-"""
+"""Downloads AudioSet: its lists of segments, and the segments' sound with yt-dlp."""

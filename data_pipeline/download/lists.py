@@ -1,17 +1,17 @@
-"""AudioSet's class list and segments, and the published pseudo strong labels."""
+"""Downloads AudioSet's class list and segments, and the published pseudo strong labels."""
 
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sat_jax.errors import SatError
 from sat_jax.weights.download import download
 
 AUDIOSET_URL = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 PSL_URL = "https://zenodo.org/api/records/7964975"
-"""The record that the published weights are in."""
+"""The Zenodo record of the published weights and labels."""
 
 _CSV_FILES = {
     "class_labels_indices.csv": b"index,mid,",
@@ -21,17 +21,17 @@ _CSV_FILES = {
 }
 _PARQUET = ".parquet"
 _PARQUET_MAGIC = b"PAR1"
-_MOST_BYTES = 64 * 2**30
-_MOST_RECORD_BYTES = 16 * 2**20
+_MAX_BYTES = 64 * 2**30
+_MAX_RECORD_BYTES = 16 * 2**20
 
 
 class ListFile(NamedTuple):
-    """A file to fetch.
+    """A file to download.
 
     Attributes:
-      url: where it is.
-      name: what to call it.
-      prefix: how it begins.
+      url: its address.
+      name: its local name.
+      prefix: its first bytes.
     """
 
     url: str
@@ -40,41 +40,41 @@ class ListFile(NamedTuple):
 
 
 def audioset_files(url: str = AUDIOSET_URL) -> list[ListFile]:
-    """AudioSet's four CSV files, below the folder `url`."""
+    """Returns AudioSet's four CSV files in the folder `url`."""
     base = url.rstrip("/")
     return [ListFile(f"{base}/{name}", name, prefix) for name, prefix in _CSV_FILES.items()]
 
 
 def psl_files(urls: Sequence[str]) -> list[ListFile]:
-    """The files of pseudo strong labels.
+    """Returns files of pseudo strong labels.
 
     Args:
-      urls: of ``.parquet`` files, or of Zenodo records (``https://zenodo.org/api/records/NUMBER``),
-        which stand for all such files in them.
+      urls: ``.parquet`` files, or Zenodo records (``https://zenodo.org/api/records/NUMBER``), of
+        which all such files are meant.
 
     Raises:
-      SatError: a record can't be had or holds none.
+      SatError: a record can't be downloaded or has no such files.
     """
     return [file for url in urls for file in _psl_files_at(url)]
 
 
 def fetch_list(file: ListFile, folder: Path) -> bool:
-    """Fetches a file if it is not there, going on where an earlier run stopped.
+    """Downloads a file unless it exists; resumes an interrupted download.
 
     Args:
-      file: what to fetch.
-      folder: where to; it is made.
+      file: the file.
+      folder: where to store it; created if missing.
 
     Returns:
-      Whether it was fetched now.
+      Whether it was downloaded.
 
     Raises:
-      SatError: it can't be had or written.
+      SatError: it can't be downloaded or written.
     """
     destination = folder / file.name
     if destination.is_file():
         return False
-    download(file.url, destination, max_bytes=_MOST_BYTES, expect_prefix=file.prefix)
+    download(file.url, destination, max_bytes=_MAX_BYTES, expect_prefix=file.prefix)
     return True
 
 
@@ -82,32 +82,27 @@ def _psl_files_at(url: str) -> list[ListFile]:
     name = url.split("?")[0].rpartition("/")[2]
     if name.endswith(_PARQUET):
         return [ListFile(url, name, _PARQUET_MAGIC)]
-    found = list(_parquet_files(_record(url), url))
-    if not found:
-        raise SatError(f"{url} lists no {_PARQUET} files: give their addresses with --psl_url")
-    return found
+    try:
+        files = list(_parquet_files(_record(url)))
+    except (KeyError, TypeError, ValueError):
+        files = []
+    if not files:
+        raise SatError(
+            f"{url} is not a Zenodo record with {_PARQUET} files: give the files' addresses with "
+            "--psl_url"
+        )
+    return files
 
 
-def _record(url: str) -> object:
+def _record(url: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
-        download(url, path, max_bytes=_MOST_RECORD_BYTES, progress=False)
-        try:
-            return json.loads(path.read_bytes())
-        except ValueError:
-            raise SatError(
-                f"{url} is no Zenodo record: give one, or the addresses of {_PARQUET} files, with "
-                f"--psl_url"
-            ) from None
+        download(url, path, max_bytes=_MAX_RECORD_BYTES, progress=False)
+        return json.loads(path.read_bytes())
 
 
-def _parquet_files(record: object, url: str) -> Iterator[ListFile]:
-    try:
-        for file in record["files"]:  # type: ignore[index]
-            name = Path(file["key"]).name
-            if name.endswith(_PARQUET):
-                yield ListFile(file["links"]["self"], name, _PARQUET_MAGIC)
-    except (KeyError, TypeError):
-        raise SatError(
-            f"{url} has no list of files: give the addresses of {_PARQUET} files with --psl_url"
-        ) from None
+def _parquet_files(record: Any) -> Iterator[ListFile]:
+    for file in record["files"]:
+        name = Path(file["key"]).name  # A record must not name files outside the folder.
+        if name.endswith(_PARQUET):
+            yield ListFile(file["links"]["self"], name, _PARQUET_MAGIC)

@@ -1,4 +1,4 @@
-"""What became of each clip, one JSON object a line.
+"""The log of a download: one JSON object per clip and line.
 
 {"clip": "-0RWZT-miFs_420.000_430.000", "outcome": "unavailable", "reason": "Private video"}
 """
@@ -12,16 +12,16 @@ from sat_jax.errors import SatError
 LOG_NAME = "download_log.jsonl"
 
 Outcome = Literal["fetched", "unavailable", "failed"]
-"""Unavailable is what it is of no use to ask for again."""
+"""An unavailable clip is not asked for again; a failed one is."""
 
 
 class Entry(NamedTuple):
-    """What became of a clip.
+    """A line of the log.
 
     Attributes:
-      clip: its id.
+      clip: the clip's id.
       outcome: see `Outcome`.
-      reason: why, one line; of a fetched clip, what is odd about it, or "".
+      reason: why it failed, or how a fetched clip differs from its segment; one line, may be empty.
     """
 
     clip: str
@@ -30,30 +30,37 @@ class Entry(NamedTuple):
 
 
 class Log:
-    """The log of a folder, read once and then only appended to; later lines overrule earlier."""
+    """The log of a folder: read at the start, then appended to. Later lines overrule earlier."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads what is there.
+        """Reads the log if there is one.
 
         Raises:
-          SatError: the file can't be read.
+          SatError: it can't be read.
         """
         self.path = folder / LOG_NAME
-        self._ends_within_line = False
         self._outcomes: dict[str, str] = {}
+        self._ends_within_line = False
         try:
-            self._read()
+            text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            pass
+            return
         except (OSError, UnicodeDecodeError) as error:
             raise SatError(f"cannot read {self.path}: {error}: move it away") from error
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self._outcomes[entry["clip"]] = entry["outcome"]
+            except (ValueError, KeyError, TypeError):
+                continue  # A power failure cut this line; its clip is fetched again.
+        self._ends_within_line = bool(text) and not text.endswith("\n")
 
     def is_unavailable(self, clip: str) -> bool:
-        """Whether an earlier run found that it is of no use to ask for this clip."""
+        """Whether an earlier run found the clip unavailable."""
         return self._outcomes.get(clip) == "unavailable"
 
     def add(self, entry: Entry) -> None:
-        """Appends a line, whole or not at all but for a loss of power.
+        """Appends a line.
 
         Raises:
           OSError: it can't be written.
@@ -63,13 +70,3 @@ class Log:
             file.write(("\n" if self._ends_within_line else "").encode() + line.encode())
         self._ends_within_line = False
         self._outcomes[entry.clip] = entry.outcome
-
-    def _read(self) -> None:
-        with self.path.open(encoding="utf-8") as file:
-            for line in file:
-                self._ends_within_line = not line.endswith("\n")
-                try:
-                    entry = json.loads(line)
-                    self._outcomes[entry["clip"]] = entry["outcome"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # A line that a loss of power cut: the clip is asked for again.

@@ -1,11 +1,11 @@
-"""Fetches AudioSet: first its lists, then the sound of the segments in one of them.
+"""Downloads AudioSet: first its lists, then the clips of one list.
 
-python -m data_pipeline.download --lists --folder audioset/
-python -m data_pipeline.download --segments audioset/eval_segments.csv --folder audioset/eval/
+sat-jax download --lists --folder audioset/
+sat-jax download --segments audioset/eval_segments.csv --folder audioset/eval/
 
-Files that are there are not fetched again, so the same command goes on where it was stopped. Clips
-become <video id>_<start>_<end>.wav, 16 kHz mono; what could not be had stands with its reason in
-download_log.jsonl beside them. The exit code is 1 if anything could not be had in this run.
+The same command resumes a stopped run: existing files are not fetched again. A clip becomes
+<video id>_<start>_<end>.wav, 16 kHz mono. download_log.jsonl in the same folder says why clips
+could not be fetched. The exit code is 1 if anything could not be fetched in this run.
 """
 
 import http.cookiejar
@@ -19,56 +19,55 @@ from data_pipeline.download.lists import AUDIOSET_URL, PSL_URL
 from data_pipeline.download.media import YOUTUBE
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
+from sat_jax.runtime.files import explain_write_errors
 
 FLAGS = flags.FlagValues()
 
 _LISTS = flags.DEFINE_bool(
     "lists",
     False,
-    "Fetch the class list, the three lists of segments, and the published pseudo strong labels.",
+    "Download the class list, the three segment lists and the published pseudo strong labels.",
     flag_values=FLAGS,
 )
 _SEGMENTS = flags.DEFINE_string(
-    "segments", "", "List of segments whose sound to fetch.", flag_values=FLAGS
+    "segments", "", "Segment list whose clips to download.", flag_values=FLAGS
 )
-_FOLDER = flags.DEFINE_string(
-    "folder", "", "Folder for what is fetched. Needed.", flag_values=FLAGS
-)
+_FOLDER = flags.DEFINE_string("folder", "", "Output folder. Required.", flag_values=FLAGS)
 _WORKERS = flags.DEFINE_integer(
-    "workers", 4, "Clips to fetch at a time.", lower_bound=1, upper_bound=256, flag_values=FLAGS
+    "workers", 4, "Clips downloaded at a time.", lower_bound=1, upper_bound=256, flag_values=FLAGS
 )
 _LIMIT = flags.DEFINE_integer(
-    "limit", None, "Only the first so many of the list.", lower_bound=1, flag_values=FLAGS
+    "limit", None, "Download only the first N clips of the list.", lower_bound=1, flag_values=FLAGS
 )
 _RETRY_FAILED = flags.DEFINE_bool(
     "retry_failed",
     False,
-    "Ask again for videos that an earlier run found to be gone or private.",
+    "Try videos again that were gone or private in an earlier run.",
     flag_values=FLAGS,
 )
 _GIVE_UP_AFTER = flags.DEFINE_integer(
     "give_up_after",
     50,
-    "Stop after so many failures in a row that are not the videos' own.",
+    "Stop after N failures in a row; videos that are gone do not count.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 _COOKIES = flags.DEFINE_string(
     "cookies",
     "",
-    "Netscape cookie file, where the site gives its videos to known users only.",
+    "Netscape cookie file, for sites that require a login.",
     flag_values=FLAGS,
 )
 _RANGES = flags.DEFINE_bool(
     "ranges",
     True,
-    "Fetch only a segment's seconds, by ffmpeg; else the whole sound track.",
+    "Fetch only the seconds of a segment, with ffmpeg; otherwise the whole sound track.",
     flag_values=FLAGS,
 )
 _VIDEO_URL = flags.DEFINE_string(
     "video_url",
     YOUTUBE,
-    "Address of a video's page or file, with {ytid} where its id goes.",
+    "Address of a video's page or file, with {ytid} in place of its id.",
     flag_values=FLAGS,
 )
 _LISTS_URL = flags.DEFINE_string(
@@ -77,55 +76,51 @@ _LISTS_URL = flags.DEFINE_string(
 _PSL_URL = flags.DEFINE_list(
     "psl_url",
     [PSL_URL],
-    "Zenodo records, or .parquet files, of the pseudo strong labels; empty for none.",
+    "Zenodo records or .parquet files of pseudo strong labels; empty for none.",
     flag_values=FLAGS,
 )
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Fetches what the flags ask for; returns whether something could not be had."""
+    """Downloads lists or clips; returns whether something could not be fetched."""
     del arguments
-    return not (_fetch_lists() if _LISTS.value else _fetch_clips())
+    return _fetch_lists() if _LISTS.value else _fetch_clips()
 
 
 def _fetch_lists() -> bool:
     from data_pipeline.download.lists import audioset_files, fetch_list, psl_files
 
     folder = Path(_FOLDER.value)
-    try:
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SatError(
-            f"cannot make {folder}: {error.strerror}: choose another --folder"
-        ) from error
-    files, succeeded = audioset_files(_LISTS_URL.value), True
+    files, failed = audioset_files(_LISTS_URL.value), False
     try:
         files += psl_files(_PSL_URL.value)
     except SatError as error:
         PROGRAM.report(error)
-        succeeded = False
+        failed = True
     for file in files:
         try:
-            state = "fetched" if fetch_list(file, folder) else "was there"
+            state = "fetched" if fetch_list(file, folder) else "exists"
             print(f"{folder / file.name}: {state}", flush=True)
         except SatError as error:
             PROGRAM.report(error)
-            succeeded = False
-    return succeeded
+            failed = True
+    return failed
 
 
 def _fetch_clips() -> bool:
-    # Imported late: a wrong flag or --help should be answered at once.
+    # Imported late, so that wrong flags and --help are answered at once.
+    from data_pipeline.download.fetch_clips import Options, fetch_clips
     from data_pipeline.download.log import LOG_NAME
     from data_pipeline.download.media import Site, check_yt_dlp
-    from data_pipeline.download.run import Options, fetch_clips
     from data_pipeline.sources.segments import read_segments
 
     folder = Path(_FOLDER.value)
     segments = read_segments(_SEGMENTS.value).rows[: _LIMIT.value]
     if _VIDEO_URL.value == YOUTUBE and shutil.which("ffmpeg") is None:
         raise SatError(
-            "ffmpeg is not installed, and YouTube's sound can't be read without it: install it"
+            "ffmpeg is not installed; YouTube's sound cannot be decoded without it: install it"
         )
     site = Site(_VIDEO_URL.value, _RANGES.value, _read_cookies())
     check_yt_dlp()
@@ -136,14 +131,14 @@ def _fetch_clips() -> bool:
         retry_failed=_RETRY_FAILED.value,
         give_up_after=_GIVE_UP_AFTER.value,
     )
-    tally = fetch_clips(segments, options, PROGRAM.report)
+    counts = fetch_clips(segments, options, PROGRAM.report)
     print(
-        f"{folder}: {tally.fetched} clips fetched, {tally.there} were there, "
-        f"{tally.unavailable} unavailable, {tally.failed} failed, {tally.remembered} known to be "
-        f"unavailable; reasons in {folder / LOG_NAME}",
+        f"{folder}: {counts['fetched']} clips fetched, {counts['present']} existed, "
+        f"{counts['unavailable']} unavailable, {counts['failed']} failed, {counts['skipped']} "
+        f"skipped (found unavailable before); reasons in {folder / LOG_NAME}",
         flush=True,
     )
-    return not (tally.unavailable or tally.failed)
+    return bool(counts["unavailable"] or counts["failed"])
 
 
 def _read_cookies() -> str:
@@ -154,7 +149,7 @@ def _read_cookies() -> str:
         http.cookiejar.MozillaCookieJar(path).load()
         return path.read_text(encoding="utf-8")
     except (http.cookiejar.LoadError, UnicodeDecodeError):
-        raise SatError(f"{path} is no Netscape cookie file: export one from a browser") from None
+        raise SatError(f"{path} is not a Netscape cookie file: export one from a browser") from None
     except OSError as error:
         raise SatError(f"cannot read {path}: {error.strerror}") from error
 
@@ -162,16 +157,16 @@ def _read_cookies() -> str:
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments(arguments, "name the list with --segments")
     if _LISTS.value == bool(_SEGMENTS.value):
-        raise flags.Error("give --segments=FILE or --lists, one of them")
+        raise flags.Error("give either --segments=FILE or --lists")
     require_flags(_FOLDER)
     if "{ytid}" not in _VIDEO_URL.value:
-        raise flags.Error("--video_url needs {ytid} where the video's id goes")
+        raise flags.Error(f"--video_url={_VIDEO_URL.value} has no {{ytid}} for the video's id")
 
 
 PROGRAM = Program(
     main=main,
     check=_check,
-    on_interrupt="stopped: what is there is whole, and the same command goes on",
+    on_interrupt="stopped: all files are complete; run the same command to resume",
     flag_values=FLAGS,
     doc=__doc__,
 )
