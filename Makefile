@@ -37,10 +37,11 @@ test: $(DEV)/.ready ## run the tests, but for those marked slow
 test-all: $(DEV)/.ready ## run all tests
 	$(DEV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
 
-lint: $(DEV)/.ready ## check style, formatting and types
+lint: $(DEV)/.ready ## check style, formatting, types and imports between folders
 	$(DEV)/bin/ruff check
 	$(DEV)/bin/ruff format --check
 	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports --no-cache
 
 format: $(DEV)/.ready ## mend style and formatting where ruff can
 	$(DEV)/bin/ruff check --fix
