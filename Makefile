@@ -13,8 +13,7 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock docs bench real-audio-data real-audio \
-pkg-audio-data pkg-audio bundle clean distclean
+.PHONY: help demo test test-all lint format lock docs bench pkg-audio-data pkg-audio bundle clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,12 +51,6 @@ docs: $(DEV)/.ready ## build the documentation into site/; every warning is an e
 
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
-
-real-audio-data: $(DEV)/.ready ## fetch a few hundred real recordings out of Debian packages (210 MB)
-	$(DEV)/bin/python -m data_pipeline.packages --output data/real_audio
-
-real-audio: real-audio-data ## train all three stages on them, see docs/real_audio.md
-	$(DEV)/bin/python -m recipes.real_audio --data data/real_audio --workdir runs/real_audio $(ARGS)
 
 # What plays the soundfont depends on packages for playing aloud, which nothing here does.
 pkg-audio-data: $(DEV)/.ready ## fetch sounds out of Debian packages (9 GB), and mix scenes of them
