@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from data_pipeline.sources.bounds import SAMPLE_RATE
@@ -21,10 +20,9 @@ from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
 from projects.box_model.memory import continuing_and_new
 from projects.box_model.stage_log import read_json, write_json
 from sat_jax.errors import SatError
-from sat_jax.evaluation.answers import answer_times
-from sat_jax.evaluation.store import ScoredClips, ScoreStore
+from sat_jax.evaluation.clip_scores import prediction_times
+from sat_jax.evaluation.score_store import ClipScores, ScoreStore
 from sat_jax.labels import Event
-from sat_jax.metrics.rows import ChosenRows, Scores
 from sat_jax.metrics.strong import TimedClip
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
@@ -55,15 +53,15 @@ def main(arguments: Sequence[str]) -> bool:
     results = []
     for path in sorted(Path(_MEASURED.value).glob("*/scores/*/about.json")):
         about = read_json(path)
-        hearing = about["hearing"]
-        if hearing["mode"] not in ("stream", "chunks"):
+        mode = about["mode"]
+        if mode["name"] not in ("stream", "chunks"):
             continue
         with ScoreStore(path.parent, about, len(labels), versions) as store:
-            timed, scores = _timed(store.scores(), events, hearing["delay"])
+            timed = _timed(store.scores, events, mode["delay"])
         if not timed:
             raise SatError(f"{path.parent} has no scores of these clips: run evaluate.py anew")
-        way = {"model": path.parts[-4], "mode": hearing["mode"], "delay": hearing["delay"]}
-        results.append(way | continuing_and_new(timed, scores))
+        setting = {"model": path.parts[-4], "mode": mode["name"], "delay": mode["delay"]}
+        results.append(setting | continuing_and_new(timed))
     write_json(Path(_OUTPUT.value), results)
     return False
 
@@ -76,22 +74,20 @@ def _events(ids: Sequence[str], labels: Sequence[str]) -> dict[int, tuple[Event,
 
 
 def _timed(
-    scored: ScoredClips, events: Mapping[int, Sequence[Event]], delay: float
-) -> tuple[list[TimedClip], Scores]:
-    """The chunks of the clips whose events are known, and their scores."""
-    timed, rows = [], []
-    for place, clip in enumerate(scored.clips.tolist()):
+    scored: Mapping[int, ClipScores], events: Mapping[int, Sequence[Event]], delay: float
+) -> list[TimedClip]:
+    """The chunks, scores and events of the clips whose events are known."""
+    timed = []
+    for clip, (_, num_samples, probs) in scored.items():
         if clip in events:
-            first, count = int(scored.first[place]), int(scored.counts[place])
-            start, end = answer_times(
-                count,
-                int(scored.num_samples[place]),
+            start, end = prediction_times(
+                len(probs),
+                num_samples,
                 hop=round(delay * SAMPLE_RATE),
-                rate=SAMPLE_RATE,
+                sample_rate=SAMPLE_RATE,
             )
-            timed.append(TimedClip(start=start, end=end, events=events[clip]))
-            rows.append(np.arange(first, first + count))
-    return timed, ChosenRows(scored.rows, np.concatenate(rows or [np.zeros(0, np.int64)]))
+            timed.append(TimedClip(start=start, end=end, scores=probs, events=events[clip]))
+    return timed
 
 
 def _check(arguments: Sequence[str]) -> None:

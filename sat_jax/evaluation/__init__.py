@@ -1,1 +1,1 @@
-"""How good taggers are on labelled clips."""
+"""Evaluation of models on labelled clips."""

@@ -1,4 +1,4 @@
-"""What came of evaluations, as files."""
+"""Files with the results of evaluations."""
 
 import csv
 import json
@@ -20,24 +20,20 @@ from sat_jax.runtime.files import (
 )
 
 METRICS, TABLE, MISSING = "metrics.json", "table.md", "missing_clips.csv"
-"""Names of files that `save_evaluations` writes."""
-
-_STEM = re.compile(r"[\w.-]+")
-"""Of such letters the names of evaluations are made: none leads out of a folder."""
-
 SCORES, CLASSES, PLOTS = "scores", "per_class", "plots"
-"""Names of folders beside them."""
+_STEM = re.compile(r"[\w.-]+")
+"""Characters of file stems; none of them leads out of a folder."""
 
 
 def check_results(folder: str | Path, *, plots: bool) -> None:
-    """Makes the folders of results, before hours of audio are scored.
+    """Checks that results can be written, before hours of audio are scored. Makes the folders.
 
     Args:
-      folder: where to.
-      plots: whether pictures will be drawn.
+      folder: of the results.
+      plots: whether there will be plots.
 
     Raises:
-      SatError: one can't be made, or a file in them not be written.
+      SatError: a folder can't be made, or a file can't be written.
     """
     for name in (METRICS, TABLE, MISSING):
         check_writable_file(Path(folder) / name)
@@ -46,26 +42,25 @@ def check_results(folder: str | Path, *, plots: bool) -> None:
 
 
 def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> None:
-    """Writes evaluations; files of these names are replaced, each whole or not at all.
+    """Writes results; replaces those of an earlier evaluation, each file whole or not at all.
 
-    What earlier ones wrote class by class, and pictures of it, is removed where it is not of these.
-
-    ``metrics.json`` is a list of `Evaluation.to_dict`, each with the ``name`` of its files;
-    ``table.md`` the tables of `as_markdown`; ``missing_clips.csv`` has a row for each clip that one
-    of them could not score; and ``per_class/*.csv`` a row a class, with empty fields for measures
-    it does not have.
+    ``metrics.json`` is a list of `Evaluation.to_dict`, each with the ``name`` of its files.
+    ``table.md`` holds the tables of `as_markdown`. ``missing_clips.csv`` has a row for each clip
+    that could not be scored. ``per_class/NAME.csv`` has a row for each class; numbers that do not
+    exist are left empty. Files in ``per_class/`` and ``plots/`` are removed if the old
+    ``metrics.json`` names them and the new one does not.
 
     Args:
-      folder: where to, see `check_results`.
+      folder: checked by `check_results`.
       evaluations: at least one.
 
     Raises:
-      SatError: the files can't be written.
+      SatError: a file can't be written.
     """
     path = Path(folder)
     names = file_stems(evaluations)
     for name in _names_in(path / METRICS) - set(names):
-        for stale in (path / CLASSES / f"{name}.csv", path / PLOTS / class_picture(name)):
+        for stale in (path / CLASSES / f"{name}.csv", path / PLOTS / class_plot_name(name)):
             with explain_write_errors(stale):
                 stale.unlink(missing_ok=True)
     for name, evaluation in zip(names, evaluations, strict=True):
@@ -80,29 +75,33 @@ def save_evaluations(folder: str | Path, evaluations: Sequence[Evaluation]) -> N
     _write_text(path / TABLE, as_markdown(evaluations))
 
 
-def class_picture(name: str) -> str:
-    """The picture of what an evaluation of a name found class by class."""
-    return f"class_ap_{name}.png"
-
-
-def _names_in(path: Path) -> set[str]:
-    """Names of the evaluations that an earlier program wrote, if it did."""
-    try:
-        written = [each["name"] for each in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return set()  # None of ours: nothing there is to be touched.
-    return {name for name in written if isinstance(name, str) and _STEM.fullmatch(name)}
+def class_plot_name(stem: str) -> str:
+    """Returns the file name of an evaluation's plot of average precision by class."""
+    return f"class_ap_{stem}.png"
 
 
 def file_stems(evaluations: Sequence[Evaluation]) -> list[str]:
-    """A name for files of each evaluation, no two alike."""
+    """Returns a distinct file stem for each evaluation, also where case does not count."""
     stems: list[str] = []
+    taken: set[str] = set()
     for evaluation in evaluations:
-        stem = re.sub(r"[^\w.-]+", "_", evaluation.title).strip("_.")
-        taken = {other.casefold() for other in stems}
-        numbered = (f"{stem}_{number}" for number in range(2, len(stems) + 3))
-        stems.append(stem if stem.casefold() not in taken else _first_free(numbered, taken))
+        base = stem = re.sub(r"[^\w.-]+", "_", evaluation.title).strip("_.")
+        number = 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{base}_{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
     return stems
+
+
+def _names_in(path: Path) -> set[str]:
+    """Returns the names in a metrics.json; none if another program wrote the file."""
+    try:
+        names = [each["name"] for each in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+    return {name for name in names if isinstance(name, str) and _STEM.fullmatch(name)}
 
 
 def _write_classes(path: Path, evaluation: Evaluation) -> None:
@@ -121,10 +120,6 @@ def _write_classes(path: Path, evaluation: Evaluation) -> None:
         columns["segment_positives"] = strong.segments.positives.tolist()
         columns["segment_average_precision"] = _or_empty(strong.segments.average_precision)
     _write_csv(path, list(columns), zip(*columns.values(), strict=True))
-
-
-def _first_free(names: Iterable[str], taken: set[str]) -> str:
-    return next(name for name in names if name.casefold() not in taken)
 
 
 def _or_empty(numbers: np.ndarray) -> list[float | str]:

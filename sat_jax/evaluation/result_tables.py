@@ -1,4 +1,4 @@
-"""What came of evaluations, as tables for people."""
+"""Markdown tables with the results of evaluations."""
 
 import math
 from collections.abc import Sequence
@@ -7,23 +7,22 @@ from sat_jax.evaluation.results import Evaluation
 
 
 def as_markdown(evaluations: Sequence[Evaluation]) -> str:
-    """Tables for people, mAP and its like in percent: all measures; the published layout."""
-    columns = [_measures(evaluation) for evaluation in evaluations]
-    used = [name for name in columns[0] if any(row[name] for row in columns)]
-    tables = [_table(used, [[row[name] for name in used] for row in columns])]
-    priced = [evaluation for evaluation in evaluations if evaluation.cost]
-    if priced:
-        tables.append(_published_layout(priced))
+    """Returns a table of all metrics and one in the published layout; mAP and shares in percent."""
+    rows = [_metrics(evaluation) for evaluation in evaluations]
+    used = [name for name in rows[0] if any(row[name] for row in rows)]
+    tables = [_table(used, [[row[name] for name in used] for row in rows])]
+    if any(evaluation.cost for evaluation in evaluations):
+        tables.append(_published_layout(evaluations))
     return "\n\n".join(tables)
 
 
-def _measures(evaluation: Evaluation) -> dict[str, str]:
+def _metrics(evaluation: Evaluation) -> dict[str, str]:
     metrics, stability, strong = evaluation.metrics, evaluation.stability, evaluation.strong
-    classes = len(evaluation.labels)
+    classes, delay = len(evaluation.labels), evaluation.mode.delay
     return {
         "model": evaluation.model,
-        "mode": evaluation.way,
-        "delay": "" if evaluation.delay is None else f"{evaluation.delay:g} s",
+        "mode": evaluation.mode.label,
+        "delay": "" if delay is None else f"{delay:g} s",
         "clips": f"{metrics.num_clips} of {metrics.num_clips + len(evaluation.missing)}",
         "classes": f"{classes - metrics.classes_without_positives} of {classes}",
         "mAP": _percent(metrics.mean_average_precision),
@@ -41,16 +40,17 @@ def _measures(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _published_layout(evaluations: Sequence[Evaluation]) -> str:
-    """The columns of the published table, the longest delay first."""
+    """Returns a table with the columns of the published one, longest delay first."""
     rows = []
     previous = None
-    for evaluation in sorted(evaluations, key=lambda each: -(each.delay or 0.0)):
-        cost, delay = evaluation.cost, evaluation.delay
-        assert cost is not None
+    for evaluation in sorted(evaluations, key=lambda each: -(each.mode.delay or 0.0)):
+        cost, mode = evaluation.cost, evaluation.mode
+        if cost is None:
+            continue
         rows.append(
             [
-                "" if delay == previous else f"{delay:g} s delay",
-                f"{evaluation.model} ({evaluation.mode})",
+                "" if mode.delay == previous else f"{mode.delay:g} s delay",
+                f"{evaluation.model} ({mode.name})",
                 "Y" if cost.is_streaming else "",
                 cost.tokens,
                 f"{cost.peak_memory_mib:.1f} M",
@@ -58,15 +58,14 @@ def _published_layout(evaluations: Sequence[Evaluation]) -> str:
                 f"{100 * evaluation.metrics.mean_average_precision:.1f}",
             ]
         )
-        previous = delay
-    head = ["", "Model", "Streamable?", "#Token", "PeakMem", "GFlops", "mAP"]
-    return _table(head, rows)
+        previous = mode.delay
+    return _table(["", "Model", "Streamable?", "#Token", "PeakMem", "GFlops", "mAP"], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can be read as it is."""
-    widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table whose columns also line up as plain text."""
+    widths = [max(3, *map(len, column)) for column in zip(columns, *rows, strict=True)]
+    lines = [columns, ["-" * width for width in widths], *rows]
     return "\n".join(
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
         for line in lines

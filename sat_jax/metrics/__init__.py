@@ -1,1 +1,1 @@
-"""How good scores are."""
+"""Metrics of multi-label tagging: ranking, stability, strong labels, thresholds."""

@@ -1,7 +1,7 @@
-"""How good scores are: ranking measures of multi-label tagging.
+"""Ranking metrics of multi-label tagging: mAP, AUC, d' and lwlrap.
 
-They depend on the order of all scores, so they are computed once from the scores of all clips,
-never averaged over batches.
+They depend on the order of all scores. Compute them once from the scores of all clips, never as a
+mean over batches.
 """
 
 import dataclasses
@@ -15,15 +15,17 @@ from sat_jax.errors import SatError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Metrics:
-    """Measures of the scores of some clips.
+    """Ranking metrics of n clips.
 
     Attributes:
-      num_clips: clips measured.
-      positives: [y] int64, clips that each class is heard in.
-      average_precision: [y] float64 in [0, 1]; NaN where a class has no positive clip.
-      roc_auc: [y] float64 in [0, 1]; NaN where a class has no positive or no negative clip.
-      lwlrap: label-weighted label-ranking average precision: over all labels of all clips, the
-        mean share of a clip's own labels among those it scores at least as high. In (0, 1].
+      num_clips: n.
+      positives: int64 [y], clips labelled with each class.
+      average_precision: float64 [y] in [0, 1]; NaN for a class without positive clips.
+      roc_auc: float64 [y] in [0, 1], area under the ROC curve; NaN for a class without positive or
+        without negative clips.
+      lwlrap: label-weighted label-ranking average precision, in (0, 1]: for each label of each
+        clip, the share of the clip's labels among the classes scored at least as high; then the
+        mean over all labels. Source: DCASE 2019, task 2.
     """
 
     num_clips: int
@@ -34,29 +36,29 @@ class Metrics:
 
     @property
     def classes_without_positives(self) -> int:
-        """Classes left out of `mean_average_precision`."""
+        """Number of classes that `mean_average_precision` and `mean_auc` leave out."""
         return int((self.positives == 0).sum())
 
     @property
     def classes_without_negatives(self) -> int:
-        """Classes left out of `mean_auc` besides."""
+        """Number of further classes that `mean_auc` leaves out."""
         return int((self.positives == self.num_clips).sum())
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean over the classes that have positive clips."""
+        """Mean over the classes that have positive clips: mAP, in [0, 1]."""
         return float(np.nanmean(self.average_precision))
 
     @property
     def mean_auc(self) -> float | None:
-        """Mean over the classes that have positive and negative clips; None if there is none."""
+        """Mean over the classes with positive and negative clips; None if there is none."""
         return None if np.isnan(self.roc_auc).all() else float(np.nanmean(self.roc_auc))
 
     @property
     def dprime(self) -> float | None:
-        """How far apart two normal distributions with this `mean_auc` are, in deviations.
+        """Sensitivity index √2·Φ⁻¹(mean_auc); None without an AUC, or where it is infinite.
 
-        √2·Φ⁻¹(mean_auc); None where that is infinite (`mean_auc` is 0 or 1) or there is no AUC.
+        It is the distance, in standard deviations, of two normal distributions with this AUC.
         """
         auc = self.mean_auc
         if auc is None or not 0.0 < auc < 1.0:
@@ -65,7 +67,7 @@ class Metrics:
 
 
 def check_sklearn() -> None:
-    """Refuses early, before hours of audio are scored, what `compute_metrics` could not do.
+    """Checks that `compute_metrics` can run, before hours of audio are scored.
 
     Raises:
       SatError: scikit-learn is missing.
@@ -73,40 +75,30 @@ def check_sklearn() -> None:
     try:
         import sklearn.metrics  # noqa: F401
     except ImportError as error:
-        raise SatError(
-            "measuring needs scikit-learn, which is not installed: pip install 'sat-jax[evaluate]'"
-        ) from error
+        raise SatError("metrics need scikit-learn: pip install 'sat-jax[evaluate]'") from error
 
 
 def compute_metrics(targets: np.ndarray, scores: np.ndarray) -> Metrics:
-    """Measures how well scores rank clips within a class, and classes within a clip.
-
-    Clips with the same score for a class count as found together.
+    """Computes ranking metrics with scikit-learn; equal scores share a rank.
 
     Args:
-      targets: bool [n, y], which classes are heard in each of n clips.
+      targets: bool [n, y], the labels of n clips.
       scores: float [n, y], finite; only their order counts.
 
     Raises:
-      SatError: the shapes differ, or there is no clip with a label.
+      SatError: the shapes differ, no clip has a label, or scikit-learn is missing.
     """
     check_sklearn()
     from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
 
-    if targets.shape != scores.shape:
-        raise SatError(
-            f"labels of shape {list(targets.shape)} do not fit scores of shape "
-            f"{list(scores.shape)}: both are [clips, classes]"
-        )
+    check_targets(targets, scores)
     truth = targets.astype(np.int8)
     positives = truth.sum(0, dtype=np.int64)
-    if not positives.any():
-        raise SatError(f"none of the {len(truth)} clips has a label: there is nothing to measure")
     average_precision = np.full(len(positives), np.nan)
     for index in np.flatnonzero(positives):
         average_precision[index] = average_precision_score(truth[:, index], scores[:, index])
-    # Clips without a label would count as perfectly ranked; here they weigh nothing.
-    # SciPy from 1.18 on ranks in the precision of what it is given.
+    # scikit-learn scores a clip without labels as 1; its weight here is 0.
+    # SciPy from 1.18 on ranks in the precision of its input.
     ranked = scores.astype(np.float64)
     lwlrap = label_ranking_average_precision_score(truth, ranked, sample_weight=truth.sum(1))
     return Metrics(
@@ -116,6 +108,21 @@ def compute_metrics(targets: np.ndarray, scores: np.ndarray) -> Metrics:
         roc_auc=_roc_auc(truth, scores, positives),
         lwlrap=float(lwlrap),
     )
+
+
+def check_targets(targets: np.ndarray, scores: np.ndarray) -> None:
+    """Checks that labels and scores are both [n, y], and that some clip has a label.
+
+    Raises:
+      SatError: they are not.
+    """
+    if targets.shape != scores.shape or targets.ndim != 2:
+        raise SatError(
+            f"labels of shape {list(targets.shape)} do not fit scores of shape "
+            f"{list(scores.shape)}: give both as [clips, classes]"
+        )
+    if not targets.any():
+        raise SatError(f"none of the {len(targets)} clips has a label: give labelled clips")
 
 
 def _roc_auc(truth: np.ndarray, scores: np.ndarray, positives: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""How steady scores are while a class goes on: from one chunk of a clip to the next.
+"""Stability of scores over the chunks of a clip.
 
-Only active pairs count: a clip and a class that it is labelled with.
+Only (clip, class) pairs count in which the clip is labelled with the class.
 """
 
 import dataclasses
@@ -9,19 +9,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from sat_jax.errors import SatError
+from sat_jax.metrics.strong import broadcast_threshold
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Stability:
-    """Long-term stability of chunk scores.
+    """Stability of chunk scores per class.
 
     Attributes:
-      pairs: [y] int64, clips labelled with each class.
-      pairs_with_changes: [y] int64, those of them that have two chunks or more.
-      squared_change: [y] float64 in [0, 1]: of p(i+1) - p(i) the mean square in each clip, then the
-        mean over clips; NaN where no clip has two chunks.
-      share_above: [y] float64 in [0, 1]: the share of chunks whose score reaches the threshold in
-        each clip, then the mean over clips; NaN where a class has no clip.
+      pairs: int64 [y], clips labelled with each class.
+      pairs_with_changes: int64 [y], those of them with two chunks or more.
+      squared_change: float64 [y] in [0, 1], mean over clips of the mean of (p(i+1) - p(i))²; NaN
+        if no clip of the class has two chunks.
+      share_above: float64 [y] in [0, 1], mean over clips of the share of chunks whose score reaches
+        the threshold; NaN for a class without clips.
     """
 
     pairs: np.ndarray
@@ -31,12 +32,12 @@ class Stability:
 
     @property
     def mean_squared_change(self) -> float | None:
-        """Mean over all active pairs that have two chunks or more; None if there is none."""
+        """Mean over all pairs with two chunks or more; None if there is none."""
         return _mean(self.squared_change, self.pairs_with_changes)
 
     @property
     def mean_share_above(self) -> float | None:
-        """Mean over all active pairs; None if there is none."""
+        """Mean over all pairs; None if there is none."""
         return _mean(self.share_above, self.pairs)
 
 
@@ -46,26 +47,19 @@ def measure_stability(
     num_classes: int,
     threshold: float | np.ndarray = 0.5,
 ) -> Stability:
-    """Measures how scores of the classes that are heard move from chunk to chunk.
+    """Measures how much the scores of a clip's labels change from chunk to chunk.
 
     Args:
-      clips: for each clip float [k, y], the probabilities of its chunks in order, k >= 1, and
-        int [l], the distinct classes it is labelled with. Read once, one clip at a time.
+      clips: for each clip, probabilities float [k, y] of its chunks in order, k >= 1, and its
+        distinct labels int [l]. One clip is held at a time.
       num_classes: y.
-      threshold: a chunk counts as above where its score is this or more; one for all, or [y].
-        Compared as float32, as tags are.
+      threshold: in [0, 1], one number or [y]; compared as float32, as in tagging.
 
     Raises:
-      SatError: scores or thresholds are not of y classes, a clip has no chunk, or a label is none
-        of the classes.
+      SatError: scores or thresholds do not have y classes, a clip has no chunk, or a label is not
+        a class.
     """
-    least = np.asarray(threshold, np.float32)
-    if least.shape not in ((), (num_classes,)):
-        raise SatError(
-            f"thresholds of shape {list(least.shape)} do not fit {num_classes} classes: "
-            "give one for all, or one per class"
-        )
-    least = np.broadcast_to(least, num_classes)
+    thresholds = broadcast_threshold(threshold, num_classes)
     pairs, pairs_with_changes = np.zeros((2, num_classes), np.int64)
     squares, shares = np.zeros((2, num_classes))
     for probs, labels in clips:
@@ -73,7 +67,7 @@ def measure_stability(
         _check(probs, labels, num_classes)
         active = np.asarray(probs)[:, labels]  # [k, l]
         pairs[labels] += 1
-        shares[labels] += (active.astype(np.float32) >= least[labels]).mean(0)
+        shares[labels] += (active.astype(np.float32) >= thresholds[labels]).mean(0)
         if len(active) > 1:
             pairs_with_changes[labels] += 1
             squares[labels] += np.square(np.diff(active.astype(np.float64), axis=0)).mean(0)
@@ -89,12 +83,12 @@ def measure_stability(
 def _check(probs: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     if probs.ndim != 2 or probs.shape[1] != num_classes or not len(probs):
         raise SatError(
-            f"scores of shape {list(probs.shape)} are not those of one chunk or more of "
-            f"{num_classes} classes"
+            f"scores of shape {list(probs.shape)}: give [chunks, classes] with at least one chunk "
+            f"and {num_classes} classes"
         )
-    strange = labels[(labels < 0) | (labels >= num_classes)]
-    if len(strange):
-        raise SatError(f"label {strange[0]} is none of {num_classes} classes, counted from 0")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise SatError(f"label {wrong[0]} is not in 0..{num_classes - 1}")
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:

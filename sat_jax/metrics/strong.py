@@ -1,10 +1,7 @@
-"""How well chunk scores say when a class is heard, against events with onset and offset.
-
-Scores of all chunks of all clips are one table [n, y], clip after clip, which may be memory-mapped:
-it is read by blocks.
-"""
+"""Metrics of chunk scores against strong labels: events with onset and offset."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,48 +9,57 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.labels import Event
 from sat_jax.metrics.ranking import check_sklearn
-from sat_jax.metrics.rows import Scores
 
-# Times are sums of chunk lengths and decimals of a table: closer than this, seconds, is the same.
 TIME_TOLERANCE = 1e-6
-_BLOCK_VALUES = 2**25  # Scores read at once: 128 MiB of float32.
+"""Seconds. Chunk borders are sums of floats, so smaller differences are rounding."""
+_BLOCK_VALUES = 2**25
+"""Scores in memory at once: 128 MiB of float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TimedClip:
-    """Where the chunks of a clip lie, and what is heard in it.
+    """One clip: its chunks, their scores, and its events.
 
     Attributes:
-      start: float [k], where each chunk begins, seconds from the clip's start; k >= 1.
-      end: float [k], where it ends: its scores are known then.
-      events: in any order; those of one class may overlap.
+      start: float [k], each chunk's start in seconds from the clip's start; k >= 1.
+      end: float [k], each chunk's end, when its scores are known.
+      scores: float [k, y], finite. A memory-mapped array is read block by block.
+      events: the clip's events in any order; events of one class may overlap.
 
     Raises:
-      SatError: there are no chunks, or one does not end after its start.
+      SatError: there is no chunk, shapes differ, a chunk does not end after its start, or an
+        event's class is not one of y.
     """
 
     start: np.ndarray
     end: np.ndarray
+    scores: np.ndarray
     events: Sequence[Event]
 
     def __post_init__(self) -> None:
-        """Refuses times that are none."""
-        if not len(self.start) or self.start.shape != self.end.shape:
+        """Checks shapes, times and classes."""
+        lengths = (len(self.start), len(self.end), len(self.scores))
+        if len(set(lengths)) > 1 or not lengths[0]:
             raise SatError(
-                f"{len(self.start)} starts and {len(self.end)} ends do not make one chunk or more"
+                f"{lengths[0]} starts, {lengths[1]} ends and {lengths[2]} rows of scores do not "
+                "describe the same chunks: give one of each per chunk"
             )
         if not np.all(self.end > self.start):
-            raise SatError("a chunk does not end after its start: give both in seconds")
+            raise SatError("a chunk ends before it starts: give start and end in seconds")
+        num_classes = self.scores.shape[1]
+        for event in self.events:
+            if not 0 <= event.class_index < num_classes:
+                raise SatError(f"{event}: class_index is not in 0..{num_classes - 1}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentPrecision:
-    """Average precision over single chunks.
+    """Average precision over chunks.
 
     Attributes:
-      num_segments: chunks measured.
-      positives: [y] int64, chunks that each class is heard in.
-      average_precision: [y] float64 in [0, 1]; NaN where a class has no positive chunk.
+      num_segments: number of chunks.
+      positives: int64 [y], chunks that overlap an event of each class.
+      average_precision: float64 [y] in [0, 1]; NaN for a class without positive chunks.
     """
 
     num_segments: int
@@ -62,24 +68,24 @@ class SegmentPrecision:
 
     @property
     def classes_without_positives(self) -> int:
-        """Classes left out of `mean_average_precision`."""
+        """Number of classes that `mean_average_precision` leaves out."""
         return int((self.positives == 0).sum())
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean over the classes that have positive chunks."""
+        """Mean over the classes that have positive chunks, in [0, 1]."""
         return float(np.nanmean(self.average_precision))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnsetDelays:
-    """How long after an event's onset its class is tagged.
+    """Time from an event's onset to its detection.
 
     Attributes:
-      events: events measured.
-      detected: those of them whose class reaches its threshold in a chunk that they overlap.
-      median: seconds, over detected events; None if there is none.
-      mean: likewise.
+      events: number of events.
+      detected: number of detected events.
+      median: seconds, over detected events; None if none was detected.
+      mean: seconds, over detected events; None if none was detected.
     """
 
     events: int
@@ -89,75 +95,62 @@ class OnsetDelays:
 
     @property
     def share_detected(self) -> float | None:
-        """Detected events among all; None if there is no event."""
+        """Detected events divided by all events; None without events."""
         return self.detected / self.events if self.events else None
 
 
-def overlapped(event: Event, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Which of k chunks an event overlaps by more than `TIME_TOLERANCE`: bool [k]."""
+def overlaps(event: Event, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Returns which of k chunks overlap an event by more than `TIME_TOLERANCE`: bool [k]."""
     return np.minimum(end, event.offset) - np.maximum(start, event.onset) > TIME_TOLERANCE
 
 
-def segment_average_precision(clips: Sequence[TimedClip], scores: Scores) -> SegmentPrecision:
-    """Measures how well scores rank all chunks of all clips within a class.
+def segment_average_precision(clips: Sequence[TimedClip]) -> SegmentPrecision:
+    """Computes average precision per class over the chunks of all clips.
+
+    A chunk is positive for a class if an event of that class overlaps it.
 
     Args:
-      clips: which chunks there are, and what is heard in them.
-      scores: float [n, y], finite, chunk after chunk of clip after clip.
+      clips: at least one.
 
     Raises:
-      SatError: there are not n chunks, an event is of none of y classes, there is no event in any
-        chunk, or scikit-learn is missing.
+      SatError: no event overlaps a chunk, or scikit-learn is missing.
     """
     check_sklearn()
     from sklearn.metrics import average_precision_score
 
-    num_segments, num_classes = scores.shape
-    rows, classes = _active(clips, scores)
+    rows, classes = _positive_chunks(clips)
+    num_segments, num_classes = sum(len(clip.scores) for clip in clips), clips[0].scores.shape[1]
     average_precision = np.full(num_classes, np.nan)
     positives = np.zeros(num_classes, np.int64)
-    for block in column_blocks(np.unique(classes), num_segments, _BLOCK_VALUES):
-        columns = scores[:, block]
-        for column, index in zip(columns.T, block, strict=True):
-            truth = np.zeros(num_segments, bool)
-            truth[rows[classes == index]] = True
-            positives[index] = truth.sum()
-            average_precision[index] = average_precision_score(truth, column)
+    for index, scores in class_columns(clips, np.unique(classes)):
+        truth = np.zeros(num_segments, bool)
+        truth[rows[classes == index]] = True
+        positives[index] = truth.sum()
+        average_precision[index] = average_precision_score(truth, scores)
     return SegmentPrecision(
         num_segments=num_segments, positives=positives, average_precision=average_precision
     )
 
 
-def onset_delays(
-    clips: Sequence[TimedClip], scores: Scores, threshold: float | np.ndarray = 0.5
-) -> OnsetDelays:
-    """Measures how soon after its onset an event is tagged.
+def onset_delays(clips: Sequence[TimedClip], threshold: float | np.ndarray = 0.5) -> OnsetDelays:
+    """Measures how long after its onset an event is detected.
 
-    An event is detected by the first chunk that overlaps it in time and whose score of its class is
-    the threshold or more; its delay is that chunk's end, when the score is known, minus its onset.
-    An event behind the last chunk is not detected.
+    The first chunk that overlaps the event and whose score reaches the threshold detects it. The
+    delay is that chunk's end, when its scores are known, minus the onset.
 
     Args:
-      clips: which chunks there are, and what is heard in them.
-      scores: float [n, y], chunk after chunk of clip after clip.
-      threshold: one for all, or [y]; compared as float32, as tags are.
+      clips: at least one.
+      threshold: in [0, 1], one number or [y]; compared as float32, as in tagging.
 
     Raises:
-      SatError: there are not n chunks, not y thresholds, or an event is of none of y classes.
+      SatError: there are not y thresholds.
     """
-    num_classes = scores.shape[1]
-    least = np.asarray(threshold, np.float32)
-    if least.shape not in ((), (num_classes,)):
-        raise SatError(
-            f"thresholds of shape {list(least.shape)} do not fit {num_classes} classes: "
-            "give one for all, or one per class"
-        )
-    least = np.broadcast_to(least, num_classes)
+    thresholds = broadcast_threshold(threshold, clips[0].scores.shape[1])
     delays = []
-    for clip, rows in clip_rows(clips, scores):
-        tagged = np.asarray(scores[rows], np.float32) >= least  # [k, y]
+    for clip in clips:
+        detected = np.asarray(clip.scores, np.float32) >= thresholds  # [k, y]
         for event in clip.events:
-            found = tagged[:, event.class_index] & overlapped(event, clip.start, clip.end)
+            found = detected[:, event.class_index] & overlaps(event, clip.start, clip.end)
             if found.any():
                 delays.append(float(clip.end[found].min()) - event.onset)
     return OnsetDelays(
@@ -168,39 +161,46 @@ def onset_delays(
     )
 
 
-def clip_rows(clips: Sequence[TimedClip], scores: Scores) -> Iterator[tuple[TimedClip, slice]]:
-    """Each clip with its rows in the table of scores [n, y].
+def broadcast_threshold(threshold: float | np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns one threshold per class: float32 [y].
 
     Raises:
-      SatError: there are not n chunks, or an event is of none of y classes.
+      SatError: there are neither one nor y thresholds.
     """
-    total = sum(len(clip.start) for clip in clips)
-    if total != len(scores):
-        raise SatError(f"{len(scores)} rows of scores do not fit {total} chunks of the clips")
-    first = 0
-    for clip in clips:
-        for event in clip.events:
-            if not 0 <= event.class_index < scores.shape[1]:
-                raise SatError(f"{event} is of none of {scores.shape[1]} classes, counted from 0")
-        yield clip, slice(first, first + len(clip.start))
-        first += len(clip.start)
+    thresholds = np.asarray(threshold, np.float32)
+    if thresholds.shape not in ((), (num_classes,)):
+        raise SatError(
+            f"thresholds of shape {list(thresholds.shape)} do not fit {num_classes} classes: "
+            "give one number, or one per class"
+        )
+    return np.broadcast_to(thresholds, num_classes)
 
 
-def column_blocks(classes: np.ndarray, num_rows: int, values: int) -> Iterator[np.ndarray]:
-    """Cuts int [c] into blocks with at most so many scores of all rows, but at least one class."""
-    size = max(1, values // max(1, num_rows))
-    for first in range(0, len(classes), size):
-        yield classes[first : first + size]
+def class_columns(
+    clips: Sequence[TimedClip], classes: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each class of int [c] with its scores [n] in all chunks, few classes in memory."""
+    num_chunks = sum(len(clip.scores) for clip in clips)
+    for block in class_blocks(classes, num_chunks, _BLOCK_VALUES):
+        columns = np.concatenate([clip.scores[:, block] for clip in clips])
+        yield from zip(block.tolist(), columns.T, strict=True)
 
 
-def _active(clips: Sequence[TimedClip], scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and classes int [p] of the table in which an event is, perhaps some twice."""
+def class_blocks(classes: np.ndarray, num_chunks: int, max_values: int) -> Iterator[np.ndarray]:
+    """Splits int [c] into blocks of at most `max_values` scores, but at least one class each."""
+    size = max(1, max_values // max(1, num_chunks))
+    return (classes[first : first + size] for first in range(0, len(classes), size))
+
+
+def _positive_chunks(clips: Sequence[TimedClip]) -> tuple[np.ndarray, np.ndarray]:
+    """Row among all chunks and class of each positive, int [p] each; some stand there twice."""
     rows, classes = [], []
-    for clip, of_clip in clip_rows(clips, scores):
+    firsts = itertools.accumulate((len(clip.scores) for clip in clips), initial=0)
+    for clip, first in zip(clips, firsts, strict=False):
         for event in clip.events:
-            found = of_clip.start + np.flatnonzero(overlapped(event, clip.start, clip.end))
+            found = first + np.flatnonzero(overlaps(event, clip.start, clip.end))
             rows.append(found)
             classes.append(np.full(len(found), event.class_index))
     if not sum(map(len, rows)):
-        raise SatError(f"no event lies in the {len(scores)} chunks: there is nothing to measure")
+        raise SatError(f"no event overlaps a chunk of the {len(clips)} clips: check their times")
     return np.concatenate(rows), np.concatenate(classes)

@@ -1,67 +1,61 @@
-"""The text formats of tags. A new one is a `TagFormat` in the table `FORMATS` at the end.
+"""Tags as text: the published layout, JSON lines, CSV, subtitles and label tracks."""
 
-Command lines read the table for --help, so this module imports no numpy or JAX.
-"""
-
+import contextlib
 import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence, Set
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import TextIO
 
 from sat_jax.errors import SatError, one_line
-
-if TYPE_CHECKING:
-    from sat_jax.tagging.tags import ScoredChunk, Tag, TagSelection
+from sat_jax.tagging.tags import ScoredChunk, Tag, TagSelection
 
 
 class TagFormat:
-    """Base class of formats: returns the text for each event of a tagging run.
+    """What every format answers: the text for each event of a tagging run.
 
-    Per recording, the calls are `begin`, `chunk` for each chunk as soon as it is scored, and `end`.
+    A format does no output itself. It is told, in this order, that a recording begins, each of its
+    chunks as soon as that is scored, and that the recording ended.
 
     Attributes:
-      header: the first line of the output.
-      single_recording: whether an output holds only one recording.
-      name: the current recording's name.
-      selection: the rule by which the chunks' tags were chosen.
+      header: what stands once at the head of the output.
+      single_recording: whether an output can hold only one recording, because its times or
+        numbers start at zero with each.
     """
 
     header = ""
     single_recording = False
 
-    def __init__(self, selection: "TagSelection") -> None:
-        """Stores the selection."""
-        self.name = ""
+    def __init__(self, selection: TagSelection) -> None:
+        """Takes the selection by which the chunks' tags are chosen."""
         self.selection = selection
 
     def begin(self, name: str) -> str:
-        """Returns the text before a recording's first chunk."""
-        self.name = name
+        """The text for the start of the recording `name`."""
         return ""
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns the text for a chunk and its tags, strongest first; there may be no tags."""
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """The text for a chunk and its tags (strongest first, perhaps none)."""
         raise NotImplementedError
 
     def end(self) -> str:
-        """Returns the text after a recording's last chunk."""
+        """The text for the end of the recording."""
         return ""
 
 
 class TextFormat(TagFormat):
-    """The published layout: a line per tag, and an empty line after each chunk.
+    """The published layout: a line per tag, an empty line after each chunk.
 
-    Chunks without tags are left out.
+    A chunk in which nothing reaches the threshold is left out, so that hours of quiet stay short.
     """
 
     def begin(self, name: str) -> str:
-        """Returns a line with the recording's name."""
+        """The line that names the recording."""
         return f"===== {one_line(name)} =====\n"
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns lines such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """A line per tag, such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
         span = f"[{_seconds(chunk.start, 3)}s]-[{_seconds(chunk.end, 3)}s]"
         lines = [
             f"{span} Topk-{rank} {one_line(tag.label):<30} {tag.prob:.4f}\n"
@@ -71,12 +65,17 @@ class TextFormat(TagFormat):
 
 
 class JsonlFormat(TagFormat):
-    """JSON Lines in ASCII: an object per chunk, also for a chunk without tags."""
+    """One JSON object per chunk, also for a chunk without tags. ASCII, whatever the names."""
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns an object with ``file``, ``start``, ``end`` and ``tags``."""
+    def begin(self, name: str) -> str:
+        """Nothing: each object names its recording."""
+        self._name = name
+        return ""
+
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """An object with ``file``, ``start``, ``end`` and ``tags``."""
         record = {
-            "file": self.name,
+            "file": self._name,
             "start": _seconds(chunk.start, 6),
             "end": _seconds(chunk.end, 6),
             "tags": [{"label": t.label, "index": t.index, "prob": t.prob} for t in tags],
@@ -85,37 +84,42 @@ class JsonlFormat(TagFormat):
 
 
 class CsvFormat(TagFormat):
-    """A CSV table with a row per tag."""
+    """One row per tag under a header row; names that hold commas are quoted."""
 
     header = "file,start,end,rank,label,prob\n"
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns a row per tag."""
+    def begin(self, name: str) -> str:
+        """Nothing: each row names its recording."""
+        self._name = name
+        return ""
+
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """A row per tag."""
         rows = io.StringIO()
         times = (_seconds(chunk.start, 6), _seconds(chunk.end, 6))
         csv.writer(rows, lineterminator="\n").writerows(
-            (self.name, *times, rank, tag.label, tag.prob) for rank, tag in enumerate(tags, 1)
+            (self._name, *times, rank, tag.label, tag.prob) for rank, tag in enumerate(tags, 1)
         )
         return rows.getvalue()
 
 
 class SrtFormat(TagFormat):
-    """SubRip subtitles: a cue per chunk that has tags, with a line per tag."""
+    """SubRip subtitles: a cue per chunk that has tags, a line per tag."""
 
     single_recording = True
 
     def begin(self, name: str) -> str:
-        """Starts counting cues."""
+        """Nothing: a subtitle file does not name its recording."""
         self._cues = 0
-        return super().begin(name)
+        return ""
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns a numbered cue with lines such as ``Stream 96 %``."""
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """A numbered cue with lines such as ``Stream 96 %``."""
         if not tags:
             return ""
         self._cues += 1
         start = round(1000 * chunk.start)
-        # A last chunk of a few samples rounds to 0 ms, and players drop such a cue.
+        # Players drop a cue that lasts no time, as that of a last piece of a few samples would.
         end = max(round(1000 * chunk.end), start + 1)
         lines = [f"{one_line(tag.label)} {100 * tag.prob:.0f} %\n" for tag in tags]
         return f"{self._cues}\n{_srt_time(start)} --> {_srt_time(end)}\n{''.join(lines)}\n"
@@ -129,22 +133,23 @@ class _Region:
 
 
 class AudacityFormat(TagFormat):
-    """An Audacity label track: start and end in seconds and a label, separated by tabs.
+    """A label track: start and end in seconds and a label, separated by tabs.
 
-    With a threshold, consecutive chunks that share a tag become one region. It is written when it
-    has ended, so regions are ordered by their ends. Without a threshold each chunk gets a label per
-    tag, with the probability.
+    With a threshold, consecutive chunks that share a tag become one region labelled with the
+    class alone. A region is written once it has ended, so regions come in the order of their ends.
+    Without one there is no telling where a sound begins: each chunk gets a label per tag, with its
+    probability.
     """
 
     single_recording = True
 
     def begin(self, name: str) -> str:
-        """Starts without open regions."""
+        """Nothing: a label track does not name its recording."""
         self._open: dict[int, _Region] = {}
-        return super().begin(name)
+        return ""
 
-    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns the regions that end before this chunk, or the chunk's own labels."""
+    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
+        """The regions that ended before this chunk, or the chunk's own labels."""
         if self.selection.threshold is None:
             return "".join(
                 _label_row(chunk.start, chunk.end, f"{tag.label} {tag.prob:.2f}") for tag in tags
@@ -152,7 +157,7 @@ class AudacityFormat(TagFormat):
         going_on = {
             tag.index
             for tag in tags
-            if tag.index in self._open and chunk.start - self._open[tag.index].end < _MAX_GAP
+            if tag.index in self._open and chunk.start - self._open[tag.index].end < _GAP
         }
         ended = self._close(self._open.keys() - going_on)
         for tag in tags:
@@ -161,7 +166,7 @@ class AudacityFormat(TagFormat):
         return ended
 
     def end(self) -> str:
-        """Returns the regions that last until the end of the recording."""
+        """The regions that last until the end of the recording."""
         return self._close(set(self._open))
 
     def _close(self, indices: Set[int]) -> str:
@@ -176,35 +181,100 @@ FORMATS: dict[str, type[TagFormat]] = {
     "srt": SrtFormat,
     "audacity": AudacityFormat,
 }
-"""The formats by name; the choices of --format."""
+"""The formats by name."""
 
 
 def check_format(name: str, num_recordings: int) -> None:
-    """Checks that a format exists and can hold so many recordings.
+    """Refuses a format that is unknown or cannot hold so many recordings.
 
     Args:
       name: a key of `FORMATS`.
-      num_recordings: recordings in one output.
+      num_recordings: how many recordings one output is to hold.
 
     Raises:
-      SatError: it cannot.
+      SatError: it says which formats would do.
     """
     if name not in FORMATS:
-        raise SatError(f"unknown format {name!r}: use one of {', '.join(FORMATS)}")
+        raise SatError(f"format {name!r} is none of {', '.join(FORMATS)}")
     if FORMATS[name].single_recording and num_recordings > 1:
         others = ", ".join(key for key, value in FORMATS.items() if not value.single_recording)
         raise SatError(
             f"format {name} holds one recording and {num_recordings} are given: "
-            f"tag one file at a time, or use {others}"
+            f"tag one file at a time, or use a format that names its files ({others})"
         )
 
 
-_MAX_GAP = 5e-4
-"""Seconds between chunks that count as consecutive; far below the shortest chunk."""
+class OutputError(SatError):
+    """Tags cannot be written, of this recording or any other."""
+
+
+class TagWriter:
+    """Writes tags to a stream as they come, each chunk flushed at once."""
+
+    def __init__(self, stream: TextIO, *, format_name: str, selection: TagSelection) -> None:
+        """Writes the format's header, if it has one.
+
+        Args:
+          stream: where to write.
+          format_name: a key of `FORMATS`.
+          selection: which tags to show.
+
+        Raises:
+          SatError: there is no such format.
+        """
+        check_format(format_name, 1)
+        self._stream = stream
+        self._selection = selection
+        self._format = FORMATS[format_name](selection)
+        self._write(self._format.header)
+
+    @contextlib.contextmanager
+    def recording(self, name: str) -> Iterator[Callable[[ScoredChunk], None]]:
+        """Writes one recording.
+
+        What is held back until the recording's end is also written when the body fails, so that a
+        stream that breaks off keeps all that was heard.
+
+        Args:
+          name: the recording's name as its user knows it.
+
+        Yields:
+          A function to call with each chunk as soon as it is scored.
+
+        Raises:
+          OutputError: the output cannot be written.
+          BrokenPipeError: nobody reads the output any more.
+        """
+        self._write(self._format.begin(name))
+        try:
+            yield self._write_chunk
+        finally:
+            self._write(self._format.end())
+
+    def _write_chunk(self, chunk: ScoredChunk) -> None:
+        self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the tags: {error.strerror or error}; free some space or choose "
+                "another place"
+            ) from error
+
+
+_GAP = 5e-4
+"""Chunks closer than this, in seconds, touch: it is far under the shortest chunk."""
 
 
 def _seconds(time: float, decimals: int) -> float:
-    """Rounds off float noise: 0.16 + 0.16 + 0.16 becomes 0.48."""
+    """A time without float noise: 0.16 + 0.16 + 0.16 is 0.48."""
     return round(float(time), decimals)
 
 

@@ -1,4 +1,4 @@
-"""Chooses the tags of a chunk from its probabilities."""
+"""From a chunk's probabilities to its tags."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class ScoredChunk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tag:
-    """A class that was detected in a chunk.
+    """One class heard in a chunk.
 
     Attributes:
-      index: the class's index in the model's output.
+      index: the class's place among the model's outputs.
       label: its display name.
-      prob: its probability: the shortest decimal that reads back as the same float32.
+      prob: its probability; the shortest decimal that reads back as the same float32.
     """
 
     index: int
@@ -40,16 +40,15 @@ class Tag:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TagSelection:
-    """Chooses the tags of a chunk.
+    """Which classes of a chunk are shown.
 
     Attributes:
       labels: [y] display names.
-      k: the most tags per chunk, at least 1.
-      threshold: the least probability of a tag in [0, 1], one for all classes or [y] per class;
-        None for no threshold.
+      k: at most so many tags a chunk; more than there are classes means all of them.
+      threshold: least probability of a tag in [0, 1], one for all or [y] per class; None for any.
 
     Raises:
-      SatError: `k` or `threshold` is out of range or has the wrong shape.
+      SatError: `k` or `threshold` is out of range, or not one threshold per class.
     """
 
     labels: Sequence[str]
@@ -57,31 +56,31 @@ class TagSelection:
     threshold: float | np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Refuses values out of range."""
         if self.k < 1:
-            raise SatError(f"k={self.k} is too small: use at least 1")
+            raise SatError(f"k={self.k} shows no tag: give at least 1")
         if self.threshold is not None:
             _check_threshold(np.asarray(self.threshold), len(self.labels))
 
     def tags(self, probs: np.ndarray) -> list[Tag]:
-        """Returns the strongest classes that reach their threshold.
+        """The strongest classes that reach their threshold.
 
         Args:
           probs: [y] probabilities.
 
         Returns:
-          At most `k` tags, strongest first. Of equals, the lower class index is first.
+          At most `k` tags, strongest first; of equals, the lower class index first.
 
         Raises:
-          SatError: `probs` does not have a value per label.
+          SatError: there are not as many probabilities as labels.
         """
         probs = np.asarray(probs, np.float32)
         if probs.shape != (len(self.labels),):
             raise SatError(
-                f"scores of shape {probs.shape} do not match {len(self.labels)} labels: use the "
-                "labels of this model"
+                f"{len(self.labels)} labels do not fit scores of shape {probs.shape}: "
+                "give the labels of this model"
             )
-        # Compared as float32, so that a probability printed as 0.3 reaches a threshold of 0.3.
+        # Compared as float32, so that a probability printed as 0.3 passes a threshold of 0.3.
         least = np.float32(-np.inf) if self.threshold is None else self.threshold
         passing = np.flatnonzero(probs >= np.asarray(least, np.float32))
         strongest = passing[np.argsort(-probs[passing], kind="stable")][: self.k]
@@ -93,8 +92,8 @@ class TagSelection:
 def _check_threshold(threshold: np.ndarray, num_classes: int) -> None:
     if threshold.shape not in ((), (num_classes,)):
         raise SatError(
-            f"thresholds of shape {threshold.shape} do not match {num_classes} classes: use one "
-            "for all classes, or one per class"
+            f"thresholds of shape {threshold.shape} do not fit {num_classes} classes: "
+            "give one for all, or one per class"
         )
     if not np.all((threshold >= 0.0) & (threshold <= 1.0)):
-        raise SatError(f"threshold={threshold} is not a probability: use a number from 0 to 1")
+        raise SatError(f"threshold={threshold} is not a probability: give a number from 0 to 1")

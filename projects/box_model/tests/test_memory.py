@@ -41,10 +41,10 @@ def test_both_kinds_are_measured_as_by_their_definition():
             onset, seconds = rng.uniform(0, 8), rng.uniform(0.5, 6)
             events.append(Event(int(rng.integers(5)), onset, onset + seconds))
         start = np.arange(rng.integers(1, 6)) * 2.0
-        clips.append(TimedClip(start=start, end=start + 2.0, events=events))
-    # Some are alike.
-    scores = rng.integers(20, size=(sum(len(clip.start) for clip in clips), 7)) / 20
-    found = continuing_and_new(clips, scores)
+        scores = rng.integers(20, size=(len(start), 7)) / 20  # Some are alike.
+        clips.append(TimedClip(start=start, end=start + 2.0, scores=scores, events=events))
+    scores = np.concatenate([clip.scores for clip in clips])
+    found = continuing_and_new(clips)
     assert list(found) == ["continuing", "new"]
     for kind, told in found.items():
         values = measured_one_by_one(clips, scores, kind)
@@ -55,6 +55,8 @@ def test_both_kinds_are_measured_as_by_their_definition():
 
 def test_few_positives_are_not_measured():
     start = np.arange(5) * 2.0
-    clip = TimedClip(start=start, end=start + 2.0, events=[Event(0, 0.0, 10.0)])
-    found = continuing_and_new([clip] * 3, np.zeros((15, 1)))
+    clip = TimedClip(
+        start=start, end=start + 2.0, scores=np.zeros((5, 1)), events=[Event(0, 0.0, 10.0)]
+    )
+    found = continuing_and_new([clip] * 3)
     assert found == {"continuing": {"classes": 1, "mAP": 1.0}, "new": {"classes": 0, "mAP": None}}

@@ -1,0 +1,172 @@
+"""Metrics, thresholds and costs of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sat_jax.errors import SatError
+from sat_jax.evaluation.clip_scores import aggregate
+from sat_jax.evaluation.clips import Report
+from sat_jax.evaluation.results import Cost, Evaluation, StrongMetrics
+from sat_jax.evaluation.run import Run
+from sat_jax.metrics.psds import check_psds, psds1
+from sat_jax.metrics.ranking import compute_metrics
+from sat_jax.metrics.stability import Stability, measure_stability
+from sat_jax.metrics.strong import TimedClip, onset_delays, overlaps, segment_average_precision
+from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
+from sat_jax.profile.measure import Subject, profile_step
+from sat_jax.weights.checkpoint import Checkpoint
+from sat_jax.weights.thresholds_file import save_thresholds
+
+_MIB = 2.0**20
+
+
+def evaluate(
+    run: Run, *, threshold: float, cost: Cost | None, report: Report = lambda message: None
+) -> Evaluation:
+    """Computes the metrics of a run.
+
+    Args:
+      run: from `sat_jax.evaluation.run.score_candidate`.
+      threshold: probability from which a class counts as detected, for stability and onsets.
+      cost: from `measure_cost`.
+      report: prints why there are no strong-label metrics.
+
+    Raises:
+      SatError: no scored clip has a label, or a library is missing.
+    """
+    has_chunks = run.mode.name != "clip"
+    targets, scores = _targets_and_scores(run)
+    return Evaluation(
+        model=run.model,
+        weights=run.tagger.source,
+        labels=tuple(run.tagger.labels),
+        mode=run.mode,
+        metrics=compute_metrics(targets, scores),
+        threshold=threshold,
+        stability=_measure_stability(run, threshold) if has_chunks else None,
+        strong=_measure_strong(run, threshold, report) if has_chunks else None,
+        missing=run.missing,
+        cost=cost,
+        clips_per_second=run.clips_per_second,
+    )
+
+
+def measure_cost(run: Run) -> Cost | None:
+    """Counts tokens, memory and operations of one prediction; None in clip mode.
+
+    Raises:
+      SatError: the prediction does not fit in memory.
+    """
+    mode = run.mode
+    if mode.name == "clip":  # Clips have different lengths.
+        return None
+    seconds = mode.buffer if mode.name == "sliding" else mode.delay
+    subject = Subject(name=run.model, config=run.tagger.config, variables=None)
+    profile = profile_step(subject, chunk_seconds=seconds)
+    cached = profile.tokens.cached if mode.name == "stream" else 0
+    return Cost(
+        is_streaming=cached > 0,
+        tokens=f"{profile.tokens.new}/{cached}" if cached else str(profile.tokens.new),
+        peak_memory_mib=(profile.temporary_bytes + profile.state_bytes) / _MIB,
+        gflops=2e-9 * profile.multiply_adds.network,
+        parameters=profile.parameters,
+    )
+
+
+def save_class_thresholds(run: Run, precision: float | None) -> Path:
+    """Finds a threshold for each class and saves them beside the checkpoint.
+
+    Args:
+      run: scores of labelled clips.
+      precision: in (0, 1], the precision that each class must reach; None finds the best F1.
+
+    Returns:
+      The file.
+
+    Raises:
+      SatError: no scored clip has a label, or the file can't be written.
+    """
+    tagger = run.tagger
+    targets, scores = _targets_and_scores(run)
+    if precision is None:
+        found = best_f1_thresholds(targets, scores)
+    else:
+        found = precision_thresholds(targets, scores, precision=precision)
+    checkpoint = Checkpoint(
+        config=tagger.config,
+        variables=tagger.variables,
+        labels=tagger.labels,
+        source=tagger.source,
+    )
+    columns = {
+        "threshold": found.values,
+        "f1": found.f1,
+        "precision": found.precision,
+        "recall": found.recall,
+        "positives": found.positives,
+    }
+    goal = "best F1" if precision is None else f"precision {precision:g}"
+    about = {"goal": goal, "mode": run.mode.title, "clips": len(run.scores)}
+    return save_thresholds(run.model, checkpoint, columns, about=about)
+
+
+def _targets_and_scores(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels bool [n, y] and aggregated scores float32 [n, y] of the scored clips."""
+    targets = run.clips.targets(len(run.tagger.labels))[list(run.scores)]
+    scores = [aggregate(each.probs, run.mode.aggregation) for each in run.scores.values()]
+    return targets, np.stack(scores)
+
+
+def _measure_stability(run: Run, threshold: float) -> Stability:
+    return measure_stability(
+        (
+            (scores.probs, np.asarray(run.clips.labels[index], np.int64))
+            for index, scores in run.scores.items()
+        ),
+        num_classes=len(run.tagger.labels),
+        threshold=threshold,
+    )
+
+
+def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMetrics | None:
+    """Computes strong-label metrics; None if no event falls inside a clip."""
+    clips = [_timed_clip(run, index) for index in run.scores if index in run.clips.events]
+    if not any(
+        overlaps(event, clip.start, clip.end).any() for clip in clips for event in clip.events
+    ):
+        outside = [index for index in run.scores if run.clips.events.get(index)]
+        if outside:
+            onset = run.clips.events[outside[0]][0].onset
+            report(
+                f"no event overlaps its clip, the first one of {run.clips.ids[outside[0]]} starts "
+                f"at {onset:g} s: left out the metrics on strong labels"
+            )
+        return None
+    return StrongMetrics(
+        num_clips=len(clips),
+        segments=segment_average_precision(clips),
+        onsets=onset_delays(clips, threshold),
+        psds1=_psds1(clips),
+    )
+
+
+def _timed_clip(run: Run, index: int) -> TimedClip:
+    start, end = run.times(index)
+    # With seamless framing the last prediction may have length 0.
+    count = int((end > start).sum())
+    return TimedClip(
+        start=start[:count],
+        end=end[:count],
+        scores=run.scores[index].probs[:count],
+        events=run.clips.events[index],
+    )
+
+
+def _psds1(clips: Sequence[TimedClip]) -> float | None:
+    try:
+        check_psds()
+    except SatError:  # The command has reported it.
+        return None
+    return psds1(clips)
