@@ -19,13 +19,13 @@ def compile_step(name: str, weights: dict[str, np.ndarray], batch: int) -> tuple
     """
     import jax
 
-    from sat_jax.convert.names import from_torch, nest
+    from sat_jax.convert.weight_table import from_torch
     from sat_jax.models.registry import MODELS
     from sat_jax.profile import compiled
     from sat_jax.streaming.framing import make_framing
 
     framing = make_framing(MODELS[name], "chunk")
-    variables = jax.device_put(nest(from_torch(weights)))
+    variables = jax.device_put(from_torch(weights))
     return compiled.compile_step(MODELS[name], framing, batch), variables
 
 

@@ -82,9 +82,8 @@ def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
 def jax_gradients(task: Task) -> dict[str, np.ndarray]:
     """Gradients of our loss by PyTorch's names; "loss" is the loss itself."""
     import jax
-    from flax.traverse_util import flatten_dict
 
-    from sat_jax.convert.names import to_torch
+    from sat_jax.convert.weight_table import to_torch
     from sat_jax.training.objectives import make_objective
 
     variables = initial_variables(task)
@@ -92,9 +91,7 @@ def jax_gradients(task: Task) -> dict[str, np.ndarray]:
     (loss, _), grads = loss_and_grads(
         variables["params"], variables["batch_stats"], dict(task.batch), jax.random.key(0)
     )
-    flat = flatten_dict({"params": grads}, sep="/")
-    named = to_torch({key: np.asarray(x) for key, x in flat.items()}, task.ours)
-    return {"loss": np.asarray(loss), **named}
+    return {"loss": np.asarray(loss), **to_torch({"params": grads}, task.ours)}
 
 
 def torch_gradients(task: Task) -> dict[str, np.ndarray]:
@@ -228,9 +225,9 @@ def run_config(task: Task) -> Any:
 
 def initial_variables(task: Task) -> Any:
     """A task's first weights as ours."""
-    from sat_jax.convert.names import from_torch, nest
+    from sat_jax.convert.weight_table import from_torch
 
-    return nest(from_torch(dict(task.weights)))
+    return from_torch(dict(task.weights))
 
 
 def torch_model(task: Task) -> Any:

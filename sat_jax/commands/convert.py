@@ -1,12 +1,11 @@
-"""Converts weights between PyTorch files and checkpoint folders.
+"""Converts weights between PyTorch or safetensors files and checkpoint folders.
 
-python -m sat_jax.convert IN OUT [flags]
-python -m sat_jax.convert SAT_T_stream2s_mAP_43_34.pt SAT_T_2s --model SAT_T_2s
-python -m sat_jax.convert mine.pt mine --set pooling=dm --labels my_classes.csv
-python -m sat_jax.convert mine mine.safetensors
+sat-jax convert SAT_T_stream2s_mAP_43_34.pt SAT_T_2s --model SAT_T_2s
+sat-jax convert mine.pt mine --set pooling=dm --labels my_classes.csv
+sat-jax convert mine mine.safetensors
 
-IN is a file of weights and OUT the folder to make, or IN is a checkpoint folder and OUT a .pt or
-.safetensors file to write. OUT must not exist.
+IN is a file of weights and OUT a new checkpoint folder; or IN is a checkpoint folder and OUT a new
+.pt or .safetensors file. OUT must not exist.
 """
 
 from collections.abc import Sequence
@@ -21,47 +20,57 @@ if TYPE_CHECKING:
     from sat_jax.config import AnyConfig, ModelConfig
     from sat_jax.weights.checkpoint import Checkpoint
 
-
 FLAGS = flags.FlagValues()
 
 _MODEL = flags.DEFINE_string(
     "model",
     None,
-    "The model, for what weights don't show: pooling, lengths.",
+    "Name of the model, for settings that the weights do not show: pooling, lengths.",
     flag_values=FLAGS,
 )
 _SETTINGS = flags.DEFINE_multi_string(
-    "set",
-    [],
-    "KEY=VALUE: a field of the model's config, for the same.",
-    flag_values=FLAGS,
+    "set", [], "KEY=VALUE: one such setting, a field of the config.", flag_values=FLAGS
 )
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "Class names: AudioSet's CSV layout, or one name a line.",
+    "File of class names: one a line, or a CSV like AudioSet's.",
     flag_values=FLAGS,
 )
 
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs the command; returns whether anything failed."""
+    # Imported late: a wrong flag or --help should be answered at once.
+    from sat_jax.convert.checkpoints import convert_with_notes, export_file
+    from sat_jax.labels import read_labels
+    from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
+
     source, target = arguments
+    notes: Sequence[str] = ()
     if Path(source).is_dir():
-        _export(source, target)
+        checkpoint = load_checkpoint(source)
+        export_file(checkpoint, target)
     else:
-        _import(source, target, _MODEL.value, _parse(_SETTINGS.value), _LABELS.value)
+        labels = read_labels(_LABELS.value) if _LABELS.value else None
+        checkpoint, notes = convert_with_notes(
+            source, model=_MODEL.value, settings=_parse(_SETTINGS.value), labels=labels
+        )
+        save_checkpoint(target, checkpoint)
+    print(f"{target}: {_describe(checkpoint)}")
+    for note in notes:
+        print(f"note: {note}")
     return False
 
 
 def _check(arguments: Sequence[str]) -> None:
-    if len(arguments) != 2:
-        raise flags.Error(f"IN and OUT are needed, not {' '.join(arguments) or 'nothing'}")
-    if not all(arguments):
-        raise flags.Error("IN or OUT is empty: name a file and a folder")
+    if len(arguments) != 2 or not all(arguments):
+        raise flags.Error(f"give IN and OUT, instead of: {' '.join(arguments) or 'nothing'}")
     _parse(_SETTINGS.value)
     if Path(arguments[0]).is_dir() and (_MODEL.value or _SETTINGS.value or _LABELS.value):
-        raise flags.Error("--model, --set and --labels are for files; a checkpoint folder has them")
+        raise flags.Error(
+            "--model, --set and --labels are for files: a checkpoint folder has these settings"
+        )
 
 
 def _parse(settings: Sequence[str]) -> dict[str, str]:
@@ -69,54 +78,27 @@ def _parse(settings: Sequence[str]) -> dict[str, str]:
     for text in settings:
         key, equals, value = text.partition("=")
         if not (key.strip() and equals):
-            raise flags.Error(f"--set={text} is not of the form KEY=VALUE")
+            raise flags.Error(f"--set={text} does not have the form KEY=VALUE")
         parsed[key.strip()] = value.strip()
     return parsed
 
 
-def _import(
-    source: str, target: str, model: str | None, settings: dict[str, str], labels: str | None
-) -> None:
-    # Imported late: a wrong flag or --help should be answered at once.
-    from sat_jax.convert.checkpoints import convert_with_notes
-    from sat_jax.labels import read_labels
-    from sat_jax.weights.checkpoint import save_checkpoint
-
-    checkpoint, notes = convert_with_notes(
-        source, model=model, settings=settings, labels=read_labels(labels) if labels else None
-    )
-    save_checkpoint(target, checkpoint)
-    _report(target, checkpoint, notes)
-
-
-def _export(source: str, target: str) -> None:
-    from sat_jax.convert.checkpoints import export_file
-    from sat_jax.weights.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(source)
-    export_file(checkpoint, target)
-    _report(target, checkpoint, [])
-
-
-def _report(target: str, checkpoint: "Checkpoint", notes: Sequence[str]) -> None:
+def _describe(checkpoint: "Checkpoint") -> str:
     import jax
 
     count = sum(x.size for x in jax.tree.leaves(checkpoint.variables["params"]))
-    print(f"{target}: {_describe(checkpoint.config)}, {count / 1e6:.3f} M parameters")
-    for note in notes:
-        print(f"note: {note}")
+    return f"{_describe_config(checkpoint.config)}, {count / 1e6:.3f} M parameters"
 
 
-def _describe(config: "AnyConfig") -> str:
+def _describe_config(config: "AnyConfig") -> str:
     from sat_jax.config import MaeConfig
 
     if isinstance(config, MaeConfig):
         decoder = f"decoder width {config.decoder_width}, depth {config.decoder_depth}"
         return f"masked autoencoder, encoder {_describe_size(config.encoder)}, {decoder}"
-    if config.is_streaming:
-        lengths = f"pieces of {config.target_length} frames, a past of {config.cache_length}"
-        return f"SAT (streaming model), {_describe_size(config)}, {lengths}"
-    return f"ViT (clip model), {_describe_size(config)}, pieces of {config.target_length} frames"
+    kind = "SAT (streaming model)" if config.is_streaming else "ViT (clip model)"
+    cache = f", cache of {config.cache_length}" if config.is_streaming else ""
+    return f"{kind}, {_describe_size(config)}, chunks of {config.target_length} frames{cache}"
 
 
 def _describe_size(config: "ModelConfig") -> str:
@@ -126,4 +108,4 @@ def _describe_size(config: "ModelConfig") -> str:
     )
 
 
-PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)
+PROGRAM = Program(main=main, arguments="IN OUT", check=_check, flag_values=FLAGS, doc=__doc__)

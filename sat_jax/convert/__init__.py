@@ -1,9 +1,7 @@
-"""PyTorch weights to ours and back.
+"""Converts PyTorch weights to checkpoints and back.
 
-`names` pairs the tensors, `evidence` and `architecture` read the model off them, `settings` are
-what people say of it, `files` reads and writes them, `checkpoints` puts these together,
-`published` does so for a name;
-``python -m sat_jax.convert`` is the command line.
+`files` reads and writes files, `weight_table` names and lays out the arrays, `architecture` and
+`settings` find the config, `checkpoints` combines these, `published` does so for a model's name.
 """
 
 from sat_jax.convert.checkpoints import convert_file, export_file

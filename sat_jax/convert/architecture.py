@@ -1,173 +1,207 @@
-"""What model a file holds: what its tensors show, completed by what the user says."""
+"""The config of a model, read from the names and shapes of its tensors."""
 
+import math
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sat_jax.config import PATCH_SIZE, AnyConfig, MaeConfig, ModelConfig
-from sat_jax.convert.evidence import Seen, Shapes, dims, see_decoder, see_transformer
 from sat_jax.convert.settings import parse_settings
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MAES, MODELS
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes by published name, see `sat_jax.convert.weight_table.canonical_names`."""
+
+_Fields = dict[str, Any]
+"""Values by dotted name of a config's field, such as "encoder.frontend.n_mels"."""
+
 _USUAL_LENGTHS = {62: 1000, 63: 1012}
-"""Frames that the published clip models take, by their time positions."""
+"""Frames of the published clip models, by their number of time positions."""
 
-# A file of a named model may all the same have other classes, or LayerScale.
+_ASSUMED = {"pooling": "mean", "layer_scale": 1e-5}
+"""Values to assume for fields that tensors only show in part."""
+
+_SHOWN = {"pooling": "token", "layer_scale": None, "cache_length": 0}
+"""The one value of these fields that tensors show; they cannot tell the other values apart."""
+
 _MAY_DIFFER = ("num_classes", "layer_scale")
-
-
-class _Wishes(NamedTuple):
-    """What the user asks for, by dotted name of a config's field.
-
-    Attributes:
-      typed: settings given one by one; they come first.
-      named: all settings of the model that was named; empty if none was.
-      model: its name, or "".
-    """
-
-    typed: dict[str, Any]
-    named: dict[str, Any]
-    model: str
-
-    def encoder(self) -> "_Wishes":
-        """The wishes for an autoencoder's encoder, named as a `ModelConfig`'s."""
-        typed, named = (_inside("encoder.", fields) for fields in (self.typed, self.named))
-        return _Wishes(typed, named, self.model)
-
-    def outside_encoder(self) -> "_Wishes":
-        """The other wishes for an autoencoder."""
-        typed, named = (
-            {name: value for name, value in fields.items() if not name.startswith("encoder.")}
-            for fields in (self.typed, self.named)
-        )
-        return _Wishes(typed, named, self.model)
+"""Fields in which a file may differ from the model that the user names."""
 
 
 def read_architecture(
     shapes: Shapes, *, model: str | None = None, settings: Mapping[str, str] | None = None
 ) -> tuple[AnyConfig, list[str]]:
-    """Finds the config of a model from its tensors.
+    """Reads the config of a model from its tensors.
 
     Args:
       shapes: shape of each tensor by its published name.
-      model: a model's name, for what shapes don't show: pooling, lengths, pad_last.
-      settings: config fields as text, for the same; they come before those of `model`.
+      model: name of a model, for settings that shapes do not show: pooling, lengths, pad_last.
+      settings: config fields as text, for the same; they take precedence over `model`.
 
     Returns:
-      The config, and what was taken for granted, in sentences.
+      The config, and notes on settings that were assumed.
 
     Raises:
-      SatError: the tensors are of no known model, shapes and wishes contradict each other, or a
+      SatError: the tensors belong to no known model, they contradict `model` or `settings`, or a
         setting is unknown.
     """
     is_mae = any(name.startswith("decoder.") for name in shapes)
-    kind = MaeConfig if is_mae else ModelConfig
-    wishes = _Wishes(parse_settings(kind, settings or {}), _named(model, kind), model or "")
+    kind, part = (MaeConfig, "encoder.") if is_mae else (ModelConfig, "")
+    typed = parse_settings(kind, settings or {})
+    named = _fields_of(model, kind) if model else {}
+    found = {part + name: value for name, value in _find_transformer(shapes, part).items()}
+    if is_mae:
+        _dims(shapes, "encoder.cls_token", 3)
+        decoder = _find_blocks(shapes, "decoder.", "input_proj.weight", 2)
+        found |= {"decoder_width": decoder["width"], "decoder_depth": decoder["depth"]}
+
     notes: list[str] = []
-    if not is_mae:
-        return _read_transformer(shapes, wishes, notes), notes
-    encoder_shapes = _inside("encoder.", shapes)
-    dims(encoder_shapes, "cls_token", 3)
-    encoder = _read_transformer(encoder_shapes, wishes.encoder(), notes)
-    fields = _merge(see_decoder(_inside("decoder.", shapes)), wishes.outside_encoder(), notes)
-    return MaeConfig(encoder=encoder, **fields), notes
+    fields = {f"{part}pad_last": found[f"{part}cache_length"] == 0}
+    fields |= _combine(found, typed, named, model, notes)
+    target, cache = f"{part}target_length", f"{part}cache_length"
+    fields[target], fields[cache] = _lengths(
+        shapes[f"{part}time_pos_embed"][3],
+        (typed.get(target), typed.get(cache) if found[cache] else 0),
+        (named.get(target, 0), named.get(cache, 0)),
+        model,
+        notes,
+    )
+    config: AnyConfig = kind.from_dict(unflatten_dict(fields, sep="."))
+    return config, notes
 
 
-def _inside(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name.removeprefix(prefix): item for name, item in items.items() if name.startswith(prefix)
-    }
-
-
-def _named(model: str | None, kind: type[AnyConfig]) -> dict[str, Any]:
-    if model is None:
-        return {}
+def _fields_of(model: str, kind: type[AnyConfig]) -> _Fields:
     known: dict[str, AnyConfig] = {**MODELS, **MAES}
     if model not in known:
         raise SatError(f"unknown model {model!r}; the models are {', '.join(known)}")
     if not isinstance(known[model], kind):
-        has, lacks = ("has a", "none") if kind is MaeConfig else ("has no", "one")
-        raise SatError(f"the file {has} decoder, {model} has {lacks}: name another model")
+        has, lacks = ("a", "no") if kind is MaeConfig else ("no", "a")
+        raise SatError(f"the file has {has} decoder, but {model} has {lacks} decoder")
     return flatten_dict(known[model].to_dict(), sep=".")
 
 
-def _read_transformer(shapes: Shapes, wishes: _Wishes, notes: list[str]) -> ModelConfig:
-    seen = see_transformer(shapes)
-    is_clip = seen["cache_length"].value == 0
-    fields = {"pad_last": is_clip} | _merge(seen, wishes, notes)
-    positions = dims(shapes, "time_pos_embed", 4)[3]
-    fields |= _lengths(positions, wishes, notes, is_clip=is_clip)
-    return ModelConfig.from_dict(unflatten_dict(fields, sep="."))
+def _find_transformer(shapes: Shapes, part: str) -> _Fields:
+    """Fields of a `ModelConfig` that the tensors under `part` show; lengths only roughly."""
+    found = _find_blocks(shapes, part, "patch_embed.proj.weight", 4)
+    bands = _dims(shapes, f"{part}freq_pos_embed", 4)[2] * PATCH_SIZE
+    positions = _dims(shapes, f"{part}time_pos_embed", 4)[3]
+    has_norm = f"{part}init_bn.1.weight" in shapes
+    if has_norm and (normed := _dims(shapes, f"{part}init_bn.1.weight", 1)[0]) != bands:
+        raise SatError(f"init_bn is for {normed} mel bands, but freq_pos_embed for {bands}")
+    is_clip = f"{part}blocks.0.attn.qkv.weight" in shapes
+    if not is_clip:
+        _dims(shapes, f"{part}blocks.0.attn.to_kv.weight", 2)
+    if f"{part}outputlayer.1.weight" in shapes:
+        found["num_classes"] = _dims(shapes, f"{part}outputlayer.1.weight", 2)[0]
+    return found | {
+        "frontend.n_mels": bands,
+        "input_norm": "batch" if has_norm else "fixed",
+        "pooling": "token" if f"{part}cls_token" in shapes else _ASSUMED["pooling"],
+        "layer_scale": _ASSUMED["layer_scale"] if f"{part}blocks.0.ls1.gamma" in shapes else None,
+        "cache_length": 0 if is_clip else positions * PATCH_SIZE // 2,
+    }
 
 
-def _merge(seen: Mapping[str, Seen], wishes: _Wishes, notes: list[str]) -> dict[str, Any]:
-    """Wishes completed by what the file shows, which they may not contradict."""
-    fields = wishes.named | wishes.typed
-    for name, evidence in seen.items():
+def _find_blocks(shapes: Shapes, part: str, embedding: str, rank: int) -> _Fields:
+    """Width, depth and MLP ratio of the blocks after an embedding [width, …]."""
+    width = _dims(shapes, part + embedding, rank)[0]
+    hidden = _dims(shapes, f"{part}blocks.0.mlp.fc1.weight", 2)[0]
+    block = re.compile(re.escape(part) + r"blocks\.(\d+)\.")
+    numbers = {int(match[1]) for name in shapes if (match := block.match(name))}
+    if missing := sorted(set(range(len(numbers))) - numbers):
+        raise SatError(f"missing tensors: all of {', '.join(f'{part}blocks.{i}' for i in missing)}")
+    ratio = hidden / width
+    if int(width * ratio) != hidden:  # The model computes int(width * ratio).
+        ratio = math.nextafter(ratio, math.inf)
+    return {"width": width, "depth": len(numbers), "mlp_ratio": ratio}
+
+
+def _dims(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that every model has.
+
+    Raises:
+      SatError: it is missing, or does not have `rank` dimensions of at least 1.
+    """
+    shape = shapes.get(name)
+    if shape is None:
+        raise SatError(f"not the weights of a known model: {name} is missing")
+    if len(shape) != rank or 0 in shape:
+        raise SatError(f"{name} has shape {list(shape)} instead of {rank} dimensions")
+    return tuple(shape)
+
+
+def _combine(
+    found: _Fields, typed: _Fields, named: _Fields, model: str | None, notes: list[str]
+) -> _Fields:
+    """The fields that the user asks for, completed by those found; they must not contradict."""
+    fields = named | typed
+    for name, value in found.items():
+        leaf = name.rpartition(".")[2]
         if name not in fields:
-            if evidence.fits and evidence.value is not None:
-                notes.append(f"{name}={evidence.value} is the usual one; the file can't tell")
-        elif evidence.allows(fields[name]):
+            if value == _ASSUMED.get(leaf):
+                notes.append(f"{name}={value} is assumed: the file does not show it")
+        elif fields[name] == value or (
+            leaf in _SHOWN and _SHOWN[leaf] not in (fields[name], value)
+        ):
             continue
-        elif name in _MAY_DIFFER and name not in wishes.typed:
-            notes.append(f"{name}={evidence.value}, unlike {wishes.model}: {evidence.evidence}")
+        elif leaf in _MAY_DIFFER and name not in typed:
+            notes.append(f"{name}={value} in the file, {fields[name]} in {model}")
         else:
-            raise _contradiction(name, fields[name], evidence, wishes)
-        fields[name] = evidence.value
+            whose = "" if name in typed else f" of {model}"
+            raise SatError(
+                f"{name}={fields[name]}{whose} contradicts the file, which has {name}={value}"
+            )
+        fields[name] = value
     return fields
 
 
-def _contradiction(name: str, value: Any, evidence: Seen, wishes: _Wishes) -> SatError:
-    whose = "" if name in wishes.typed else f" of {wishes.model}"
-    means = "" if evidence.fits else f" ({name}={evidence.value})"
-    return SatError(f"{name}={value}{whose} contradicts the file: {evidence.evidence}{means}")
-
-
-def _lengths(positions: int, wishes: _Wishes, notes: list[str], *, is_clip: bool) -> dict[str, int]:
-    """Frames of a piece and of its past, which share the time positions."""
-    names = ("target_length", "cache_length")
-    typed = [wishes.typed.get(name) for name in names]
-    named = [wishes.named.get(name, 0) for name in names]
-    cache = 0 if is_clip else typed[1]
-    if typed[0] is not None or cache:
-        lengths = _complete_lengths(positions, typed[0], cache, is_clip=is_clip)
-    elif sum(named) // PATCH_SIZE == positions:
-        lengths = named[0], named[1]
-    else:
-        lengths = _usual_lengths(positions, is_clip=is_clip)
-        shared = "" if is_clip else f" and cache_length={lengths[1]}, equal shares"
-        unlike = f", unlike {wishes.model}" if wishes.model else ""
-        notes.append(
-            f"target_length={lengths[0]}{shared}: the file has {positions} time positions{unlike}"
-        )
-    return dict(zip(names, lengths, strict=True))
-
-
-def _complete_lengths(
-    positions: int, target: int | None, cache: int | None, *, is_clip: bool
+def _lengths(
+    positions: int,
+    typed: tuple[int | None, int | None],
+    named: tuple[int, int],
+    model: str | None,
+    notes: list[str],
 ) -> tuple[int, int]:
+    """Frames of a chunk and of the cache, which share the time positions.
+
+    Args:
+      positions: number of time positions, each for `PATCH_SIZE` frames.
+      typed: both as the user gives them; None if not. The cache of a clip model is 0.
+      named: both as in `model`; 0 without one.
+      model: the model that the user names, if any.
+      notes: gets a note if lengths are assumed.
+    """
     total = positions * PATCH_SIZE
+    target, cache = typed
+    if target is None and not cache:
+        if sum(named) // PATCH_SIZE == positions:
+            return named
+        target, cache = _usual_lengths(positions, is_streaming=cache is None)
+        both = f"target_length={target}" + (f" and cache_length={cache}" if cache else "")
+        unlike = f", unlike {model}" if model else ""
+        notes.append(f"assumed {both}, from {positions} time positions{unlike}")
+        return target, cache
     target = total - (cache or 0) if target is None else target
-    if cache is None:  # In whole patches.
-        cache = total - target // PATCH_SIZE * PATCH_SIZE
-    too_short = target < PATCH_SIZE or (cache < PATCH_SIZE and not is_clip)
-    if (target + cache) // PATCH_SIZE != positions or too_short:
+    cache = total - target // PATCH_SIZE * PATCH_SIZE if cache is None else cache
+    is_cache_short = typed[1] != 0 and cache < PATCH_SIZE
+    if (target + cache) // PATCH_SIZE != positions or target < PATCH_SIZE or is_cache_short:
         raise SatError(
-            f"target_length={target} and cache_length={cache} contradict the file: its "
-            f"time_pos_embed has {positions} positions of {PATCH_SIZE} frames"
+            f"target_length={target} and cache_length={cache} contradict the file, which has "
+            f"{positions} time positions of {PATCH_SIZE} frames"
         )
     return target, cache
 
 
-def _usual_lengths(positions: int, *, is_clip: bool) -> tuple[int, int]:
+def _usual_lengths(positions: int, *, is_streaming: bool) -> tuple[int, int]:
     total = positions * PATCH_SIZE
-    if is_clip:
+    if not is_streaming:
         return _USUAL_LENGTHS.get(positions, total), 0
     if positions % 2:
         raise SatError(
-            f"the file's {positions} time positions can't be shared equally by a piece and its "
-            f"past: give --set target_length=… and --set cache_length=…, together {total}"
+            f"the file has {positions} time positions, which chunk and cache cannot share equally: "
+            f"give --set target_length=… and --set cache_length=…, together {total}"
         )
     return total // 2, total // 2

@@ -1,38 +1,34 @@
-"""Whole models from files of weights, and back."""
+"""Models from files of weights, and back."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import unflatten_dict
 
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.convert.architecture import read_architecture
 from sat_jax.convert.files import read_tensors, write_tensors
-from sat_jax.convert.names import (
+from sat_jax.convert.weight_table import (
     Tensors,
     canonical_names,
-    check_complete,
     from_torch,
     is_learned,
-    nest,
     to_torch,
 )
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 from sat_jax.models.frontend import mel_filterbank
+from sat_jax.models.shapes import weight_shapes
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.warm_start import fresh_variables
 
-# The published autoencoders carry a classifier that is never trained; ours have none of their own.
-_IDLE_HEAD = "encoder.outputlayer."
+# The published autoencoders have a classifier that is never trained; ours have none.
+_UNUSED_HEAD = "encoder.outputlayer."
 
 
 class Converted(NamedTuple):
-    """A model made from a file, and what was taken for granted, in sentences."""
+    """A model from a file, and notes on the settings that the file does not show."""
 
     checkpoint: Checkpoint
     notes: list[str]
@@ -45,16 +41,16 @@ def convert_file(
     settings: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Checkpoint:
-    """Reads a PyTorch or safetensors file of weights as a model.
+    """Reads a model from a PyTorch or safetensors file of weights.
 
     Args:
       path: the file, see `sat_jax.convert.files.read_tensors`.
-      model: a model's name, for what the weights don't show, see `read_architecture`.
+      model: name of a model, for settings that the weights do not show, see `read_architecture`.
       settings: config fields as text, for the same.
-      labels: names of the classes; None means AudioSet's, or "class 0", …, by their number.
+      labels: class names; by default AudioSet's for 527 classes, else "class 0", "class 1", …
 
     Raises:
-      SatError: the file can't be read, is of no known model, or contradicts the arguments.
+      SatError: the file cannot be read, is not a known model, or contradicts the arguments.
     """
     return convert_with_notes(path, model=model, settings=settings, labels=labels).checkpoint
 
@@ -66,7 +62,7 @@ def convert_with_notes(
     settings: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Converted:
-    """Same as `convert_file`, and tells what was taken for granted."""
+    """Same as `convert_file`, with notes on the settings that the file does not show."""
     tensors = read_tensors(path)
     try:
         tensors = canonical_names(tensors)
@@ -76,44 +72,40 @@ def convert_with_notes(
         names = _label_names(config, labels)
     except SatError as error:
         raise SatError(f"{path}: {error}") from error
-    variables = nest(from_torch(tensors))
-    source = Path(path).name
-    return Converted(
-        Checkpoint(config=config, variables=variables, labels=names, source=source), notes
+    checkpoint = Checkpoint(
+        config=config, variables=from_torch(tensors), labels=names, source=Path(path).name
     )
+    return Converted(checkpoint, notes)
 
 
 def export_file(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Writes a model as a file that the published PyTorch code loads.
+    """Writes a model to a file that the published PyTorch code loads.
 
     Args:
       checkpoint: the model.
       path: the file, see `sat_jax.convert.files.write_tensors`.
 
     Raises:
-      SatError: the file can't be written.
+      SatError: the file cannot be written.
     """
-    flat = flatten_dict(checkpoint.variables, sep="/")
-    learned = to_torch({name: np.asarray(x) for name, x in flat.items()}, checkpoint.config)
+    learned = to_torch(checkpoint.variables, checkpoint.config)
     write_tensors(path, published_constants(checkpoint.config) | learned)
 
 
 def published_shapes(config: AnyConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's learned tensors as published."""
-    leaves = flatten_dict(
-        jax.eval_shape(partial(fresh_variables, config), jax.random.key(0)), sep="/"
-    )
-    # Bytes in place of weights: only their layout is of interest.
-    blank = {name: np.zeros(leaf.shape, np.int8) for name, leaf in leaves.items()}
-    return {name: array.shape for name, array in to_torch(blank, config).items()}
+    """Shapes of a model's learned tensors by published name."""
+    # One byte per weight, never touched: only the shapes matter.
+    blank = {name: np.zeros(shape, np.int8) for name, shape in weight_shapes(config)}
+    tensors = to_torch(unflatten_dict(blank, sep="/"), config)
+    return {name: array.shape for name, array in tensors.items()}
 
 
 def published_constants(config: AnyConfig) -> Tensors:
-    """What the published code wants in a file though no training changes it.
+    """Tensors that the published code expects in a file, though no training changes them.
 
     Returns:
       The front end's window [n_fft] and filterbank [n_fft // 2 + 1, n_mels], BatchNorm's counter
-      and, in an autoencoder, the classifier that it never uses.
+      and, for an autoencoder, the unused classifier.
     """
     encoder = config.encoder if isinstance(config, MaeConfig) else config
     n_fft = encoder.frontend.n_fft
@@ -123,40 +115,45 @@ def published_constants(config: AnyConfig) -> Tensors:
     }
     if encoder.input_norm == "batch":
         constants["init_bn.1.num_batches_tracked"] = np.zeros((), np.int64)
-    if encoder is not config:
-        constants |= {
-            "outputlayer.0.weight": np.ones(encoder.width, np.float32),
-            "outputlayer.0.bias": np.zeros(encoder.width, np.float32),
-            "outputlayer.1.weight": np.zeros((encoder.num_classes, encoder.width), np.float32),
-            "outputlayer.1.bias": np.zeros(encoder.num_classes, np.float32),
-        }
-    prefix = "" if encoder is config else "encoder."
-    return {prefix + name: array for name, array in constants.items()}
+    if encoder is config:
+        return constants
+    constants |= {
+        "outputlayer.0.weight": np.ones(encoder.width, np.float32),
+        "outputlayer.0.bias": np.zeros(encoder.width, np.float32),
+        "outputlayer.1.weight": np.zeros((encoder.num_classes, encoder.width), np.float32),
+        "outputlayer.1.bias": np.zeros(encoder.num_classes, np.float32),
+    }
+    return {f"encoder.{name}": array for name, array in constants.items()}
 
 
 def _label_names(config: AnyConfig, labels: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(config, MaeConfig):
         if labels is not None:
-            raise SatError("an autoencoder has no classes, and so no labels")
+            raise SatError("an autoencoder has no classes: leave out the labels")
         return ()
     if labels is None:
         return default_label_names(config.num_classes)
     if len(labels) != config.num_classes:
-        raise SatError(f"{len(labels)} labels are given for {config.num_classes} classes")
+        raise SatError(f"there are {len(labels)} labels for {config.num_classes} classes")
     return tuple(labels)
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], config: AnyConfig) -> None:
-    """Checks that a file has all of a model's learned tensors, and no others."""
+    """Checks that a file has exactly the learned tensors of a model; lists all differences."""
     have = {name: shape for name, shape in shapes.items() if is_learned(name)}
     want = published_shapes(config)
     if isinstance(config, MaeConfig):
-        want |= {name: shape for name, shape in have.items() if name.startswith(_IDLE_HEAD)}
-    check_complete(have, want)
-    odd = [
-        f"{name} {list(shape)} instead of {list(want[name])}"
-        for name, shape in have.items()
-        if shape != want[name]
+        want |= {name: shape for name, shape in have.items() if name.startswith(_UNUSED_HEAD)}
+    other_shapes = [
+        f"{name} {list(have[name])} instead of {list(want[name])}"
+        for name in sorted(have.keys() & want.keys())
+        if have[name] != want[name]
     ]
-    if odd:
-        raise SatError(f"tensors of other shapes than the model's: {', '.join(odd)}")
+    problems = {
+        "missing tensors": sorted(want.keys() - have.keys()),
+        "unexpected tensors": sorted(have.keys() - want.keys()),
+        "tensors of other shapes than the model's": other_shapes,
+    }
+    if any(problems.values()):
+        listed = (f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
+        raise SatError("; ".join(listed))

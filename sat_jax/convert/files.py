@@ -1,4 +1,4 @@
-"""PyTorch and safetensors files as NumPy arrays, and back."""
+"""Reads and writes PyTorch and safetensors files as NumPy arrays."""
 
 import importlib
 import io
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sat_jax.convert.names import Tensors
+from sat_jax.convert.weight_table import Tensors
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write
 
@@ -22,30 +22,32 @@ SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
 
 _NESTED_KEYS = ("model", "state_dict")
-"""Where training programs put the weights, beside optimiser state and the like."""
+"""Keys under which training programs store the weights, beside optimizer state."""
+
+_MOST_NESTED = 4
+"""Dictionaries inside each other; a file may hold one that contains itself."""
 
 _FLOATS = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
 _COUNTERS = ("I64", "I32", "int64", "int32")
 
 _NOT_WEIGHTS = {
-    b"<": "is a web page, not weights: its download went wrong",
-    b"version https://git-lfs": "only says where the weights are: fetch them with `git lfs pull`",
+    b"<": "is a web page, not weights: download the file again",
+    b"version https://git-lfs": "is a Git LFS pointer: get the weights with `git lfs pull`",
 }
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """Reads a file of weights; nothing in it is ever run.
+    """Reads a file of weights; never runs code from it.
 
     Args:
-      path: a ``.safetensors`` file, else what ``torch.save`` wrote: a state dict, bare or under
+      path: a ``.safetensors`` file, or a file by ``torch.save``: a state dict, alone or under
         "model" or "state_dict".
 
     Returns:
-      float32 arrays by PyTorch name, widened from half precision or bfloat16 where need be, and
-      integer counters as they are.
+      float32 arrays by PyTorch name (float16 and bfloat16 are widened), and integer counters.
 
     Raises:
-      SatError: the file is missing, damaged, of another kind, or would have to be trusted; or a
+      SatError: the file is missing, damaged, of another kind, or holds Python objects; or a
         library to read it is missing.
     """
     path = Path(path)
@@ -58,26 +60,26 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
-    """Writes weights, whole or not at all.
+    """Writes a file of weights completely or not at all.
 
     Args:
       path: ``.safetensors``, or ``.pt``, ``.pth`` or ``.ckpt`` for {"model": state dict}.
       tensors: arrays by PyTorch name.
 
     Raises:
-      SatError: the file exists or can't be written, its name has another ending, or a library is
+      SatError: the file exists or cannot be written, its name has another ending, or a library is
         missing.
     """
     path = Path(path)
     if path.exists():
-        raise SatError(f"{path} exists: choose another name, or remove it first")
+        raise SatError(f"{path} exists: choose another name, or delete it first")
     data = _serialize(path, {name: np.array(x, order="C") for name, x in tensors.items()})
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def _serialize(path: Path, tensors: Tensors) -> bytes | memoryview:
-    """In memory, since the libraries have errors of their own for a full disk."""
+    """Serializes in memory: on a full disk, the libraries raise errors of their own."""
     if path.suffix == SAFETENSORS_SUFFIX:
         return _import("safetensors.numpy", path).save(tensors)
     if path.suffix in TORCH_SUFFIXES:
@@ -87,14 +89,14 @@ def _serialize(path: Path, tensors: Tensors) -> bytes | memoryview:
         torch.save({"model": state_dict}, buffer)
         return buffer.getbuffer()
     endings = ", ".join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))
-    raise SatError(f"{path} says not what to write: give it one of the endings {endings}")
+    raise SatError(f"{path} does not end in one of {endings}, which choose the format")
 
 
 def need_torch(what: str) -> None:
-    """Finds out early that PyTorch is missing.
+    """Checks early that PyTorch is installed.
 
     Args:
-      what: needs it.
+      what: the task that needs it, for the message.
 
     Raises:
       SatError: it is not installed.
@@ -124,11 +126,11 @@ def _check_readable(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> Tensors:
-    # Teaches NumPy the name "bfloat16", by which safetensors asks for it.
+    # Registers "bfloat16" with NumPy; safetensors asks for it by name.
     import ml_dtypes  # noqa: F401
 
     library = _import("safetensors", path)
-    with _damage_as_error(path), library.safe_open(path, framework="numpy") as file:
+    with _reading_errors(path), library.safe_open(path, framework="numpy") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         kinds = {name: (s.get_dtype(), len(s.get_shape())) for name, s in slices.items()}
         _check_kinds(path, kinds)
@@ -137,20 +139,16 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_torch(path: Path) -> Tensors:
     torch = _import("torch", path)
-    with _damage_as_error(path):
+    with _reading_errors(path):
         _check_archive(path)
         with warnings.catch_warnings():
-            # About old file formats, of no use to who only reads them.
+            # Warnings about old file formats do not help someone who only reads a file.
             warnings.simplefilter("ignore")
             content = torch.load(path, weights_only=True, map_location="cpu")
         state_dict = _state_dict(content, path)
-        strays = [
-            name
-            for name, x in state_dict.items()
-            if not (isinstance(name, str) and isinstance(x, torch.Tensor))
-        ]
-        if strays:
-            raise SatError(f"{path} holds what is no named tensor: {', '.join(map(str, strays))}")
+        for name, value in state_dict.items():
+            if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
+                raise SatError(f"{path}: {name} is not a named tensor")
         kinds = {
             name: (str(x.dtype).removeprefix("torch."), x.dim()) for name, x in state_dict.items()
         }
@@ -162,7 +160,7 @@ def _read_torch(path: Path) -> Tensors:
 
 
 def _check_archive(path: Path) -> None:
-    """Compares checksums, which torch does not: a flipped bit would only show as odd scores."""
+    """Checks the checksums of an archive; torch does not, so a flipped bit would go unnoticed."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
@@ -170,32 +168,34 @@ def _check_archive(path: Path) -> None:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Any]:
-    while isinstance(content, dict):
+    for _ in range(_MOST_NESTED):
+        if not isinstance(content, dict):
+            break
         nested = [content[key] for key in _NESTED_KEYS if isinstance(content.get(key), dict)]
         if not nested:
             return content
         content = nested[0]
-    raise SatError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    raise SatError(f"{path} holds a {type(content).__name__} instead of tensors by name")
 
 
 def _check_kinds(path: Path, kinds: dict[str, tuple[str, int]]) -> None:
-    """Checks each tensor's type and rank: floats of any shape, integers only as counters."""
+    """Checks dtypes and ranks: floats of any shape, integers only as scalars."""
     odd = [
         f"{name} ({dtype})"
         for name, (dtype, rank) in kinds.items()
         if dtype not in _FLOATS and not (dtype in _COUNTERS and rank == 0)
     ]
     if odd:
-        raise SatError(f"{path}: not float32, float16 or bfloat16: {', '.join(odd)}")
+        raise SatError(f"{path}: tensors not in float32, float16 or bfloat16: {', '.join(odd)}")
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
-    # bfloat16 is none of NumPy's own types, and so not among its floating ones.
+    # NumPy does not count bfloat16 as floating.
     return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
 
 
 @contextmanager
-def _damage_as_error(path: Path) -> Iterator[None]:
+def _reading_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (SatError, MemoryError):
@@ -206,8 +206,8 @@ def _damage_as_error(path: Path) -> Iterator[None]:
                 f"{path} holds Python objects ({found[1]}), which could run any code: save the "
                 f"state dict alone, torch.save(model.state_dict(), FILE)"
             ) from error
-        raise SatError(f"{path} is no PyTorch file, or a damaged one") from error
+        raise SatError(f"{path} is not a PyTorch file, or is damaged") from error
     except Exception as error:  # torch and safetensors raise many kinds for damaged files.
-        spoken = isinstance(error, (RuntimeError, OSError, zipfile.BadZipFile))
-        reason = ": " + re.split(r"\. |\n", str(error))[0] if spoken else ""
-        raise SatError(f"{path} is no file of weights, or a damaged one{reason}") from error
+        readable = isinstance(error, (RuntimeError, OSError, zipfile.BadZipFile))
+        reason = ": " + re.split(r"\. |\n", str(error))[0] if readable else ""
+        raise SatError(f"{path} is not a file of weights, or is damaged{reason}") from error

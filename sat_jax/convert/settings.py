@@ -1,4 +1,4 @@
-"""Settings given as text, typed by the config's own fields."""
+"""Config fields given as text, such as ``--set pooling=dm``."""
 
 import dataclasses
 import types
@@ -8,64 +8,57 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from sat_jax.config import AnyConfig
 from sat_jax.errors import SatError
 
-_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def parse_settings(kind: type[AnyConfig], settings: Mapping[str, str]) -> dict[str, Any]:
-    """Reads ``key=value`` settings.
+    """Parses settings by the types of a config's fields.
 
     Args:
-      kind: the config they are for.
-      settings: text by field; of a nested field the last part is enough, "n_mels" means
+      kind: the class of the config.
+      settings: text by field. The last part of a nested field's name is enough: "n_mels" means
         "frontend.n_mels".
 
     Returns:
       Values by full dotted name.
 
     Raises:
-      SatError: an unknown field, which lists all of them, or a value of the wrong type.
+      SatError: a field is unknown, or a value has the wrong type.
     """
-    types_by_name = _field_types(kind)
-    return {
-        (name := _full_name(key, types_by_name)): _parse(name, text, types_by_name[name])
-        for key, text in settings.items()
-    }
+    hints = _hints(kind)
+    parsed = {}
+    for key, text in settings.items():
+        names = [name for name in hints if f".{name}".endswith(f".{key}")]
+        if len(names) != 1:
+            raise SatError(f"there is no setting {key!r}; the settings are {', '.join(hints)}")
+        parsed[names[0]] = _parse(names[0], text, hints[names[0]])
+    return parsed
 
 
-def _field_types(kind: type, prefix: str = "") -> dict[str, Any]:
+def _hints(kind: type, prefix: str = "") -> dict[str, Any]:
+    """Types by dotted name of all fields, nested ones included."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            found |= _field_types(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        else:
-            found[prefix + name] = hint
+        is_nested = dataclasses.is_dataclass(hint)
+        found |= _hints(hint, f"{prefix}{name}.") if is_nested else {prefix + name: hint}
     return found
 
 
-def _full_name(key: str, names: Mapping[str, Any]) -> str:
-    matches = [name for name in names if f".{name}".endswith(f".{key}")]
-    if len(matches) != 1:
-        raise SatError(f"there is no setting {key!r}; the settings are {', '.join(names)}")
-    return matches[0]
-
-
 def _parse(name: str, text: str, hint: Any) -> Any:
-    if get_origin(hint) is types.UnionType:
+    if isinstance(hint, types.UnionType):  # `X | None`
         if text.lower() == "none":
             return None
         hint = get_args(hint)[0]
     if get_origin(hint) is Literal:
-        parsed, wanted = text, f"one of {', '.join(get_args(hint))}"
-        if text in get_args(hint):
-            return parsed
+        choices: dict[str, Any] = {choice: choice for choice in get_args(hint)}
     elif hint is bool:
-        wanted = "true or false"
-        if text.lower() in _TRUTH:
-            return _TRUTH[text.lower()]
+        choices, text = _BOOLEANS, text.lower()
     else:
-        wanted = "a whole number" if hint is int else "a number"
         try:
             return hint(text)
-        except ValueError:
-            pass
-    raise SatError(f"{name}={text!r} is not {wanted}")
+        except ValueError as error:
+            kind = "a whole number" if hint is int else "a number"
+            raise SatError(f"{name}={text!r} is not {kind}") from error
+    if text not in choices:
+        raise SatError(f"{name}={text!r} is not one of {', '.join(choices)}")
+    return choices[text]

@@ -56,7 +56,7 @@ def test_every_small_golden_model(name: str) -> None:
 def test_the_golden_autoencoder() -> None:
     config, notes = read(MAE_SHAPES)
     assert config == mae_config()
-    assert notes == ["target_length=208: the file has 13 time positions"]
+    assert len(notes) == 1 and "target_length=208" in notes[0]
 
 
 @pytest.mark.parametrize("name", PUBLISHED_FILES)
@@ -89,15 +89,13 @@ def test_the_file_knows_better_than_the_registry() -> None:
     shapes = with_positions(full_size_shapes("SAT_S_1s"), 12)
     config, notes = read(shapes, "SAT_S_1s")
     assert config == dataclasses.replace(MODELS["SAT_S_1s"], target_length=96, cache_length=96)
-    assert notes == [
-        "target_length=96 and cache_length=96, equal shares: the file has 12 time positions, "
-        "unlike SAT_S_1s"
-    ]
+    (note,) = notes
+    assert "target_length=96 and cache_length=96" in note and "SAT_S_1s" in note
 
 
 def test_an_odd_number_of_positions_needs_a_word() -> None:
     shapes = with_positions(SAT_SHAPES, 15)
-    with pytest.raises(SatError, match=r"15 time positions.*--set target_length=.*cache_length="):
+    with pytest.raises(SatError, match=r"15 .*--set target_length=.*--set cache_length=.* 240"):
         read(shapes)
     config, _ = read(shapes, target_length="192")
     assert (config.target_length, config.cache_length) == (192, 48)
@@ -115,7 +113,8 @@ def test_an_odd_number_of_positions_needs_a_word() -> None:
 def test_lengths_of_clip_models(positions: int, length: int) -> None:
     config, notes = read(with_positions(VIT_SHAPES, positions), pooling="mean")
     assert (config.target_length, config.cache_length, config.pad_last) == (length, 0, True)
-    assert notes == [f"target_length={length}: the file has {positions} time positions"]
+    (note,) = notes
+    assert f"target_length={length}" in note and f"{positions} time positions" in note
     assert read(with_positions(VIT_SHAPES, positions), cache_length="0")[0] == config
     typed, _ = read(with_positions(VIT_SHAPES, positions), target_length=str(16 * positions + 9))
     assert typed.target_length == 16 * positions + 9
@@ -125,7 +124,7 @@ def test_a_named_clip_model_of_another_length() -> None:
     shapes = with_positions(full_size_shapes("audiotransformer_tiny"), 19)
     config, notes = read(shapes, "audiotransformer_tiny")
     assert config == dataclasses.replace(MODELS["audiotransformer_tiny"], target_length=304)
-    assert "unlike audiotransformer_tiny" in notes[0]
+    assert "target_length=304" in notes[0] and "audiotransformer_tiny" in notes[0]
 
 
 def test_other_classes_than_the_named_model() -> None:
@@ -135,41 +134,41 @@ def test_other_classes_than_the_named_model() -> None:
     }
     config, notes = read(shapes, "SAT_T_2s")
     assert config == dataclasses.replace(MODELS["SAT_T_2s"], num_classes=50)
-    assert len(notes) == 1
-    assert "num_classes=50, unlike SAT_T_2s" in notes[0]
+    (note,) = notes
+    assert "num_classes=50" in note and "527" in note and "SAT_T_2s" in note
 
 
 @pytest.mark.parametrize(
     ("shapes", "model", "settings", "named"),
     [
-        (SAT_SHAPES, None, {"width": "192"}, ["width=192", "width=128", "patch_embed"]),
-        (SAT_SHAPES, None, {"depth": "12"}, ["depth=12", "depth=2", "2 blocks"]),
+        (SAT_SHAPES, None, {"width": "192"}, ["width=192", "width=128"]),
+        (SAT_SHAPES, None, {"depth": "12"}, ["depth=12", "depth=2"]),
         (SAT_SHAPES, None, {"num_classes": "527"}, ["num_classes=527", "num_classes=11"]),
-        (SAT_SHAPES, None, {"pooling": "token"}, ["pooling=token", "no cls_token"]),
+        (SAT_SHAPES, None, {"pooling": "token"}, ["pooling=token", "pooling=mean"]),
         (TOKEN_SHAPES, None, {"pooling": "dm"}, ["pooling=dm", "pooling=token"]),
-        (SAT_SHAPES, None, {"input_norm": "fixed"}, ["input_norm=fixed", "an init_bn"]),
-        (SAT_SHAPES, None, {"n_mels": "128"}, ["n_mels=128", "64 mel bands"]),
+        (SAT_SHAPES, None, {"input_norm": "fixed"}, ["input_norm=fixed", "input_norm=batch"]),
+        (SAT_SHAPES, None, {"n_mels": "128"}, ["n_mels=128", "n_mels=64"]),
         (SAT_SHAPES, None, {"mlp_ratio": "2"}, ["mlp_ratio=2.0", "mlp_ratio=4.0"]),
-        (SAT_SHAPES, None, {"layer_scale": "0.1"}, ["layer_scale=0.1", "no blocks.0.ls1.gamma"]),
-        (SAT_SHAPES, None, {"cache_length": "0"}, ["cache_length=0", "a streaming model's"]),
-        (VIT_SHAPES, None, {"cache_length": "192"}, ["cache_length=192", "a clip model's"]),
-        (SAT_SHAPES, None, {"target_length": "384"}, ["target_length=384", "24 positions"]),
-        (SAT_SHAPES, None, {"target_length": "400"}, ["target_length=400", "24 positions"]),
-        (SAT_SHAPES, None, {"target_length": "0"}, ["target_length=0", "24 positions"]),
-        (VIT_SHAPES, None, {"target_length": "1024"}, ["target_length=1024", "63 positions"]),
+        (SAT_SHAPES, None, {"layer_scale": "0.1"}, ["layer_scale=0.1", "layer_scale=None"]),
+        (SAT_SHAPES, None, {"cache_length": "0"}, ["cache_length=0", "cache_length=192"]),
+        (VIT_SHAPES, None, {"cache_length": "192"}, ["cache_length=192", "cache_length=0"]),
+        (SAT_SHAPES, None, {"target_length": "384"}, ["target_length=384", "24"]),
+        (SAT_SHAPES, None, {"target_length": "400"}, ["target_length=400", "24"]),
+        (SAT_SHAPES, None, {"target_length": "0"}, ["target_length=0", "24"]),
+        (VIT_SHAPES, None, {"target_length": "1024"}, ["target_length=1024", "63"]),
         (
             SAT_SHAPES,
             None,
             {"target_length": "96", "cache_length": "96"},
-            ["target_length=96", "cache_length=96", "24 positions"],
+            ["target_length=96", "cache_length=96", "24"],
         ),
         (SAT_SHAPES, "SAT_T_2s", {}, ["width=192 of SAT_T_2s", "width=128"]),
         (full_size_shapes("SAT_T_2s"), "SAT_XS_2s", {}, ["width=128 of SAT_XS_2s", "width=192"]),
         (full_size_shapes("SAT_T_2s"), "audiotransformer_tiny", {}, ["cache_length=0 of audio"]),
-        (full_size_shapes("audiotransformer_tiny"), "SAT_T_2s", {}, ["=192 of SAT_T_2s", "clip"]),
+        (full_size_shapes("audiotransformer_tiny"), "SAT_T_2s", {}, ["cache_length=192 of SAT"]),
         (full_size_shapes("SAT_S_2s"), "SAT_T_2s", {}, ["width=192 of SAT_T_2s", "width=384"]),
-        (VIT_SHAPES, "mae_tiny", {}, ["mae_tiny", "no decoder"]),
-        (MAE_SHAPES, "audiotransformer_tiny", {}, ["audiotransformer_tiny", "a decoder"]),
+        (VIT_SHAPES, "mae_tiny", {}, ["mae_tiny", "decoder"]),
+        (MAE_SHAPES, "audiotransformer_tiny", {}, ["audiotransformer_tiny", "decoder"]),
         (MAE_SHAPES, "mae_tiny", {}, ["width=192 of mae_tiny", "width=128"]),
         (MAE_SHAPES, None, {"decoder_depth": "4"}, ["decoder_depth=4", "decoder_depth=1"]),
         (VIT_SHAPES, "SAT_T_3s", {}, ["'SAT_T_3s'", "SAT_T_2s", "mae_tiny"]),
@@ -197,15 +196,16 @@ def test_a_typed_setting_comes_before_the_named_model() -> None:
 
 def test_what_was_taken_for_granted_is_told() -> None:
     _, notes = read(shapes_of("sat_ls_2s"), target_length="192")
-    assert [note.split(" ")[0] for note in notes] == ["pooling=mean", "layer_scale=1e-05"]
+    assert len(notes) == 2
+    assert "pooling=mean" in notes[0] and "layer_scale=1e-05" in notes[1]
 
 
 def test_layer_scale_of_a_named_model() -> None:
     shapes = full_size_shapes("SAT_T_2s") | {"blocks.0.ls1.gamma": (192,)}
     config, notes = read(shapes, "SAT_T_2s")
     assert config.layer_scale == 1e-5
-    assert "layer_scale=1e-05, unlike SAT_T_2s" in notes[0]
-    with pytest.raises(SatError, match=r"layer_scale=None contradicts.*blocks\.0\.ls1\.gamma"):
+    assert "layer_scale=1e-05" in notes[0] and "SAT_T_2s" in notes[0]
+    with pytest.raises(SatError, match="layer_scale=None"):
         read(shapes, layer_scale="none")
 
 
@@ -259,19 +259,19 @@ def test_masked_autoencoders_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({}, "no model known here: there is no"),
-        ({"layer1.0.conv1.weight": (64, 3, 7, 7)}, "no model known here: there is no"),
+        ({}, "patch_embed"),
+        ({"layer1.0.conv1.weight": (64, 3, 7, 7)}, "patch_embed"),
         (VIT_SHAPES | {"patch_embed.proj.weight": (128,)}, r"patch_embed.*\[128\]"),
         (VIT_SHAPES | {"time_pos_embed": (63, 128)}, r"time_pos_embed.*\[63, 128\]"),
         (VIT_SHAPES | {"patch_embed.proj.weight": (0, 1, 16, 16)}, r"\[0, 1, 16, 16\]"),
         (VIT_SHAPES | {"patch_embed.proj.weight": (100, 1, 16, 16)}, "width=100"),
-        (VIT_SHAPES | {"blocks.9999999.norm1.bias": (128,)}, r"missing.*blocks\.2"),
+        (VIT_SHAPES | {"blocks.9999999.norm1.bias": (128,)}, r"blocks\.2"),
         (
             {n: s for n, s in VIT_SHAPES.items() if "qkv" not in n},
-            r"there is no blocks\.0\.attn\.to_kv\.weight",
+            r"blocks\.0\.attn\.to_kv\.weight",
         ),
-        ({n: s for n, s in MAE_SHAPES.items() if "cls" not in n}, "there is no cls_token"),
-        ({"decoder.weight": (3,)}, "no model known here"),
+        ({n: s for n, s in MAE_SHAPES.items() if "cls" not in n}, r"encoder\.cls_token"),
+        ({"decoder.weight": (3,)}, "patch_embed"),
     ],
 )
 def test_other_files_are_refused(shapes: Shapes, message: str) -> None:
@@ -313,15 +313,15 @@ def test_settings_get_the_types_of_their_fields() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("widht", "192", "no setting 'widht'.*width.*frontend.n_mels"),
-        ("frontend", "64", "no setting 'frontend'"),
-        ("", "64", "no setting ''"),
-        ("width", "wide", "width='wide' is not a whole number"),
-        ("width", "192.5", "not a whole number"),
-        ("dropout", "none", "dropout='none' is not a number"),
-        ("pad_last", "maybe", "pad_last='maybe' is not true or false"),
-        ("pooling", "max", "pooling='max' is not one of mean, token, logit, dm"),
-        ("layer_scale", "big", "layer_scale='big' is not a number"),
+        ("widht", "192", "'widht'.*width.*frontend.n_mels"),
+        ("frontend", "64", "'frontend'"),
+        ("", "64", "''"),
+        ("width", "wide", "width='wide'"),
+        ("width", "192.5", "width='192.5'"),
+        ("dropout", "none", "dropout='none'"),
+        ("pad_last", "maybe", "pad_last=.maybe'"),
+        ("pooling", "max", "pooling='max'.* mean, token, logit, dm"),
+        ("layer_scale", "big", "layer_scale='big'"),
     ],
 )
 def test_bad_settings(key: str, value: str, message: str) -> None:

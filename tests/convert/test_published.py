@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 
 from sat_jax.convert import load_published
-from sat_jax.convert.names import from_torch, nest
+from sat_jax.convert.weight_table import from_torch
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.models.registry import MODELS
@@ -52,7 +52,7 @@ def assert_right(checkpoint: Checkpoint, tensors: dict[str, np.ndarray], url: st
     assert checkpoint.config == MODELS[NAME]
     assert checkpoint.labels == tuple(label.name for label in audioset_labels())
     assert checkpoint.source.startswith(url)
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.variables, nest(from_torch(tensors)))
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.variables, from_torch(tensors))
 
 
 def test_from_the_server_then_from_the_cache(

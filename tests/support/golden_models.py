@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from sat_jax.config import MaeConfig, ModelConfig
-from sat_jax.convert.names import from_torch, nest
+from sat_jax.convert.weight_table import from_torch
 from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import AudioTransformer
 from tests.reference.torch_model import build
@@ -59,7 +59,7 @@ def mae_config() -> MaeConfig:
 def small_weights(name: str) -> Any:
     """A small golden model's variables."""
     model = load_models()[name]
-    return nest(from_torch(state_dict_by_rule(model["state_dict_shapes"], model["seed"])))
+    return from_torch(state_dict_by_rule(model["state_dict_shapes"], model["seed"]))
 
 
 def full_size(name: str) -> tuple[AudioTransformer, Any]:
@@ -67,7 +67,7 @@ def full_size(name: str) -> tuple[AudioTransformer, Any]:
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in build(name).state_dict().items()}
     seed = load_models()["full_size"]["seed"]
-    variables = nest(from_torch(state_dict_by_rule(shapes, seed)))
+    variables = from_torch(state_dict_by_rule(shapes, seed))
     return AudioTransformer(MODELS[name]), variables
 
 

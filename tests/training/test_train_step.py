@@ -10,10 +10,9 @@ import numpy as np
 import optax
 import pytest
 import torch
-from flax.traverse_util import flatten_dict
 
 from sat_jax.config import MaeConfig, ModelConfig
-from sat_jax.convert.names import to_torch
+from sat_jax.convert.weight_table import to_torch
 from sat_jax.errors import SatError
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import init_mae_variables
@@ -39,8 +38,7 @@ def run_config(model, **fields):
 
 def tensors(config, collection, tree):
     """A tree of ours under PyTorch's names."""
-    flat = flatten_dict({collection: tree}, sep="/")
-    return to_torch({name: np.asarray(x) for name, x in flat.items()}, config)
+    return to_torch({collection: tree}, config)
 
 
 @pytest.fixture(scope="module")

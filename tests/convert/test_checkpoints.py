@@ -1,0 +1,204 @@
+"""Models from PyTorch files and back, exactly."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sat_jax.convert import convert_file, export_file
+from sat_jax.convert.checkpoints import published_shapes
+from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.convert.weight_table import from_torch, fuse_qkv, is_learned
+from sat_jax.errors import SatError
+from sat_jax.models.registry import MODELS
+from sat_jax.models.shapes import weight_shapes
+from sat_jax.models.transformer import AudioTransformer
+from sat_jax.streaming.pieces import clip_scores
+from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tests.reference.torch_model import SAT, Config
+from tests.support.golden_models import clip, mae_config, numbers, small_config, small_weights
+from tests.support.golden_tensors import ALL, assert_same, settings_of, weights
+from tests.support.golden_weights import GOLDEN, load_models
+
+PUBLISHED = ("sat_mean_2s", "sat_token_2s", "vit_token")
+"""Golden models in files as the published code saves them."""
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_round_trip_through_a_checkpoint_is_exact(name: str, suffix: str, tmp_path: Path) -> None:
+    original = torch.load(GOLDEN / f"{name}.pt", weights_only=True)["model"]
+    folder, file = tmp_path / "model", tmp_path / f"model{suffix}"
+    save_checkpoint(folder, convert_file(GOLDEN / f"{name}.pt"))
+    export_file(load_checkpoint(folder), file)
+    again = read_tensors(file)
+    assert {n: x.shape for n, x in again.items()} == {
+        n: tuple(x.shape) for n, x in original.items()
+    }
+    for tensor, value in original.items():
+        assert again[tensor].dtype == value.numpy().dtype, tensor
+        if is_learned(tensor):
+            np.testing.assert_array_equal(again[tensor], value.numpy(), tensor)
+        elif "front_end" in tensor:
+            np.testing.assert_allclose(again[tensor], value.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_kind_of_model_round_trips(name: str, tmp_path: Path) -> None:
+    tensors = weights(name)
+    write_tensors(tmp_path / "in.safetensors", tensors)
+    checkpoint = convert_file(tmp_path / "in.safetensors", settings=settings_of(name))
+    export_file(checkpoint, tmp_path / "out.safetensors")
+    again = read_tensors(tmp_path / "out.safetensors")
+    shapes = load_models()[name]["state_dict_shapes"]
+    assert {n: list(x.shape) for n, x in again.items()} == shapes
+    for tensor, value in tensors.items():
+        if is_learned(tensor):
+            np.testing.assert_array_equal(again[tensor], value, tensor)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_tensor_is_used_once(name: str) -> None:
+    learned = {n: x for n, x in fuse_qkv(weights(name)).items() if is_learned(n)}
+    ours = flatten_dict(from_torch(weights(name)))
+    assert len(ours) == len(learned)
+    # Random numbers: a value that is there twice, or missing, would show.
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([x.ravel() for x in ours.values()])),
+        np.sort(np.concatenate([x.ravel() for x in learned.values()])),
+    )
+
+
+@pytest.mark.parametrize("name", load_models()["full_size"]["state_dict_shapes"])
+def test_full_size_models_have_the_published_tensors(name: str) -> None:
+    shapes = load_models()["full_size"]["state_dict_shapes"][name]
+    assert published_shapes(MODELS[name]) == {
+        tensor: tuple(shape) for tensor, shape in shapes.items() if is_learned(tensor)
+    }
+
+
+def test_pytorch_loads_an_exported_file_strictly(tmp_path: Path) -> None:
+    checkpoint = convert_file(GOLDEN / "sat_token_2s.pt")
+    export_file(checkpoint, tmp_path / "out.pt")
+    golden = small_config("sat_token_2s")
+    network = SAT(
+        Config(
+            embed_dim=golden.width,
+            depth=golden.depth,
+            outputdim=golden.num_classes,
+            pooling=golden.pooling,
+            target_length=golden.target_length,
+            cache_length=golden.cache_length,
+        )
+    )
+    state_dict = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
+    network.load_state_dict(state_dict, strict=True)
+    with torch.inference_mode():
+        scores = network.eval().forward_clip(torch.from_numpy(clip()[None]))
+    np.testing.assert_allclose(scores[0], numbers("sat_token_2s")["clip_mean"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_converted_file_gives_the_published_answers(name: str) -> None:
+    checkpoint = convert_file(GOLDEN / f"{name}.pt")
+    assert checkpoint.config == small_config(name)
+    assert checkpoint.labels == tuple(f"class {i}" for i in range(11))
+    assert checkpoint.source == f"{name}.pt"
+    assert_same(checkpoint.variables, small_weights(name))
+    score = jax.jit(clip_scores, static_argnums=0)
+    scores = score(AudioTransformer(checkpoint.config), checkpoint.variables, clip()[None])
+    answers = numbers(name)
+    want = answers["clip_mean"] if "clip_mean" in answers else answers["clip_full"]
+    np.testing.assert_allclose(scores[0], want, atol=1e-4)
+
+
+def test_an_autoencoder_of_our_own_gets_the_classifier_that_strict_loading_wants(
+    tmp_path: Path,
+) -> None:
+    config = mae_config()
+    ones = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config)}
+    checkpoint = Checkpoint(config=config, variables=unflatten_dict(ones, sep="/"), labels=())
+    export_file(checkpoint, tmp_path / "mae.safetensors")
+    written = read_tensors(tmp_path / "mae.safetensors")
+    shapes = load_models()["mae"]["state_dict_shapes"]
+    assert {n: list(x.shape) for n, x in written.items()} == shapes
+    again = convert_file(tmp_path / "mae.safetensors")
+    assert again.config == config
+    assert again.labels == ()
+
+
+def test_missing_and_unexpected_tensors_are_all_listed(tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    del tensors["blocks.1.attn.qkv.bias"], tensors["norm.weight"]
+    tensors |= {"blocks.0.ls1.gamma": np.ones(128, np.float32), "extra": np.ones(3, np.float32)}
+    write_tensors(tmp_path / "vit.pt", tensors)
+    with pytest.raises(SatError) as raised:
+        convert_file(tmp_path / "vit.pt")
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'vit.pt'}: ")
+    missing, unexpected = message.split("; ")
+    for name in ("blocks.0.ls2.gamma", "blocks.1.attn.qkv.bias", "blocks.1.ls1.gamma"):
+        assert name in missing
+    assert missing.endswith(" norm.weight") and unexpected.endswith(" extra")
+
+
+def test_half_of_a_projection_is_missing(tmp_path: Path) -> None:
+    tensors = weights("sat_mean_2s")
+    del tensors["blocks.1.attn.to_kv.bias"]
+    write_tensors(tmp_path / "sat.pt", tensors)
+    with pytest.raises(SatError, match=r"missing.*blocks\.1\.attn\.to_kv\.bias"):
+        convert_file(tmp_path / "sat.pt")
+
+
+def test_tensors_of_other_shapes_are_all_listed(tmp_path: Path) -> None:
+    tensors = weights("vit_mean") | {
+        "norm.bias": np.ones(64, np.float32),
+        "outputlayer.1.bias": np.ones((11, 1), np.float32),
+    }
+    write_tensors(tmp_path / "vit.pt", tensors)
+    with pytest.raises(SatError) as raised:
+        convert_file(tmp_path / "vit.pt")
+    assert "norm.bias [64] instead of [128]" in str(raised.value)
+    assert "outputlayer.1.bias [11, 1] instead of [11]" in str(raised.value)
+
+
+def _hugging_face(name: str) -> str:
+    """CED's names there: all but the classifier in an encoder, a bare normalisation."""
+    if name.startswith("outputlayer"):
+        return name
+    return "encoder." + name.replace("init_bn.1.", "init_bn.")
+
+
+def test_ced_in_either_layout(tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    write_tensors(tmp_path / "original.pt", tensors)
+    write_tensors(
+        tmp_path / "hugging_face.safetensors", {_hugging_face(n): x for n, x in tensors.items()}
+    )
+    write_tensors(
+        tmp_path / "trunk_first.pt",
+        {n.replace("init_bn.1.", "init_bn."): x for n, x in tensors.items()},
+    )
+    original = convert_file(tmp_path / "original.pt")
+    assert original.config == small_config("vit_mean")
+    for name in ("hugging_face.safetensors", "trunk_first.pt"):
+        other = convert_file(tmp_path / name)
+        assert other.config == original.config
+        assert_same(other.variables, original.variables)
+
+
+def test_two_tensors_of_one_name(tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    write_tensors(tmp_path / "twice.pt", tensors | {"encoder.norm.bias": tensors["norm.bias"]})
+    with pytest.raises(SatError, match=r"twice\.pt: .*norm\.bias"):
+        convert_file(tmp_path / "twice.pt")
+
+
+@pytest.mark.parametrize(("name", "named"), [("mae", "autoencoder"), ("vit_mean", "11")])
+def test_labels_that_do_not_fit(name: str, named: str, tmp_path: Path) -> None:
+    write_tensors(tmp_path / "weights.pt", weights(name))
+    with pytest.raises(SatError, match=named):
+        convert_file(tmp_path / "weights.pt", labels=["a"])

@@ -1,0 +1,187 @@
+"""Files of weights: what is read, what is refused, what is written."""
+
+import pickle
+import re
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from sat_jax.convert import convert_file
+from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.errors import SatError
+from tests.support.golden_tensors import as_torch, assert_same, weights
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: tensors,
+        lambda tensors: {"model": tensors},
+        lambda tensors: {"state_dict": tensors, "epoch": 3},
+        lambda tensors: {"model": {"state_dict": tensors}, "optimizer": {"state": {}}},
+        lambda tensors: {
+            n: torch.nn.Parameter(x, x.is_floating_point()) for n, x in tensors.items()
+        },
+    ],
+    ids=["bare", "model", "state_dict", "nested", "parameters"],
+)
+def test_where_a_file_keeps_its_state_dict(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    torch.save(wrap(as_torch(tensors)), tmp_path / "file.pt")
+    assert_same(read_tensors(tmp_path / "file.pt"), tensors)
+
+
+def test_the_old_file_format_of_torch(tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    with (tmp_path / "old.pt").open("wb") as file:
+        torch.save(as_torch(tensors), file, _use_new_zipfile_serialization=False)
+    assert_same(read_tensors(tmp_path / "old.pt"), tensors)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_floats_are_widened(dtype: torch.dtype, suffix: str, tmp_path: Path) -> None:
+    narrow = {
+        "w": torch.linspace(-3.0, 3.0, 12).reshape(3, 4).T.contiguous().to(dtype),
+        "n": torch.tensor(7),
+    }
+    path = tmp_path / f"file{suffix}"
+    torch.save(narrow, path) if suffix == ".pt" else safetensors.torch.save_file(narrow, path)
+    read = read_tensors(path)
+    assert read["w"].dtype == np.float32
+    np.testing.assert_array_equal(read["w"], narrow["w"].float().numpy())
+    assert read["n"].dtype == np.int64
+    assert read["n"] == 7
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.int8)]
+)
+def test_other_types_are_refused(odd: torch.Tensor, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"file{suffix}"
+    tensors = {"fine": torch.zeros(2), "odd": odd}
+    torch.save(tensors, path) if suffix == ".pt" else safetensors.torch.save_file(tensors, path)
+    with pytest.raises(SatError, match=r"file\..*float32.*odd \("):
+        read_tensors(path)
+
+
+class _Trap:
+    """Runs a command when a pickle of it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def _torch_bytes(content: Any, path: Path) -> bytes:
+    torch.save(content, path)
+    return path.read_bytes()
+
+
+def _bit_flipped(data: bytes) -> bytes:
+    at = data.find(np.full(4, 1.5, np.float32).tobytes())
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def _self_containing() -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    return content
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
+    "empty": (lambda _: b"", "empty"),
+    "web page": (lambda _: b"\n<!DOCTYPE html><html></html>", "web page"),
+    "pointer": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "text": (lambda _: b"these are no weights", "damaged"),
+    "truncated": (lambda p: _torch_bytes({"w": torch.ones(999)}, p)[:-400], "damaged"),
+    "bit flipped": (
+        lambda p: _bit_flipped(_torch_bytes({"w": torch.full((4,), 1.5)}, p)),
+        "checksum",
+    ),
+    "plain pickle": (lambda _: pickle.dumps({"w": [1, 2]}), "damaged"),
+    "trap": (lambda p: _torch_bytes({"w": _Trap(p.with_name("ran"))}, p), "run any code"),
+    "module": (lambda p: _torch_bytes(torch.nn.Linear(2, 2), p), "run any code"),
+    "tensor": (lambda p: _torch_bytes(torch.ones(2), p), "Tensor"),
+    "nothing": (lambda p: _torch_bytes({}, p), "no tensors"),
+    "nothing inside": (lambda p: _torch_bytes({"model": {}}, p), "no tensors"),
+    "words": (lambda p: _torch_bytes({"model": {"w": "x"}}, p), "w "),
+    "numbered": (lambda p: _torch_bytes({3: torch.ones(2)}, p), "3 "),
+    "itself": (lambda p: _torch_bytes(_self_containing(), p), "dict"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_files_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    make, named = BAD_FILES[kind]
+    path = tmp_path / "weights.pt"
+    path.write_bytes(make(path))
+    with pytest.raises(SatError) as caught:
+        convert_file(path)
+    message = str(caught.value)
+    assert str(path) in message and named in message
+    assert "\n" not in message
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, -3])
+def test_truncated_safetensors(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"w": np.ones((30, 30), np.float32)})
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(SatError, match=re.escape(str(path))):
+        read_tensors(path)
+
+
+def test_paths_that_hold_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(SatError, match=re.escape(str(path))):
+            convert_file(path)
+
+
+@pytest.mark.parametrize(("suffix", "module"), [(".pt", "torch"), (".safetensors", "safetensors")])
+def test_a_missing_library_is_named(
+    suffix: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"file{suffix}"
+    write_tensors(path, {"w": np.ones(2, np.float32)})
+    for name in (module, f"{module}.numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    advice = rf"file\{suffix} .*{module}: pip install 'sat-jax\[convert\]'"
+    with pytest.raises(SatError, match=advice):
+        read_tensors(path)
+    path.unlink()
+    with pytest.raises(SatError, match=advice):
+        write_tensors(path, {"w": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_older_file_is_never_replaced(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.write_bytes(b"older")
+    with pytest.raises(SatError, match=re.escape(str(path))):
+        write_tensors(path, {"w": np.ones(2, np.float32)})
+    assert path.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_failed_export_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond this, as on a disk that is almost full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+    try:
+        with pytest.raises(SatError, match=rf"out\{suffix}"):
+            write_tensors(tmp_path / f"out{suffix}", {"w": np.ones(100_000, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
