@@ -36,19 +36,18 @@ from benchmarks.training_rivals import (
     torch_gradients,
     torch_step,
 )
-from sat_jax.runtime.large_pages import TUNABLES
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = 1e-3
 """How far apart the rivals' gradients may be, over the largest value of each array."""
 
 RIVALS = {
-    "jax": (jax_step, TUNABLES),
-    "torch": (torch_step, ""),
-    "torch_fused": (functools.partial(torch_step, fused=True), ""),
-    "torch_pages": (functools.partial(torch_step, fused=True), TUNABLES),
+    "jax": jax_step,
+    "torch": torch_step,
+    "torch_fused": functools.partial(torch_step, fused=True),
+    "torch_memory": functools.partial(torch_step, fused=True, keep_memory=True),
 }
-"""How each is made, and the settings of its memory: ours has what `train.py` gives itself."""
+"""Makes each rival's step. PyTorch runs without and with the memory settings of `sat-jax train`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -113,10 +112,7 @@ def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[s
     difference = compare_gradients(jax_gradients(task), torch_gradients(task))
     with contextlib.ExitStack() as stack:
         rivals = {
-            rival: stack.enter_context(
-                own_process(make, task, environment={"GLIBC_TUNABLES": tunables})
-            )
-            for rival, (make, tunables) in RIVALS.items()
+            rival: stack.enter_context(own_process(make, task)) for rival, make in RIVALS.items()
         }
         calls = {rival: made.call for rival, made in rivals.items()}
         losses = [[call() for call in calls.values()] for _ in range(3)]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.runtime.devices import usable_cores, use_cores_as_devices
+from sat_jax.runtime.devices import keep_freed_memory, usable_cores, use_cores_as_devices
 
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 NUM_STEPS = 10**9
@@ -109,6 +109,7 @@ def jax_step(task: Task) -> Rival:
     The facts are seconds of tracing, lowering and compiling, what a step needs beside state and
     batch, in bytes, and how many devices share a batch.
     """
+    keep_freed_memory()
     use_cores_as_devices(len(task.batch["waveform"]))
     import jax
 
@@ -133,8 +134,16 @@ def jax_step(task: Task) -> Rival:
     return Rival(call, {**facts, "devices": mesh.size})
 
 
-def torch_step(task: Task, *, fused: bool = False) -> Rival:
-    """The step in eager PyTorch, whose AdamW loops over the weights or is fused."""
+def torch_step(task: Task, *, fused: bool = False, keep_memory: bool = False) -> Rival:
+    """Returns the step in eager PyTorch.
+
+    Args:
+      task: what to learn.
+      fused: whether AdamW is fused, instead of a loop over the weights.
+      keep_memory: whether freed memory is kept, as in `jax_step`.
+    """
+    if keep_memory:
+        keep_freed_memory()
     import torch
 
     torch.set_num_threads(usable_cores())
@@ -157,7 +166,10 @@ def torch_step(task: Task, *, fused: bool = False) -> Rival:
 
 @contextlib.contextmanager
 def own_process(
-    make: Callable[[Any], Rival], task: Any, *, environment: Mapping[str, str]
+    make: Callable[[Any], Rival],
+    task: Any,
+    *,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Rival]:
     """A rival that lives in another process while the context lasts.
 
@@ -172,7 +184,7 @@ def own_process(
     start = multiprocessing.get_context("spawn")
     here, there = start.Pipe()
     process = start.Process(target=_serve, args=(there, make, task), daemon=True)
-    with _environment({**environment, "JAX_ENABLE_COMPILATION_CACHE": "false"}):
+    with _environment({**(environment or {}), "JAX_ENABLE_COMPILATION_CACHE": "false"}):
         process.start()
     there.close()
 

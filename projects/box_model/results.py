@@ -18,7 +18,7 @@ from projects.box_model.measured import (
 from projects.box_model.runs import CLIP_MODEL, LONGER_CLIP_MODEL, without_memory
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
-from sat_jax.plots.delays import Curve, Level, plot_map_by_delay
+from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
 from sat_jax.runtime.files import atomic_write
 
 _COLUMNS = {

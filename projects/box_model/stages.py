@@ -14,7 +14,6 @@ from types import FrameType
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import explain_write_errors
-from sat_jax.runtime.large_pages import TUNABLES
 
 ROOT = Path(__file__).parents[2]
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -24,7 +23,6 @@ def use_two_cores_well() -> None:
     """What every program of a recipe finds in its environment, where nothing else is said."""
     # CPUs are meant; an accelerator is used where the environment names it.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
 
 
 def run_stage(

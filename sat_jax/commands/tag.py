@@ -1,8 +1,11 @@
-"""Tags recordings and live sound from the command line.
+"""Tags recordings and live sound.
 
-python infer.py street.wav
-python infer.py -m SAT_T_1s -c 1.0 -k 5 *.flac
-ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | python infer.py -
+sat-jax tag street.wav
+sat-jax tag -m SAT_T_1s -c 1.0 -k 5 *.flac
+ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | sat-jax tag -
+
+RECORDING is an audio file, or - for 16-bit PCM on standard input. The exit code is 1 if a recording
+failed; the others are still tagged. A damaged file is tagged up to the damage.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from absl import flags
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
+from sat_jax.tagging.formats import FORMATS
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -30,17 +34,15 @@ FLAGS = flags.FlagValues()
 _MODEL = flags.DEFINE_string(
     "model",
     DEFAULT_MODEL,
-    "A model's name, a checkpoint folder, or a .pt or .safetensors file.",
+    "A model's name (see sat-jax models), a checkpoint folder, or a .pt or .safetensors file.",
     short_name="m",
     flag_values=FLAGS,
 )
-_K = flags.DEFINE_integer(
-    "k", 3, "How many tags of a chunk are shown at most.", lower_bound=1, flag_values=FLAGS
-)
+_K = flags.DEFINE_integer("k", 3, "The most tags per chunk.", lower_bound=1, flag_values=FLAGS)
 _CHUNK = flags.DEFINE_float(
     "chunk",
     None,
-    "Seconds the model hears at a time, at least 0.16; its own length by default.",
+    "Seconds per chunk, which is the delay of a tag; by default what the model was trained with.",
     short_name="c",
     lower_bound=0.16,
     upper_bound=3600.0,
@@ -50,77 +52,79 @@ _MODE = flags.DEFINE_enum(
     "mode",
     "stream",
     ["stream", "clip"],
-    "Answer chunk by chunk, or once for a whole recording.",
+    "stream tags chunk by chunk; clip tags each recording once, as a whole.",
     flag_values=FLAGS,
 )
 _AGGREGATE = flags.DEFINE_enum(
     "aggregate",
     "mean",
     ["mean", "max", "last"],
-    "Clip mode: how its pieces become one answer.",
+    "Clip mode: how the scores of a recording's windows are combined.",
     flag_values=FLAGS,
 )
 _PAD_LAST = flags.DEFINE_bool(
     "pad_last",
     None,
-    "Pad a shorter last piece of a spectrogram instead of dropping it.",
+    "Zero-pad a shorter last chunk or window, instead of dropping it; by default as trained.",
     flag_values=FLAGS,
 )
 _WARMUP = flags.DEFINE_enum(
     "warmup",
     "silence",
     ["silence", "none"],
-    "What the model remembers at the start.",
+    "Stream mode: start with a cache of silence, or with an empty one.",
     flag_values=FLAGS,
 )
 _FRAMING = flags.DEFINE_enum(
     "framing",
     "chunk",
     ["chunk", "seamless"],
-    "A spectrogram for each chunk, as published, or one that runs on across chunks.",
+    "Stream mode: a spectrogram per chunk, as published, or one continuous spectrogram.",
     flag_values=FLAGS,
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
     ["float32", "bfloat16"],
-    "Precision of the computation; the model's by default.",
+    "Precision of the computation; by default the model's.",
     flag_values=FLAGS,
 )
 _THRESHOLD = flags.DEFINE_string(
     "threshold",
     None,
-    "Show only tags at least this probable: a number from 0 to 1, or auto for each class's own, "
-    "which evaluate.py --save_thresholds has found.",
+    "Show only tags of at least this probability, from 0 to 1. auto uses each class's own "
+    "threshold, from sat-jax evaluate --save_thresholds.",
     flag_values=FLAGS,
 )
 _FORMAT = flags.DEFINE_enum(
-    "format",
-    "text",
-    ["text", "jsonl", "csv", "srt", "audacity"],
-    "Layout of the tags.",
-    flag_values=FLAGS,
+    "format", "text", list(FORMATS), "Format of the tags.", flag_values=FLAGS
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "File for the tags instead of standard output.", flag_values=FLAGS
+    "output", None, "File for the tags, instead of standard output.", flag_values=FLAGS
 )
 _SCORES_OUT = flags.DEFINE_string(
-    "scores_out", None, "Folder for all scores, as NAME.npz.", flag_values=FLAGS
+    "scores_out",
+    None,
+    "Folder for the scores of all classes, a NumPy file NAME.npz per recording.",
+    flag_values=FLAGS,
 )
 _PLOT = flags.DEFINE_string(
-    "plot", None, "Picture of spectrogram and tags: .png, .pdf or .svg.", flag_values=FLAGS
+    "plot",
+    None,
+    "Picture of spectrogram and tags: a .png, .pdf or .svg file.",
+    flag_values=FLAGS,
 )
 _CHANNEL = flags.DEFINE_integer(
     "channel",
     None,
-    "Hear only this channel, counted from 0, instead of the mean of all.",
+    "Tag only this channel, counted from 0; by default the mean of all channels.",
     lower_bound=0,
     flag_values=FLAGS,
 )
 _STDIN_RATE = flags.DEFINE_integer(
     "stdin_rate",
     16_000,
-    "Samples per second of 16-bit PCM on standard input (-).",
+    "Sample rate of standard input, Hz.",
     lower_bound=1_000,
     upper_bound=768_000,
     flag_values=FLAGS,
@@ -128,14 +132,14 @@ _STDIN_RATE = flags.DEFINE_integer(
 _STDIN_CHANNELS = flags.DEFINE_integer(
     "stdin_channels",
     1,
-    "Interleaved channels of standard input (-).",
+    "Number of interleaved channels of standard input.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 _RANDOM_WEIGHTS = flags.DEFINE_bool(
     "random_weights",
     False,
-    "Use random weights for the named model, to try the program.",
+    "Give the model random weights, to try the program without a download.",
     flag_values=FLAGS,
 )
 
@@ -143,8 +147,8 @@ _RANDOM_WEIGHTS = flags.DEFINE_bool(
 def main(recordings: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
     _stop_on_signals()
-    with _no_search_for_garbage():
-        # Imported late: a wrong flag or --help should be answered at once.
+    with _paused_garbage_collection():
+        # Imported late, so that --help and wrong flags are answered at once.
         from sat_jax.tagging.options import check_options
         from sat_jax.tagging.recordings import tag_recordings
 
@@ -160,7 +164,7 @@ def main(recordings: Sequence[str]) -> bool:
             thresholds = load_thresholds(_MODEL.value, checkpoint)
             options = dataclasses.replace(options, threshold=thresholds)
         if _RANDOM_WEIGHTS.value:
-            # Other formats are read by programs, which such a line would disturb.
+            # Programs read the other formats, and this line would disturb them.
             out = sys.stdout if _FORMAT.value == "text" else sys.stderr
             print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
     return bool(tag_recordings(tagger, recordings, options, report=PROGRAM.report))
@@ -188,7 +192,7 @@ def _options() -> "TaggingOptions":
 
 
 def _threshold() -> float | None:
-    """What --threshold says, if it is a number."""
+    """Returns the number in --threshold, if it is one."""
     if _THRESHOLD.value in (None, "auto"):
         return None
     try:
@@ -196,7 +200,7 @@ def _threshold() -> float | None:
     except ValueError:
         threshold = math.nan
     if not 0.0 <= threshold <= 1.0:
-        raise flags.Error(f"--threshold={_THRESHOLD.value} is neither auto nor from 0 to 1")
+        raise flags.Error(f"--threshold={_THRESHOLD.value}: use auto or a number from 0 to 1")
     return threshold
 
 
@@ -221,8 +225,8 @@ def _load_tagger() -> "tuple[Checkpoint, Tagger]":
 
 
 @contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
-    """Start-up makes very many objects that stay: looking through them takes a tenth of it."""
+def _paused_garbage_collection() -> Iterator[None]:
+    """Pauses garbage collection: at start-up it takes a tenth of the time and finds nothing."""
     gc.disable()
     try:
         yield
@@ -231,29 +235,27 @@ def _no_search_for_garbage() -> Iterator[None]:
         gc.enable()
 
 
-def _refuse_idle_flags(recordings: Sequence[str]) -> None:
-    """Refuses flags that were given and mean nothing beside what else was."""
-    idle = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
-    for name in idle:
-        if FLAGS[name].present:
-            raise flags.Error(f"--{name} has no meaning with --mode={_MODE.value}")
-    for name in () if "-" in recordings else ("stdin_rate", "stdin_channels"):
-        if FLAGS[name].present:
-            raise flags.Error(f"--{name} has no meaning without -, which is standard input")
-
-
 def _check(recordings: Sequence[str]) -> None:
     _threshold()
-    _refuse_idle_flags(recordings)
+    other_mode = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
+    _refuse_flags(other_mode, f"--mode={_MODE.value}")
+    if "-" not in recordings:
+        _refuse_flags(("stdin_rate", "stdin_channels"), "recordings other than -")
     if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
-        raise flags.Error("--threshold=auto has no meaning with --random_weights: give a number")
+        raise flags.Error("--threshold=auto has no effect with --random_weights: give a number")
+
+
+def _refuse_flags(names: Sequence[str], setting: str) -> None:
+    for name in names:
+        if FLAGS[name].present:
+            raise flags.Error(f"--{name} has no effect with {setting}: leave it out")
 
 
 def _stop_on_signals() -> None:
-    """Lets SIGTERM and SIGHUP end a live stream as Ctrl-C does: its output is kept."""
+    """Makes SIGTERM and SIGHUP end a live stream like Ctrl-C, which keeps its output."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
-PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)
+PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__, arguments="RECORDING...")

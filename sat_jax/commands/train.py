@@ -15,8 +15,7 @@ from absl import flags
 
 from data_pipeline.sources.flags import define_source_flags, source_flags
 from sat_jax.runtime.command_line import FAILED, Program, refuse_arguments, require_flags
-from sat_jax.runtime.devices import use_cores_as_devices
-from sat_jax.runtime.large_pages import restart_in_large_pages
+from sat_jax.runtime.devices import keep_freed_memory, use_cores_as_devices
 
 try:
     from ml_collections import config_flags
@@ -97,7 +96,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs the training that the flags describe."""
-    restart_in_large_pages()
+    keep_freed_memory()
     del arguments
     config, workdir = _CONFIG.value, str(_WORKDIR.value)
     # Imported late, so that --help and wrong flags are answered at once.

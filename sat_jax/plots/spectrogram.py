@@ -1,14 +1,29 @@
-"""A spectrogram small enough to draw, however long the recording."""
+"""Spectrograms of recordings of any length: collecting frames, and drawing them over time."""
+
+import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+_DYNAMIC_RANGE = 80.0
+"""Levels below the loudest point that a spectrogram shows, dB."""
+
+_MEL_TICKS = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
+
+_SHORT_STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
+_TIME_STEPS = (*_SHORT_STEPS, *(60.0 * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 360, 720, 1440)))
+
 
 def group_max(values: np.ndarray, size: int) -> np.ndarray:
-    """The largest of every `size` neighbours along the last axis; a last group may be smaller.
+    """Returns the maximum of each group of neighbours along the last axis.
 
     Args:
       values: [..., t], t at least 1.
-      size: neighbours in a group, at least 1.
+      size: values in a group, at least 1; the last group may be smaller.
 
     Returns:
       [..., ceil(t / size)] of the same type.
@@ -17,15 +32,14 @@ def group_max(values: np.ndarray, size: int) -> np.ndarray:
 
 
 class SpectrogramPool:
-    """Gathers the frames of a recording in at most `max_columns` columns.
+    """Max-pools the frames of a recording of unknown length into a limited number of columns.
 
-    A column is the maximum over its frames, so that a click in an hour of quiet stays visible. The
-    recording's length need not be known: when the columns run out, neighbours are merged and each
-    stands for twice as many frames.
+    The maximum keeps a click in an hour of quiet visible. When all columns are used, neighbours are
+    merged, and each column covers twice as many frames.
 
     Attributes:
       hop_seconds: time between the centres of two frames, seconds.
-      frames_per_column: how many frames a column stands for, a power of two.
+      frames_per_column: frames that a column covers, a power of two.
     """
 
     def __init__(self, hop_seconds: float, *, max_columns: int = 2000) -> None:
@@ -33,7 +47,7 @@ class SpectrogramPool:
 
         Args:
           hop_seconds: time between the centres of two frames, seconds.
-          max_columns: how many columns are kept at most, an even number.
+          max_columns: the most columns, an even number.
         """
         self.hop_seconds = hop_seconds
         self.frames_per_column = 1
@@ -45,7 +59,7 @@ class SpectrogramPool:
         """Appends frames.
 
         Args:
-          log_mel: [f, t] dB, the recording's next frames; t may be any number, 0 too.
+          log_mel: [f, t] dB, the recording's next frames; t may be 0.
         """
         num_bands, num_new = log_mel.shape
         if num_new == 0:
@@ -61,7 +75,7 @@ class SpectrogramPool:
         self._num_frames += num_new
 
     def columns(self) -> np.ndarray:
-        """All frames so far as columns [f, columns] dB; no column when there are no frames."""
+        """Returns all frames so far as columns [f, columns] dB."""
         return self._buffer[:, : -(-self._num_frames // self.frames_per_column)]
 
     def _merge_neighbours(self) -> None:
@@ -69,3 +83,59 @@ class SpectrogramPool:
         self._buffer[:, : merged.shape[1]] = merged
         self._buffer[:, merged.shape[1] :] = -np.inf
         self.frames_per_column *= 2
+
+
+def draw_spectrogram(
+    axes: "Axes", spectrogram: SpectrogramPool, mel_range: tuple[float, float]
+) -> "AxesImage":
+    """Draws log-mel frames in dB over seconds, with ticks in Hz.
+
+    Args:
+      axes: empty axes.
+      spectrogram: at least one frame.
+      mel_range: lower and upper edge of the (HTK) mel filterbank, Hz.
+
+    Returns:
+      The image, for a colour bar.
+    """
+    columns = spectrogram.columns()
+    low, high = (_mel(frequency) for frequency in mel_range)
+    column = spectrogram.frames_per_column * spectrogram.hop_seconds
+    # The first frame is centred at 0 s.
+    left = -0.5 * spectrogram.hop_seconds
+    loudest = columns.max()
+    image = axes.imshow(
+        columns,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=max(loudest - _DYNAMIC_RANGE, columns.min() - 1.0),
+        vmax=loudest,
+        extent=(left, left + columns.shape[1] * column, low, high),
+    )
+    ticks = [hertz for hertz in _MEL_TICKS if mel_range[0] < hertz <= mel_range[1]]
+    axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz}" for hertz in ticks])
+    axes.set_ylabel("Frequency (Hz)")
+    axes.tick_params(labelbottom=False)
+    return image
+
+
+def set_time_axis(axes: "Axes", end: float) -> None:
+    """Makes the x axis a time axis from 0 to `end` seconds, labelled in s, min:s or h:min."""
+    step = next((step for step in _TIME_STEPS if end / step <= 12), end / 12)
+    ticks = np.arange(0.0, end + 0.01 * step, step)
+    axes.set_xlim(0.0, end)
+    if end < 120:
+        axes.set_xticks(ticks, [f"{round(tick, 2):g}" for tick in ticks])
+        axes.set_xlabel("Time (s)")
+    elif end < 3600:
+        axes.set_xticks(ticks, [f"{tick // 60:.0f}:{tick % 60:02.0f}" for tick in ticks])
+        axes.set_xlabel("Time (min:s)")
+    else:
+        axes.set_xticks(ticks, [f"{tick // 3600:.0f}:{tick % 3600 // 60:02.0f}" for tick in ticks])
+        axes.set_xlabel("Time (h:min)")
+
+
+def _mel(hertz: float) -> float:
+    """Returns the HTK mel scale, on which the filterbank's bands are equally spaced."""
+    return 2595.0 * math.log10(1.0 + hertz / 700.0)

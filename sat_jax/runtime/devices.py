@@ -1,11 +1,16 @@
-"""The devices that JAX computes on. CPU cores as devices are chosen before JAX is imported."""
+"""The devices that JAX computes on, and settings for training on CPUs.
 
+This module works before JAX is imported: some settings come too late afterwards.
+"""
+
+import ctypes
 import os
+import sys
 
 from sat_jax.errors import SatError
 
 MIN_EXAMPLES_PER_CORE = 8
-"""With fewer examples a core is slower as a device of its own, see benchmarks/README.md."""
+"""With fewer examples a core is slower as a device of its own, see docs/performance.md."""
 
 _COUNT_FLAG = "--xla_force_host_platform_device_count"
 
@@ -14,6 +19,14 @@ _COUNT_FLAG = "--xla_force_host_platform_device_count"
 _WAIT_FLAGS = (
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600",
     "--xla_cpu_collective_call_terminate_timeout_seconds=86400",
+)
+
+# Options of mallopt as in malloc.h.
+_MALLOC_OPTIONS = (
+    (-4, 0),  # M_MMAP_MAX: large arrays come from the heap, too.
+    (-8, 1),  # M_ARENA_MAX: all threads share one heap.
+    (-2, 1 << 28),  # M_TOP_PAD: the heap grows by at least 256 MB.
+    (-1, -1),  # M_TRIM_THRESHOLD: the heap never shrinks.
 )
 
 
@@ -77,3 +90,21 @@ def use_cores_as_devices(batch_size: int) -> None:
     if count > 1:
         flags = [before, f"{_COUNT_FLAG}={count}", *_WAIT_FLAGS]
         os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep freed memory for later allocations of this process.
+
+    On CPUs, XLA allocates the arrays of every training step anew, hundreds of megabytes. By default
+    glibc returns them to the system in between, which then clears them again page by page. See
+    docs/performance.md for the gain.
+
+    Call this before threads start. It does nothing without glibc, or if the user has set
+    ``GLIBC_TUNABLES``.
+    """
+    if sys.platform != "linux" or "GLIBC_TUNABLES" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl, for one, has none.
+    if mallopt is not None:
+        for option, value in _MALLOC_OPTIONS:
+            mallopt(option, value)

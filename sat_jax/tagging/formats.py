@@ -1,61 +1,67 @@
-"""Tags as text: the published layout, JSON lines, CSV, subtitles and label tracks."""
+"""The text formats of tags. A new one is a `TagFormat` in the table `FORMATS` at the end.
 
-import contextlib
+Command lines read the table for --help, so this module imports no numpy or JAX.
+"""
+
 import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence, Set
-from typing import TextIO
+from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING
 
 from sat_jax.errors import SatError, one_line
-from sat_jax.tagging.tags import ScoredChunk, Tag, TagSelection
+
+if TYPE_CHECKING:
+    from sat_jax.tagging.tags import ScoredChunk, Tag, TagSelection
 
 
 class TagFormat:
-    """What every format answers: the text for each event of a tagging run.
+    """Base class of formats: returns the text for each event of a tagging run.
 
-    A format does no output itself. It is told, in this order, that a recording begins, each of its
-    chunks as soon as that is scored, and that the recording ended.
+    Per recording, the calls are `begin`, `chunk` for each chunk as soon as it is scored, and `end`.
 
     Attributes:
-      header: what stands once at the head of the output.
-      single_recording: whether an output can hold only one recording, because its times or
-        numbers start at zero with each.
+      header: the first line of the output.
+      single_recording: whether an output holds only one recording.
+      name: the current recording's name.
+      selection: the rule by which the chunks' tags were chosen.
     """
 
     header = ""
     single_recording = False
 
-    def __init__(self, selection: TagSelection) -> None:
-        """Takes the selection by which the chunks' tags are chosen."""
+    def __init__(self, selection: "TagSelection") -> None:
+        """Stores the selection."""
+        self.name = ""
         self.selection = selection
 
     def begin(self, name: str) -> str:
-        """The text for the start of the recording `name`."""
+        """Returns the text before a recording's first chunk."""
+        self.name = name
         return ""
 
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """The text for a chunk and its tags (strongest first, perhaps none)."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns the text for a chunk and its tags, strongest first; there may be no tags."""
         raise NotImplementedError
 
     def end(self) -> str:
-        """The text for the end of the recording."""
+        """Returns the text after a recording's last chunk."""
         return ""
 
 
 class TextFormat(TagFormat):
-    """The published layout: a line per tag, an empty line after each chunk.
+    """The published layout: a line per tag, and an empty line after each chunk.
 
-    A chunk in which nothing reaches the threshold is left out, so that hours of quiet stay short.
+    Chunks without tags are left out.
     """
 
     def begin(self, name: str) -> str:
-        """The line that names the recording."""
+        """Returns a line with the recording's name."""
         return f"===== {one_line(name)} =====\n"
 
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """A line per tag, such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns lines such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
         span = f"[{_seconds(chunk.start, 3)}s]-[{_seconds(chunk.end, 3)}s]"
         lines = [
             f"{span} Topk-{rank} {one_line(tag.label):<30} {tag.prob:.4f}\n"
@@ -65,17 +71,12 @@ class TextFormat(TagFormat):
 
 
 class JsonlFormat(TagFormat):
-    """One JSON object per chunk, also for a chunk without tags. ASCII, whatever the names."""
+    """JSON Lines in ASCII: an object per chunk, also for a chunk without tags."""
 
-    def begin(self, name: str) -> str:
-        """Nothing: each object names its recording."""
-        self._name = name
-        return ""
-
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """An object with ``file``, ``start``, ``end`` and ``tags``."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns an object with ``file``, ``start``, ``end`` and ``tags``."""
         record = {
-            "file": self._name,
+            "file": self.name,
             "start": _seconds(chunk.start, 6),
             "end": _seconds(chunk.end, 6),
             "tags": [{"label": t.label, "index": t.index, "prob": t.prob} for t in tags],
@@ -84,42 +85,37 @@ class JsonlFormat(TagFormat):
 
 
 class CsvFormat(TagFormat):
-    """One row per tag under a header row; names that hold commas are quoted."""
+    """A CSV table with a row per tag."""
 
     header = "file,start,end,rank,label,prob\n"
 
-    def begin(self, name: str) -> str:
-        """Nothing: each row names its recording."""
-        self._name = name
-        return ""
-
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """A row per tag."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns a row per tag."""
         rows = io.StringIO()
         times = (_seconds(chunk.start, 6), _seconds(chunk.end, 6))
         csv.writer(rows, lineterminator="\n").writerows(
-            (self._name, *times, rank, tag.label, tag.prob) for rank, tag in enumerate(tags, 1)
+            (self.name, *times, rank, tag.label, tag.prob) for rank, tag in enumerate(tags, 1)
         )
         return rows.getvalue()
 
 
 class SrtFormat(TagFormat):
-    """SubRip subtitles: a cue per chunk that has tags, a line per tag."""
+    """SubRip subtitles: a cue per chunk that has tags, with a line per tag."""
 
     single_recording = True
 
     def begin(self, name: str) -> str:
-        """Nothing: a subtitle file does not name its recording."""
+        """Starts counting cues."""
         self._cues = 0
-        return ""
+        return super().begin(name)
 
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """A numbered cue with lines such as ``Stream 96 %``."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns a numbered cue with lines such as ``Stream 96 %``."""
         if not tags:
             return ""
         self._cues += 1
         start = round(1000 * chunk.start)
-        # Players drop a cue that lasts no time, as that of a last piece of a few samples would.
+        # A last chunk of a few samples rounds to 0 ms, and players drop such a cue.
         end = max(round(1000 * chunk.end), start + 1)
         lines = [f"{one_line(tag.label)} {100 * tag.prob:.0f} %\n" for tag in tags]
         return f"{self._cues}\n{_srt_time(start)} --> {_srt_time(end)}\n{''.join(lines)}\n"
@@ -133,23 +129,22 @@ class _Region:
 
 
 class AudacityFormat(TagFormat):
-    """A label track: start and end in seconds and a label, separated by tabs.
+    """An Audacity label track: start and end in seconds and a label, separated by tabs.
 
-    With a threshold, consecutive chunks that share a tag become one region labelled with the
-    class alone. A region is written once it has ended, so regions come in the order of their ends.
-    Without one there is no telling where a sound begins: each chunk gets a label per tag, with its
-    probability.
+    With a threshold, consecutive chunks that share a tag become one region. It is written when it
+    has ended, so regions are ordered by their ends. Without a threshold each chunk gets a label per
+    tag, with the probability.
     """
 
     single_recording = True
 
     def begin(self, name: str) -> str:
-        """Nothing: a label track does not name its recording."""
+        """Starts without open regions."""
         self._open: dict[int, _Region] = {}
-        return ""
+        return super().begin(name)
 
-    def chunk(self, chunk: ScoredChunk, tags: Sequence[Tag]) -> str:
-        """The regions that ended before this chunk, or the chunk's own labels."""
+    def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
+        """Returns the regions that end before this chunk, or the chunk's own labels."""
         if self.selection.threshold is None:
             return "".join(
                 _label_row(chunk.start, chunk.end, f"{tag.label} {tag.prob:.2f}") for tag in tags
@@ -157,7 +152,7 @@ class AudacityFormat(TagFormat):
         going_on = {
             tag.index
             for tag in tags
-            if tag.index in self._open and chunk.start - self._open[tag.index].end < _GAP
+            if tag.index in self._open and chunk.start - self._open[tag.index].end < _MAX_GAP
         }
         ended = self._close(self._open.keys() - going_on)
         for tag in tags:
@@ -166,7 +161,7 @@ class AudacityFormat(TagFormat):
         return ended
 
     def end(self) -> str:
-        """The regions that last until the end of the recording."""
+        """Returns the regions that last until the end of the recording."""
         return self._close(set(self._open))
 
     def _close(self, indices: Set[int]) -> str:
@@ -181,100 +176,35 @@ FORMATS: dict[str, type[TagFormat]] = {
     "srt": SrtFormat,
     "audacity": AudacityFormat,
 }
-"""The formats by name."""
+"""The formats by name; the choices of --format."""
 
 
 def check_format(name: str, num_recordings: int) -> None:
-    """Refuses a format that is unknown or cannot hold so many recordings.
+    """Checks that a format exists and can hold so many recordings.
 
     Args:
       name: a key of `FORMATS`.
-      num_recordings: how many recordings one output is to hold.
+      num_recordings: recordings in one output.
 
     Raises:
-      SatError: it says which formats would do.
+      SatError: it cannot.
     """
     if name not in FORMATS:
-        raise SatError(f"format {name!r} is none of {', '.join(FORMATS)}")
+        raise SatError(f"unknown format {name!r}: use one of {', '.join(FORMATS)}")
     if FORMATS[name].single_recording and num_recordings > 1:
         others = ", ".join(key for key, value in FORMATS.items() if not value.single_recording)
         raise SatError(
             f"format {name} holds one recording and {num_recordings} are given: "
-            f"tag one file at a time, or use a format that names its files ({others})"
+            f"tag one file at a time, or use {others}"
         )
 
 
-class OutputError(SatError):
-    """Tags cannot be written, of this recording or any other."""
-
-
-class TagWriter:
-    """Writes tags to a stream as they come, each chunk flushed at once."""
-
-    def __init__(self, stream: TextIO, *, format_name: str, selection: TagSelection) -> None:
-        """Writes the format's header, if it has one.
-
-        Args:
-          stream: where to write.
-          format_name: a key of `FORMATS`.
-          selection: which tags to show.
-
-        Raises:
-          SatError: there is no such format.
-        """
-        check_format(format_name, 1)
-        self._stream = stream
-        self._selection = selection
-        self._format = FORMATS[format_name](selection)
-        self._write(self._format.header)
-
-    @contextlib.contextmanager
-    def recording(self, name: str) -> Iterator[Callable[[ScoredChunk], None]]:
-        """Writes one recording.
-
-        What is held back until the recording's end is also written when the body fails, so that a
-        stream that breaks off keeps all that was heard.
-
-        Args:
-          name: the recording's name as its user knows it.
-
-        Yields:
-          A function to call with each chunk as soon as it is scored.
-
-        Raises:
-          OutputError: the output cannot be written.
-          BrokenPipeError: nobody reads the output any more.
-        """
-        self._write(self._format.begin(name))
-        try:
-            yield self._write_chunk
-        finally:
-            self._write(self._format.end())
-
-    def _write_chunk(self, chunk: ScoredChunk) -> None:
-        self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
-
-    def _write(self, text: str) -> None:
-        if not text:
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"cannot write the tags: {error.strerror or error}; free some space or choose "
-                "another place"
-            ) from error
-
-
-_GAP = 5e-4
-"""Chunks closer than this, in seconds, touch: it is far under the shortest chunk."""
+_MAX_GAP = 5e-4
+"""Seconds between chunks that count as consecutive; far below the shortest chunk."""
 
 
 def _seconds(time: float, decimals: int) -> float:
-    """A time without float noise: 0.16 + 0.16 + 0.16 is 0.48."""
+    """Rounds off float noise: 0.16 + 0.16 + 0.16 becomes 0.48."""
     return round(float(time), decimals)
 
 

@@ -1,4 +1,4 @@
-"""From a chunk's probabilities to its tags."""
+"""Chooses the tags of a chunk from its probabilities."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class ScoredChunk:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tag:
-    """One class heard in a chunk.
+    """A class that was detected in a chunk.
 
     Attributes:
-      index: the class's place among the model's outputs.
+      index: the class's index in the model's output.
       label: its display name.
-      prob: its probability; the shortest decimal that reads back as the same float32.
+      prob: its probability: the shortest decimal that reads back as the same float32.
     """
 
     index: int
@@ -40,15 +40,16 @@ class Tag:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TagSelection:
-    """Which classes of a chunk are shown.
+    """Chooses the tags of a chunk.
 
     Attributes:
       labels: [y] display names.
-      k: at most so many tags a chunk; more than there are classes means all of them.
-      threshold: least probability of a tag in [0, 1], one for all or [y] per class; None for any.
+      k: the most tags per chunk, at least 1.
+      threshold: the least probability of a tag in [0, 1], one for all classes or [y] per class;
+        None for no threshold.
 
     Raises:
-      SatError: `k` or `threshold` is out of range, or not one threshold per class.
+      SatError: `k` or `threshold` is out of range or has the wrong shape.
     """
 
     labels: Sequence[str]
@@ -56,31 +57,31 @@ class TagSelection:
     threshold: float | np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks the values."""
         if self.k < 1:
-            raise SatError(f"k={self.k} shows no tag: give at least 1")
+            raise SatError(f"k={self.k} is too small: use at least 1")
         if self.threshold is not None:
             _check_threshold(np.asarray(self.threshold), len(self.labels))
 
     def tags(self, probs: np.ndarray) -> list[Tag]:
-        """The strongest classes that reach their threshold.
+        """Returns the strongest classes that reach their threshold.
 
         Args:
           probs: [y] probabilities.
 
         Returns:
-          At most `k` tags, strongest first; of equals, the lower class index first.
+          At most `k` tags, strongest first. Of equals, the lower class index is first.
 
         Raises:
-          SatError: there are not as many probabilities as labels.
+          SatError: `probs` does not have a value per label.
         """
         probs = np.asarray(probs, np.float32)
         if probs.shape != (len(self.labels),):
             raise SatError(
-                f"{len(self.labels)} labels do not fit scores of shape {probs.shape}: "
-                "give the labels of this model"
+                f"scores of shape {probs.shape} do not match {len(self.labels)} labels: use the "
+                "labels of this model"
             )
-        # Compared as float32, so that a probability printed as 0.3 passes a threshold of 0.3.
+        # Compared as float32, so that a probability printed as 0.3 reaches a threshold of 0.3.
         least = np.float32(-np.inf) if self.threshold is None else self.threshold
         passing = np.flatnonzero(probs >= np.asarray(least, np.float32))
         strongest = passing[np.argsort(-probs[passing], kind="stable")][: self.k]
@@ -92,8 +93,8 @@ class TagSelection:
 def _check_threshold(threshold: np.ndarray, num_classes: int) -> None:
     if threshold.shape not in ((), (num_classes,)):
         raise SatError(
-            f"thresholds of shape {threshold.shape} do not fit {num_classes} classes: "
-            "give one for all, or one per class"
+            f"thresholds of shape {threshold.shape} do not match {num_classes} classes: use one "
+            "for all classes, or one per class"
         )
     if not np.all((threshold >= 0.0) & (threshold <= 1.0)):
-        raise SatError(f"threshold={threshold} is not a probability: give a number from 0 to 1")
+        raise SatError(f"threshold={threshold} is not a probability: use a number from 0 to 1")

@@ -70,8 +70,9 @@ def test_train_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Starting a process for each rival would take most of the time.
-    here = lambda make, task, environment: contextlib.nullcontext(make(task))  # noqa: E731
+    here = lambda make, task: contextlib.nullcontext(make(task))  # noqa: E731
     monkeypatch.setattr(train_step, "own_process", here)
+    monkeypatch.setattr(training_rivals, "keep_freed_memory", lambda: None)
     file = tmp_path / "steps.json"
     train_step.main(["--models", "tiny:2", "--rounds", "2", "--json", str(file)])
     report = json.loads(file.read_text())
@@ -181,15 +182,15 @@ def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
     assert gpu_train_step.needed_flops(config) == 3 * (first + later - again)
 
 
-TUNABLES = {"GLIBC_TUNABLES": "glibc.malloc.top_pad=1"}
+SETTING = {"SAT_JAX_SETTING": "1"}
 
 
 def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    with training_rivals.own_process(count, 0, environment=TUNABLES) as rival:
+    monkeypatch.delenv("SAT_JAX_SETTING", raising=False)
+    with training_rivals.own_process(count, 0, environment=SETTING) as rival:
         assert rival.facts["pid"] != os.getpid()
-        assert rival.facts["tunables"] == "glibc.malloc.top_pad=1"
-        assert "GLIBC_TUNABLES" not in os.environ
+        assert rival.facts["setting"] == "1"
+        assert "SAT_JAX_SETTING" not in os.environ
         assert [rival.call(), rival.call()] == [1, 2]
         with pytest.raises(RuntimeError, match="a rival's process ended"):
             rival.call()

@@ -1,6 +1,7 @@
-"""The picture: pooled like a plain loop would, drawn where it should be, for any length."""
+"""Pictures of recordings: pooled as by a plain loop, drawn to scale, for any length."""
 
 import itertools
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -13,10 +14,10 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from sat_jax.errors import SatError
-from sat_jax.plots import recording as plot
-from sat_jax.plots.recording import check_plot, plot_scores
+from sat_jax.plots import recording
+from sat_jax.plots.figures import check_plot
+from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool, group_max
-from sat_jax.tagging.tags import ScoredChunk
 
 NAMES = ["Speech", "Trickle, dribble", "Bird vocalization, bird call, bird song", "$x_1$", "w" * 90]
 
@@ -28,16 +29,16 @@ def make_pool(seconds, seed=0):
     return pool
 
 
-def make_chunks(seconds, step, num_classes=5):
-    rng = np.random.default_rng(1)
-    return [
-        ScoredChunk(
-            start=start,
-            end=min(start + step, seconds),
-            probs=rng.random(num_classes).astype(np.float32),
-        )
-        for start in np.arange(0, seconds - 1e-9, step)
-    ]
+def make_scores(seconds, step, num_classes=5):
+    start = np.arange(0, seconds - 1e-9, step)
+    probs = np.random.default_rng(1).random((len(start), num_classes))
+    end = np.minimum(start + step, seconds)
+    return {"start": start, "end": end, "probs": probs.astype(np.float32), "mel_range": (0, 8000)}
+
+
+def one_chunk(seconds, probs):
+    times = {"start": np.zeros(1), "end": np.array([seconds])}
+    return {**times, "probs": np.asarray([probs], np.float32), "mel_range": (0, 8000)}
 
 
 # --- pooling
@@ -56,8 +57,8 @@ def test_pool_does_not_depend_on_how_frames_arrive(seed):
     frames = rng.normal(size=(4, int(rng.integers(1, 400)))).astype(np.float32)
     pool = SpectrogramPool(0.01, max_columns=16)
     cuts = np.sort(rng.integers(0, frames.shape[1] + 1, 10))
-    for piece in np.split(frames, cuts, axis=1):
-        pool.add(piece)
+    for part in np.split(frames, cuts, axis=1):
+        pool.add(part)
     columns = pool.columns()
     assert columns.shape[1] <= 16
     assert columns.shape[1] > 8 or pool.frames_per_column == 1
@@ -86,11 +87,11 @@ def test_pool_keeps_a_click_in_three_hours():
 )
 def test_any_length_is_drawn(tmp_path, seconds, step, num_classes):
     path = tmp_path / "día 日本.png"
-    plot_scores(
+    plot_recording(
         path,
         title="día 日本 $x_1$ \udcff\n" * 20,
         spectrogram=make_pool(seconds),
-        chunks=make_chunks(seconds, step, num_classes),
+        **make_scores(seconds, step, num_classes),
         labels=NAMES[:num_classes],
     )
     height, width, _ = imread(path).shape
@@ -103,9 +104,9 @@ def test_any_length_is_drawn(tmp_path, seconds, step, num_classes):
 def test_silence_is_drawn(tmp_path):
     pool = SpectrogramPool(0.01)
     pool.add(np.full((64, 201), -100.0, np.float32))
-    chunks = [ScoredChunk(start=0.0, end=2.0, probs=np.zeros(5, np.float32))]
     path = tmp_path / "a.png"
-    plot_scores(path, title="silence", spectrogram=pool, chunks=chunks, labels=NAMES)
+    scores = one_chunk(2.0, np.zeros(5))
+    plot_recording(path, title="silence", spectrogram=pool, labels=NAMES, **scores)
     assert path.stat().st_size > 1000
 
 
@@ -115,8 +116,8 @@ def figure(monkeypatch):
 
     def draw(**arguments):
         saved = []
-        monkeypatch.setattr(plot, "save_figure", lambda figure, path: saved.append(figure))
-        plot_scores("a.png", title="a.wav", **arguments)
+        monkeypatch.setattr(recording, "save_figure", lambda figure, path: saved.append(figure))
+        plot_recording("a.png", title="a.wav", **arguments)
         (figure,) = saved
         figure.draw_without_rendering()
         return figure
@@ -126,10 +127,9 @@ def figure(monkeypatch):
 
 def test_strongest_classes_over_their_chunks(figure):
     probs = np.random.default_rng(0).random((6, 30)).astype(np.float32)
-    chunks = [ScoredChunk(start=2.0 * i, end=2.0 * i + 2, probs=row) for i, row in enumerate(probs)]
-    chunks[-1] = ScoredChunk(start=10.0, end=10.5, probs=probs[-1])
+    scores = make_scores(10.5, 2.0, num_classes=30) | {"probs": probs}
     labels = [f"class {i}" for i in range(30)]
-    upper, _, lower, bar = figure(spectrogram=make_pool(10.5), chunks=chunks, labels=labels).axes
+    upper, _, lower, bar = figure(spectrogram=make_pool(10.5), labels=labels, **scores).axes
     order = sorted(range(30), key=lambda i: -probs[:, i].max())[:8]
     assert [tick.get_text() for tick in lower.get_yticklabels()] == [labels[i] for i in order]
     (mesh,) = [item for item in lower.collections if item.get_array() is not None]
@@ -141,15 +141,14 @@ def test_strongest_classes_over_their_chunks(figure):
 
 
 def test_a_short_event_in_three_hours_keeps_its_strength(figure):
-    chunks = make_chunks(10_800.0, 0.16, num_classes=2)
-    for chunk in chunks:
-        chunk.probs[:] *= 0.1
-    chunks[30_000].probs[1] = 1.0
-    axes = figure(spectrogram=make_pool(1.0), chunks=chunks, labels=["a", "b"]).axes
+    scores = make_scores(10_800.0, 0.16, num_classes=2)
+    scores["probs"] *= 0.1
+    scores["probs"][30_000, 1] = 1.0
+    axes = figure(spectrogram=make_pool(1.0), labels=["a", "b"], **scores).axes
     (mesh,) = [item for item in axes[2].collections if item.get_array() is not None]
     values, edges = mesh.get_array().reshape(2, -1), mesh.get_coordinates()[0, :, 0]
     (column,) = np.flatnonzero(values[0] == 1.0)
-    assert edges[column] <= chunks[30_000].start < edges[column + 1]
+    assert edges[column] <= scores["start"][30_000] < edges[column + 1]
     assert values.shape[1] <= 1000
 
 
@@ -162,8 +161,7 @@ def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
     bank = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmax=8000, htk=True, norm=None)
     pool = SpectrogramPool(0.01)
     pool.add(10 * np.log10(bank @ power.T + 1e-10))
-    chunks = make_chunks(4.0, 2.0)
-    upper = figure(spectrogram=pool, chunks=chunks, labels=NAMES).axes[0]
+    upper = figure(spectrogram=pool, labels=NAMES, **make_scores(4.0, 2.0)).axes[0]
     (image,) = upper.images
     left, right, bottom, top = image.get_extent()
     rows, columns = image.get_array().shape
@@ -199,8 +197,7 @@ def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
     ],
 )
 def test_time_axis(figure, seconds, unit, last):
-    chunks = [ScoredChunk(start=0.0, end=seconds, probs=np.ones(1, np.float32))]
-    axes = figure(spectrogram=make_pool(1.0), chunks=chunks, labels=["x"]).axes[2]
+    axes = figure(spectrogram=make_pool(1.0), labels=["x"], **one_chunk(seconds, [1.0])).axes[2]
     texts = [tick.get_text() for tick in axes.get_xticklabels()]
     assert axes.get_xlabel() == unit
     assert texts[-1] == last
@@ -209,8 +206,8 @@ def test_time_axis(figure, seconds, unit, last):
 
 @pytest.mark.parametrize("seconds", [0.16, 10.0, 3600.0])
 def test_no_text_overlaps_or_leaves_the_picture(figure, seconds, monkeypatch):
-    chunks = make_chunks(seconds, seconds / 12)
-    drawn = figure(spectrogram=make_pool(seconds), chunks=chunks, labels=NAMES)
+    scores = make_scores(seconds, seconds / 12)
+    drawn = figure(spectrogram=make_pool(seconds), labels=NAMES, **scores)
     texts = []
     draw = Text.draw
     monkeypatch.setattr(Text, "draw", lambda self, *args: (texts.append(self), draw(self, *args)))
@@ -227,45 +224,45 @@ def test_no_text_overlaps_or_leaves_the_picture(figure, seconds, monkeypatch):
 
 def test_vector_pictures(tmp_path):
     for suffix in (".svg", ".PDF"):
-        plot_scores(
+        plot_recording(
             tmp_path / f"a{suffix}",
             title="día 日本",
             spectrogram=make_pool(4.0),
-            chunks=make_chunks(4.0, 2.0),
+            **make_scores(4.0, 2.0),
             labels=NAMES,
         )
     assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
     assert (tmp_path / "a.PDF").read_bytes().startswith(b"%PDF")
 
 
-# --- what cannot be drawn
+# --- errors
 
 
-def test_unknown_kind_of_picture():
-    for path in ("a.jpeg2", "a"):
-        with pytest.raises(SatError, match=rf"{path}.*\.png"):
-            check_plot(path)
+@pytest.mark.parametrize("path", ["a.jpeg2", "a"])
+def test_unknown_file_types(path):
+    with pytest.raises(SatError, match=rf"{path}.*\.png"):
+        check_plot(path)
 
 
 def test_nothing_to_draw(tmp_path):
-    for pool, chunks in (
-        (make_pool(2.0), []),
-        (SpectrogramPool(0.01), make_chunks(2.0, 2.0)),
+    path = tmp_path / "a.png"
+    for pool, scores in (
+        (make_pool(2.0), make_scores(0.0, 2.0)),
+        (SpectrogramPool(0.01), make_scores(2.0, 2.0)),
     ):
-        with pytest.raises(SatError, match="no scored chunk"):
-            plot_scores(
-                tmp_path / "a.png", title="x", spectrogram=pool, chunks=chunks, labels=NAMES
-            )
+        with pytest.raises(SatError, match=re.escape(str(path))):
+            plot_recording(path, title="x", spectrogram=pool, labels=NAMES, **scores)
 
 
-def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(SatError, match=r"cannot write .*no.a\.png"):
-        plot_scores(
-            tmp_path / "no" / "a.png",
+def test_a_missing_folder(tmp_path):
+    path = tmp_path / "no" / "a.png"
+    with pytest.raises(SatError, match=re.escape(str(path))):
+        plot_recording(
+            path,
             title="x",
             spectrogram=make_pool(2.0),
-            chunks=make_chunks(2.0, 2.0),
             labels=NAMES,
+            **make_scores(2.0, 2.0),
         )
 
 
@@ -284,7 +281,7 @@ def test_without_matplotlib():
 import sys
 sys.modules["matplotlib"] = None
 from sat_jax.errors import SatError
-from sat_jax.plots.recording import check_plot
+from sat_jax.plots.figures import check_plot
 try:
     check_plot("a.png")
 except SatError as error:
@@ -297,13 +294,14 @@ def test_pyplot_is_left_alone(tmp_path):
     code = """
 import sys
 import numpy as np
-from sat_jax.plots.recording import plot_scores
+from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool
-from sat_jax.tagging.tags import ScoredChunk
 pool = SpectrogramPool(0.01)
 pool.add(np.zeros((64, 20)))
-chunk = ScoredChunk(start=0, end=0.2, probs=np.ones(1))
-plot_scores(sys.argv[1], title="x", spectrogram=pool, chunks=[chunk], labels=["x"])
+chunk = {"start": np.zeros(1), "end": np.ones(1), "probs": np.ones((1, 1))}
+plot_recording(
+    sys.argv[1], title="x", spectrogram=pool, labels=["x"], mel_range=(0, 8000), **chunk
+)
 assert "matplotlib.pyplot" not in sys.modules
 """
     run_python(code, tmp_path / "a.png")

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,33 @@ def test_a_missing_device_is_reported_as_such(flags, tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("infer.py: ") and done.stderr.count("\n") == 1
     assert "JAX_PLATFORMS=nothing_such" in done.stderr
+
+
+MEASURE_MEMORY = """
+import ctypes, os, sys
+from sat_jax.runtime.devices import keep_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+if len(sys.argv) == 1:
+    keep_freed_memory()
+before = resident()
+array = libc.malloc(64 << 20)
+ctypes.memset(array, 1, 64 << 20)
+libc.free(array)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+@pytest.mark.parametrize(
+    ("arguments", "environment", "kept"),
+    [([], {}, True), (["off"], {}, False), ([], {"GLIBC_TUNABLES": ""}, False)],
+)
+def test_freed_memory_is_kept_unless_the_user_chose(arguments, environment, kept):
+    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-c", MEASURE_MEMORY, *arguments]
+    done = subprocess.run(command, env=env | environment, cwd=ROOT, capture_output=True, check=True)
+    assert (int(done.stdout) > 32) == kept, "of 64 MB"

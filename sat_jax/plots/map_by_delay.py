@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Curve(NamedTuple):
-    """How good one way of tagging is at one or more delays.
+    """mAP of a model in one mode at one or more delays.
 
     Attributes:
       model: the model's name.
-      mode: what else tells the curve from others, such as "stream"; "" for nothing.
+      mode: the second part of the curve's name, such as "stream"; may be empty.
       delays: [n] seconds, above 0, in any order.
-      mean_average_precision: [n] in [0, 1]; NaN or None where there is none.
-      ranges: [n] the lowest and the highest of what that is the mean of; empty where it is of one.
+      mean_average_precision: [n] in [0, 1]; NaN or None where unknown.
+      ranges: [n] lowest and highest value of several runs, if mAP is their mean; else empty.
     """
 
     model: str
@@ -42,12 +42,12 @@ class Curve(NamedTuple):
 
 
 class Level(NamedTuple):
-    """How good a way of tagging is that has no delay, for it waits for a clip's end.
+    """mAP of a model in a mode without a delay, which waits for the clip's end.
 
     Attributes:
       model: the model's name.
-      mode: what else tells the level from others, such as "clip"; "" for nothing.
-      mean_average_precision: in [0, 1]; NaN or None if there is none.
+      mode: the second part of the level's name, such as "clip"; may be empty.
+      mean_average_precision: in [0, 1]; NaN or None if unknown.
     """
 
     model: str
@@ -58,17 +58,17 @@ class Level(NamedTuple):
 def plot_map_by_delay(
     path: str | Path, curves: Sequence[Curve], levels: Sequence[Level] = ()
 ) -> None:
-    """Draws mAP in percent against the delay; a picture of that name is replaced.
+    """Draws mAP in percent against the delay.
 
-    A curve is a line with a marker for each delay, on a bar where that is the mean of a range; such
-    curves stand a little beside their delays, so that no bar hides another. A level is a dashed
-    line with its number in the legend. Colours and markers tell models apart and patterns of lines
-    tell modes apart, or the other way round where there are more modes than models.
+    A curve is a line with a marker per delay. If it has ranges, they are vertical bars, and the
+    curve is shifted a little sideways so that bars do not hide each other. A level is a dashed line
+    with its value in the legend. Colour and marker stand for the model and the line style for the
+    mode, or the reverse if there are more modes than models.
 
     Args:
-      path: the picture, ending with one of `figures.SUFFIXES`.
-      curves: what has delays.
-      levels: what has none.
+      path: the picture, of a type in `figures.SUFFIXES`; an existing file is replaced.
+      curves: mAP of modes with delays.
+      levels: mAP of modes without.
 
     Raises:
       SatError: there is nothing to draw, matplotlib is missing, or the file cannot be written.
@@ -95,22 +95,22 @@ def plot_map_by_delay(
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     _set_delay_axis(axes, [delay for curve in curves for delay in curve.delays])
-    # A legend of many long names is higher than the axes would be.
+    # Makes room for a legend of many long names.
     figure.set_figheight(max(5.6, 0.5 + sum(0.12 + 0.16 * _num_rows(line) for line in lines)))
-    # In the order in which the lines reach the right edge, where the legend stands.
+    # The legend lists lines in their order at the right edge.
     lines.sort(key=lambda line: -float(np.asarray(line.get_ydata())[-1]))
     draw_legend(figure, lines, loc="outside right upper", labelspacing=0.8, handlelength=4.5)
     save_figure(figure, path)
 
 
 _PATTERNS = ("solid", (0, (1, 1.3)), (0, (7, 2, 1.5, 2)))
-"""Lines of curves; with every other one's markers hollow, three of them look six ways."""
+"""Line styles of curves. Hollow markers on every other curve make six looks of three styles."""
 
 _APART = 1.02
-"""How far from each other neighbouring ranges of a delay stand."""
+"""Factor between the x positions of neighbouring curves with ranges."""
 
 _DASHES = ((0, (6, 3)), (0, (3, 2)), (0, (10, 3)))
-"""Lines of levels."""
+"""Line styles of levels."""
 
 
 class _Style(NamedTuple):
@@ -124,7 +124,7 @@ def _percent(shares: object) -> np.ndarray:
 
 
 def _measured(curve: Curve) -> Curve:
-    """The points that there are, from the shortest delay on."""
+    """Drops unknown points and sorts the others by delay."""
     ranges: Sequence[tuple[float, float] | None] = curve.ranges or [None] * len(curve.delays)
     points = zip(curve.delays, curve.mean_average_precision, ranges, strict=True)
     kept = sorted(
@@ -137,11 +137,11 @@ def _measured(curve: Curve) -> Curve:
     )
 
 
-def _styles(ways: Sequence[Curve | Level]) -> list[_Style]:
-    models, modes = (list(dict.fromkeys(way[field] for way in ways)) for field in (0, 1))
-    places = [(models.index(way.model), modes.index(way.mode)) for way in ways]
-    # Levels don't count: they are dashed, whatever their mode.
-    if len({way.mode for way in ways if isinstance(way, Curve)}) > len(models):
+def _styles(entries: Sequence[Curve | Level]) -> list[_Style]:
+    models, modes = (list(dict.fromkeys(entry[field] for entry in entries)) for field in (0, 1))
+    places = [(models.index(entry.model), modes.index(entry.mode)) for entry in entries]
+    # Levels do not count: they are dashed in every mode.
+    if len({entry.mode for entry in entries if isinstance(entry, Curve)}) > len(models):
         places = [(mode, model) for model, mode in places]
     return [
         _Style(COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)], pattern)
@@ -149,8 +149,8 @@ def _styles(ways: Sequence[Curve | Level]) -> list[_Style]:
     ]
 
 
-def _name(way: Curve | Level) -> str:
-    return wrap(", ".join(filter(None, (way.model, way.mode))), 32, max_lines=3)
+def _name(entry: Curve | Level) -> str:
+    return wrap(", ".join(filter(None, (entry.model, entry.mode))), 32, max_lines=3)
 
 
 def _num_rows(line: "Line2D") -> int:
@@ -158,7 +158,7 @@ def _num_rows(line: "Line2D") -> int:
 
 
 def _shifts(curves: Sequence[Curve]) -> list[float]:
-    """What each curve's delays are multiplied by, so that ranges stand side by side."""
+    """Returns a factor for each curve's delays that puts ranges side by side."""
     ranged = [place for place, curve in enumerate(curves) if curve.ranges]
     middle = (len(ranged) - 1) / 2
     return [
@@ -203,7 +203,7 @@ def _draw_level(axes: "Axes", level: Level, style: _Style) -> "Line2D":
 
 
 def _set_delay_axis(axes: "Axes", delays: Sequence[float]) -> None:
-    """A logarithmic axis with a tick for each delay, and a number where there is room."""
+    """Makes the x axis logarithmic, with a tick per delay and a number where there is room."""
     ticks = np.unique(delays)
     axes.set_xlabel("Delay (s)")
     if not ticks.size:

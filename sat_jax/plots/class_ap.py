@@ -1,4 +1,4 @@
-"""A picture of average precision, class by class."""
+"""A picture of average precision by class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,17 +31,17 @@ def plot_class_ap(
     average_precision: np.ndarray,
     positives: np.ndarray,
 ) -> None:
-    """Draws average precision class by class; a picture of that name is replaced.
+    """Draws average precision by class.
 
-    Up to 40 classes are bars, from the best down. Of more, the curve of all stands over bars for
-    the 20 best and the 20 worst. Classes without positives are left out.
+    Up to 40 classes are drawn as bars, best first. With more, a curve of all classes stands above
+    bars of the 20 best and the 20 worst. Classes without positives are left out.
 
     Args:
-      path: the picture, ending with one of `figures.SUFFIXES`.
-      title: what stands over it, usually the model and how it heard the clips.
+      path: the picture, of a type in `figures.SUFFIXES`; an existing file is replaced.
+      title: usually the model and the evaluation mode.
       labels: [y] display names.
       average_precision: [y] in [0, 1]; NaN for classes without positives.
-      positives: [y] int, clips that each class is heard in.
+      positives: int [y], the number of clips with each class.
 
     Raises:
       SatError: there is nothing to draw, matplotlib is missing, or the file cannot be written.
@@ -64,10 +64,10 @@ def plot_class_ap(
 
 
 _MAX_BARS = 40
-"""So many classes at most are drawn as bars, and none but these."""
+"""Up to this many classes are all drawn as bars."""
 
 _NUM_EXTREMES = 20
-"""Of more, so many from either end."""
+"""With more classes, bars of this many from either end."""
 
 _MEASURE = "Average precision (%)"
 
@@ -95,7 +95,7 @@ def _draw_many(bars: Sequence[_Bar], counted: str) -> "Figure":
     curve.fill_between(ranks, heights, color=BLUE, alpha=0.15, linewidth=0)
     curve.plot(ranks, heights, color=BLUE)
     curve.axhline(_mean(bars), color="black", linestyle="--", linewidth=1.2)
-    # The curve runs under its mean there.
+    # At the right end the curve is below the mean.
     curve.annotate(
         f"Mean {_mean(bars):.1f}",
         (len(bars), _mean(bars)),
@@ -127,7 +127,7 @@ def _draw_bars(axes: "Axes", bars: Sequence[_Bar], color: str, title: str) -> No
     names = [wrap(bar.name, 42, max_lines=1) for bar in bars]
     axes.set_yticks(places, names, **name_style(8.5))
     axes.set_ylim(len(bars) - 0.5, -0.5)
-    # "100.0" stands behind a full bar, however narrow the panel.
+    # Leaves room for "100.0" to the right of a full bar.
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 20))
     counts = axes.secondary_yaxis("right")
@@ -142,6 +142,6 @@ def _draw_bars(axes: "Axes", bars: Sequence[_Bar], color: str, title: str) -> No
 
 
 def _aligned(counts: Sequence[int]) -> list[str]:
-    """Numbers of equal width, filled with a space as wide as a digit."""
+    """Pads numbers to equal width with a space as wide as a digit."""
     texts = [str(count) for count in counts]
     return [text.rjust(max(map(len, texts)), "\u2007") for text in texts]

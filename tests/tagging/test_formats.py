@@ -1,29 +1,18 @@
-"""Tags as text and files: read back by other readers, compared with the published lines."""
+"""Tags as text: read back by other readers, and compared with the published lines."""
 
 import csv
 import io
 import json
-import os
 import re
-import stat
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.command_line import PIPE_CLOSED
-from sat_jax.runtime.files import (
-    atomic_write,
-    open_output,
-)
-from sat_jax.tagging.formats import FORMATS, TagWriter, check_format
-from sat_jax.tagging.options import distinct_paths
-from sat_jax.tagging.score_arrays import save_scores
+from sat_jax.tagging.formats import FORMATS, check_format
 from sat_jax.tagging.tags import ScoredChunk, TagSelection
+from sat_jax.tagging.writers import TagWriter
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
 
@@ -58,56 +47,6 @@ def render(format_name, chunks, *, name="a.wav", labels=LABELS, **selection):
         for chunk in chunks:
             write(chunk)
     return stream.getvalue()
-
-
-# --- which tags
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_tags_are_those_of_a_plain_sort(seed):
-    rng = np.random.default_rng(seed)
-    probs = rng.integers(0, 6, 20).astype(np.float32) / 8  # many ties
-    thresholds = rng.integers(0, 6, 20) / 8
-    for threshold in (None, 0.25, thresholds):
-        least = np.broadcast_to(-1.0 if threshold is None else threshold, 20)
-        expected = sorted(
-            (i for i in range(20) if probs[i] >= least[i]), key=lambda i: (-probs[i], i)
-        )
-        for k in (1, 3, 20, 99):
-            selection = TagSelection(labels=[f"c{i}" for i in range(20)], k=k, threshold=threshold)
-            tags = selection.tags(probs)
-            assert [tag.index for tag in tags] == expected[:k]
-            assert [tag.label for tag in tags] == [f"c{i}" for i in expected[:k]]
-
-
-def test_a_probability_equal_to_the_threshold_passes():
-    for threshold in (0.3, np.array([0.3])):
-        selection = TagSelection(labels=["x"], threshold=threshold)
-        assert len(selection.tags(np.array([0.3], np.float32))) == 1
-        assert not selection.tags(np.array([np.nextafter(np.float32(0.3), 0)], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"k": 0}, "k=0"),
-        ({"threshold": 1.5}, r"1\.5"),
-        ({"threshold": -0.1}, r"-0\.1"),
-        ({"threshold": float("nan")}, "nan"),
-        ({"threshold": np.zeros(4)}, "4"),
-    ],
-)
-def test_selection_out_of_range(arguments, message):
-    with pytest.raises(SatError, match=message):
-        TagSelection(labels=LABELS, **arguments)
-
-
-def test_labels_of_another_model():
-    with pytest.raises(SatError, match="5 labels"):
-        TagSelection(labels=LABELS).tags(np.zeros(7))
-
-
-# --- text
 
 
 def test_text_is_the_published_layout():
@@ -360,179 +299,7 @@ def test_check_format():
     for name in ("text", "jsonl", "csv"):
         check_format(name, 2)
     for name in ("srt", "audacity"):
-        with pytest.raises(SatError, match=r"one recording and 2 .*jsonl"):
+        with pytest.raises(SatError, match=name):
             check_format(name, 2)
-    with pytest.raises(SatError, match=r"'xml'.*audacity"):
+    with pytest.raises(SatError, match="xml"):
         check_format("xml", 1)
-
-
-# --- files
-
-
-def test_output_replaces_only_at_success(tmp_path):
-    path = tmp_path / "tags.txt"
-    path.write_text("old")
-    path.chmod(0o640)
-    with pytest.raises(ZeroDivisionError), open_output(path) as stream:
-        stream.write("half")
-        raise ZeroDivisionError
-    assert path.read_text() == "old"
-    with open_output(path) as stream:
-        stream.write("día \udcff\n")
-        assert path.read_text() == "old"
-    assert path.read_bytes() == "día \\udcff\n".encode()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(tmp_path) == ["tags.txt"]
-
-
-def test_new_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / "usual").touch()
-    with atomic_write(tmp_path / "new") as temporary:
-        temporary.write_text("x")
-    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
-def test_output_follows_links_and_takes_long_names(tmp_path):
-    (tmp_path / "target").write_text("old")
-    (tmp_path / "link").symlink_to("target")
-    for name in ("link", "n" * 255):
-        with open_output(tmp_path / name) as stream:
-            stream.write("new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "target").read_text() == (tmp_path / ("n" * 255)).read_text() == "new"
-
-
-def test_output_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "no" / "such" / "tags.txt", tmp_path / "file" / "tags.txt", tmp_path):
-        with pytest.raises(SatError, match=re.escape(str(path))), open_output(path):
-            pass
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-def test_devices_are_written_not_replaced():
-    selection = TagSelection(labels=LABELS)
-    with open_output(os.devnull) as stream:
-        TagWriter(stream, format_name="csv", selection=selection)
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
-    with pytest.raises(SatError, match="No space left"), open_output("/dev/full") as stream:
-        TagWriter(stream, format_name="csv", selection=selection)
-
-
-@pytest.mark.parametrize("path", [None, "-"])
-def test_output_is_standard_output(path, capsys):
-    with open_output(path) as stream:
-        stream.write("hello\n")
-    assert capsys.readouterr().out == "hello\n"
-
-
-PROGRAM = """
-import numpy as np
-from sat_jax.runtime.command_line import Program
-from sat_jax.runtime.files import open_output
-from absl import flags
-from sat_jax.tagging.formats import TagWriter
-from sat_jax.tagging.tags import ScoredChunk, TagSelection
-def main(arguments):
-    with open_output(None) as stream:
-        writer = TagWriter(stream, format_name="text", selection=TagSelection(labels=["é"]))
-        with writer.recording("日本") as write:
-            for i in range(COUNT):
-                write(ScoredChunk(start=i, end=i + 1, probs=np.ones(1, np.float32)))
-Program(main=main, flag_values=flags.FlagValues(), doc="").run("tags", [])
-"""
-
-PRINT_AT_EXIT = "import atexit; atexit.register(print, 'the end')\n"
-
-
-def start_program(count, *, first="", **options):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", first + PROGRAM.replace("COUNT", str(count))],
-        cwd=Path(__file__).parents[2],
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
-
-def test_closed_pipe_ends_quietly():
-    with start_program(200_000, first=PRINT_AT_EXIT, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait() == PIPE_CLOSED
-
-
-def test_terminal_that_cannot_show_a_name():
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    with start_program(1, stdout=subprocess.PIPE, env=environment) as process:
-        out, err = process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert out.splitlines()[0] == rb"===== \u65e5\u672c ====="
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_full_disk_behind_standard_output(unbuffered):
-    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    with (
-        open("/dev/full", "wb") as full,
-        start_program(1, stdout=full, env=environment) as process,
-    ):
-        (line,) = process.stderr.read().decode().splitlines()
-        assert process.wait() == 1
-    assert line.startswith("tags: cannot write the tags: No space left on device; ")
-
-
-def test_report_is_light_to_import():
-    code = (
-        "import sys, sat_jax.plots.recording, sat_jax.tagging.formats\n"
-        "assert not {'matplotlib', 'jax', 'librosa'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
-
-
-# --- scores
-
-
-def test_scores_read_back(tmp_path):
-    chunks = make_chunks(np.random.default_rng(0).random((4, 5)), seconds=0.16)
-    path = tmp_path / "made" / "for it" / "día.npz"
-    for _ in range(2):
-        save_scores(path, chunks=chunks, labels=LABELS)
-    with np.load(path, allow_pickle=False) as scores:
-        assert sorted(scores) == ["end", "labels", "probs", "start"]
-        assert scores["probs"].dtype == np.float32
-        np.testing.assert_array_equal(scores["probs"], [chunk.probs for chunk in chunks])
-        np.testing.assert_allclose(scores["start"], 0.16 * np.arange(4))
-        np.testing.assert_allclose(scores["end"], 0.16 * np.arange(1, 5))
-        assert scores["labels"].tolist() == LABELS
-    assert os.listdir(path.parent) == ["día.npz"]
-
-
-def test_scores_of_no_chunk(tmp_path):
-    save_scores(tmp_path / "a.npz", chunks=[], labels=LABELS)
-    with np.load(tmp_path / "a.npz") as scores:
-        assert scores["probs"].shape == (0, 5)
-        assert scores["start"].shape == scores["end"].shape == (0,)
-
-
-def test_scores_into_a_file_for_a_folder(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(SatError, match=r"a\.npz"):
-        save_scores(tmp_path / "file" / "a.npz", chunks=[], labels=LABELS)
-
-
-def test_distinct_paths():
-    sources = ["x/a.wav", "y/a.flac", "a_2.wav", "A.mp3", "-", "z/a.wav", "b.tar.gz", "stdin.wav"]
-    paths = distinct_paths("out", sources, suffix=".npz")
-    assert [path.name for path in paths] == [
-        "a.npz",
-        "a_3.npz",
-        "a_2.npz",
-        "A_4.npz",
-        "stdin.npz",
-        "a_5.npz",
-        "b.tar.npz",
-        "stdin_2.npz",
-    ]
-    assert {path.parent for path in paths} == {Path("out")}

@@ -1,0 +1,126 @@
+"""Writes tags to a text stream and scores to ``.npz`` files."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import numpy as np
+
+from sat_jax.errors import SatError
+from sat_jax.runtime.files import atomic_write, explain_write_errors
+from sat_jax.tagging.formats import FORMATS, check_format
+from sat_jax.tagging.tags import ScoredChunk, TagSelection
+
+
+class OutputError(SatError):
+    """Tags cannot be written, neither of this recording nor of any other."""
+
+
+class TagWriter:
+    """Writes tags to a stream, and flushes it after each chunk."""
+
+    def __init__(self, stream: TextIO, *, format_name: str, selection: TagSelection) -> None:
+        """Writes the format's header.
+
+        Args:
+          stream: the output.
+          format_name: a key of `FORMATS`.
+          selection: which tags of a chunk to write.
+
+        Raises:
+          SatError: the format does not exist.
+          OutputError: the output cannot be written.
+        """
+        check_format(format_name, 1)
+        self._stream = stream
+        self._selection = selection
+        self._format = FORMATS[format_name](selection)
+        self._write(self._format.header)
+
+    @contextlib.contextmanager
+    def recording(self, name: str) -> Iterator[Callable[[ScoredChunk], None]]:
+        """Writes one recording. It is also completed when the body fails.
+
+        Args:
+          name: the recording's name.
+
+        Yields:
+          A function that writes the next chunk.
+
+        Raises:
+          OutputError: the output cannot be written.
+          BrokenPipeError: the reader of standard output went away.
+        """
+        self._write(self._format.begin(name))
+        try:
+            yield self._write_chunk
+        finally:
+            self._write(self._format.end())
+
+    def _write_chunk(self, chunk: ScoredChunk) -> None:
+        self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the tags: {error.strerror or error}; free some space or choose "
+                "another place"
+            ) from error
+
+
+class Scores(NamedTuple):
+    """All scores of a recording.
+
+    Attributes:
+      start: float64 [k], where each chunk begins, seconds.
+      end: float64 [k], where each chunk ends, seconds.
+      probs: float32 [k, y], the probability of each class.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    probs: np.ndarray
+
+
+def stack_chunks(chunks: Sequence[ScoredChunk], num_classes: int) -> Scores:
+    """Stacks a recording's chunks; there may be none."""
+    probs = np.empty((len(chunks), num_classes), np.float32)
+    for row, chunk in zip(probs, chunks, strict=True):
+        row[:] = chunk.probs
+    start = np.array([chunk.start for chunk in chunks], np.float64)
+    end = np.array([chunk.end for chunk in chunks], np.float64)
+    return Scores(start, end, probs)
+
+
+def save_scores(path: str | Path, scores: Scores, labels: Sequence[str]) -> None:
+    """Saves all scores of a recording as an ``.npz`` file; replaces an existing file.
+
+    The file holds ``probs``, ``start`` and ``end`` as in `Scores`, and ``labels`` [y] as strings.
+    `numpy.load` reads it without pickle.
+
+    Args:
+      path: the file; its folder is created.
+      scores: the scores.
+      labels: [y] display names.
+
+    Raises:
+      SatError: the file cannot be written.
+    """
+    with explain_write_errors(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            probs=scores.probs,
+            start=scores.start,
+            end=scores.end,
+            labels=np.array(labels, np.str_),
+        )
