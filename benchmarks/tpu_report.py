@@ -163,12 +163,12 @@ def choose(run: Any, *, dtype: str, fsdp: bool) -> Any:
 
 def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
     """What a run takes of each chip, as JSON-ready data."""
-    from sat_jax.training.footprint import largest_batch, measure
+    from benchmarks.tpu_footprint import compile_footprint, largest_batch
 
     @functools.cache
     def compile_for(batch_size: int) -> Any:
         started = time.perf_counter()
-        footprint = measure(run, mesh, batch_size=batch_size, num_samples=num_samples)
+        footprint = compile_footprint(run, mesh, batch_size=batch_size, num_samples=num_samples)
         result = f"{footprint.peak_bytes / 1e6:.0f} MB" if footprint else "does not fit"
         seconds = time.perf_counter() - started
         print(f"batch {batch_size}: {result}, compiled in {seconds:.0f} s", flush=True)
@@ -189,7 +189,7 @@ def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
 
 def _first_guess(mesh: Any, compile_for: Callable[[int], Any]) -> int:
     """Examples a chip that should just fit; fewer than these tell little of what more will take."""
-    from sat_jax.training.footprint import expected_limit
+    from benchmarks.tpu_footprint import expected_limit
 
     smaller, larger = (compile_for(count * mesh.size) for count in (64, 128))
     if smaller is None or larger is None:

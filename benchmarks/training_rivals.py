@@ -114,7 +114,7 @@ def jax_step(task: Task) -> Rival:
     import jax
 
     from sat_jax.runtime.sharding import make_mesh, shard_batch
-    from sat_jax.training.compile import compiled_step, make_state
+    from sat_jax.training.step import compiled_step, make_state
 
     config, mesh, key = run_config(task), make_mesh(), jax.random.key(0)
     state = jax.jit(functools.partial(make_state, config))(initial_variables(task))

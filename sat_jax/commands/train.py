@@ -164,7 +164,7 @@ def main(arguments: Sequence[str]) -> bool:
 def _set_up_devices(batch_size: int) -> tuple[int, int]:
     """Joins the other processes or splits the CPU; returns this process's index, and how many."""
     if _DISTRIBUTED.value or _COORDINATOR.value:
-        from sat_jax.training.distributed import join_processes
+        from sat_jax.training.processes import join_processes
 
         join_processes(
             _COORDINATOR.value,

@@ -1,1 +1,1 @@
-"""Training: optimiser, state, step, checkpoints of a run, and the loop over them."""
+"""Training: config, optimiser, step, checkpoints and the training loop."""

@@ -1,7 +1,7 @@
-"""Random changes of training examples, as pure functions of a key.
+"""Data augmentation as pure functions of a random key.
 
-They run on the accelerator inside the training step, so they cost the input pipeline nothing, and
-a run that is taken up again repeats them exactly.
+It runs on the accelerator inside the training step: the input pipeline stays fast, and a resumed
+run repeats it exactly.
 """
 
 import dataclasses
@@ -14,20 +14,20 @@ from sat_jax.errors import SatError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is changed, and how far; the defaults change nothing.
+    """Settings of the augmentation; by default there is none.
 
     Attributes:
-      time_shift: a window is rotated by up to this many seconds, either way.
-      gain_db: a window's level changes by up to this many dB, either way.
-      flip_polarity: half of the windows change their sign.
-      mixup: both parameters of the Beta distribution that mixing weights come from; 0 is off.
-      time_masks: stretches of time that are hidden in each spectrogram.
-      time_mask_frames: longest such stretch, frames.
-      freq_masks: ranges of frequency that are hidden in each spectrogram.
-      freq_mask_bins: widest such range, mel bands.
+      time_shift: largest shift of a window, seconds, in both directions; the window wraps around.
+      gain_db: largest change of a window's level, dB, in both directions.
+      flip_polarity: whether the sign of a window is flipped with probability 0.5.
+      mixup: both parameters of the Beta distribution of mixup weights; 0 turns mixup off.
+      time_masks: number of time masks in each spectrogram.
+      time_mask_frames: largest width of a time mask, frames.
+      freq_masks: number of frequency masks in each spectrogram.
+      freq_mask_bins: largest width of a frequency mask, mel bins.
 
     Raises:
-      SatError: a value is under 0.
+      SatError: a value is negative.
     """
 
     time_shift: float = 0.0
@@ -40,31 +40,33 @@ class AugmentConfig:
     freq_mask_bins: int = 8
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks the values."""
         for field in dataclasses.fields(self):
             if not getattr(self, field.name) >= 0:
-                raise SatError(f"augment.{field.name}={getattr(self, field.name)} is under 0")
+                raise SatError(
+                    f"augment.{field.name}={getattr(self, field.name)} is negative: give 0 or more"
+                )
 
 
 def change_waveforms(
     key: jax.Array, waveform: jax.Array, config: AugmentConfig, *, sample_rate: int
 ) -> jax.Array:
-    """Shifts, amplifies and flips each window on its own.
+    """Shifts, amplifies and flips each window independently.
 
     Args:
       key: a `jax.random.key`.
       waveform: float32 [b, s].
-      config: how far.
+      config: what to change.
       sample_rate: samples per second.
 
     Returns:
-      float32 [b, s]; beyond [-1, 1] where the gain is.
+      float32 [b, s]; the gain may take it beyond [-1, 1].
     """
     batch = waveform.shape[0]
     shift_key, gain_key, sign_key = jax.random.split(key, 3)
     if config.time_shift:
-        most = round(config.time_shift * sample_rate)
-        shifts = jax.random.randint(shift_key, (batch,), -most, most + 1)
+        limit = round(config.time_shift * sample_rate)
+        shifts = jax.random.randint(shift_key, (batch,), -limit, limit + 1)
         waveform = jax.vmap(jnp.roll)(waveform, shifts)
     if config.gain_db:
         gain_db = jax.random.uniform(gain_key, (batch, 1), minval=-1.0) * config.gain_db
@@ -89,36 +91,36 @@ def mixup(
       lam * x + (1 - lam) * neighbour of both, lam in [0.5, 1] drawn for each example.
     """
     lam = jax.random.beta(key, alpha, alpha, (waveform.shape[0],))
-    # The larger share is the example's own, or two rows of the batch might become the same.
+    # At least half is the example itself, or two rows of the batch could become the same.
     lam = jnp.maximum(lam, 1.0 - lam)
 
     def mix(x: jax.Array) -> jax.Array:
-        share = lam.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
-        return share * x + (1.0 - share) * jnp.roll(x, 1, axis=0)
+        weight = lam.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype)
+        return weight * x + (1.0 - weight) * jnp.roll(x, 1, axis=0)
 
     return mix(waveform), mix(target)
 
 
 def spec_augment(key: jax.Array, log_mel: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Hides stretches of time and ranges of frequency (Park et al. 2019, arXiv 1904.08779).
+    """Masks bands of time and of frequency (Park et al. 2019, arXiv 1904.08779).
 
     Args:
       key: a `jax.random.key`.
-      log_mel: float32 [b, f, t], normalised, so that 0 is the mean and tells nothing.
-      config: how many, and how large at most.
+      log_mel: float32 [b, f, t], normalised, so 0 is the mean.
+      config: number and largest width of the masks.
 
     Returns:
       float32 [b, f, t].
     """
     time_key, freq_key = jax.random.split(key)
     batch, bins, frames = log_mel.shape
-    times = _bands(time_key, batch, config.time_masks, frames, config.time_mask_frames)
-    freqs = _bands(freq_key, batch, config.freq_masks, bins, config.freq_mask_bins)
+    times = _random_bands(time_key, batch, config.time_masks, frames, config.time_mask_frames)
+    freqs = _random_bands(freq_key, batch, config.freq_masks, bins, config.freq_mask_bins)
     return jnp.where(times[:, None, :] | freqs[:, :, None], 0.0, log_mel)
 
 
-def _bands(key: jax.Array, batch: int, count: int, length: int, widest: int) -> jax.Array:
-    """Bool [b, length], True inside `count` random bands of 0 to `widest` places."""
+def _random_bands(key: jax.Array, batch: int, count: int, length: int, widest: int) -> jax.Array:
+    """Returns bool [b, length], True in `count` random bands of width 0 to `widest`."""
     width_key, place_key = jax.random.split(key)
     widest = min(widest, length)
     widths = jax.random.randint(width_key, (batch, count, 1), 0, widest + 1)

@@ -1,4 +1,4 @@
-"""Steps of a run on disk; the only file of training that knows orbax."""
+"""Checkpoints of a run, written by orbax."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,22 +6,24 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from sat_jax.errors import SatError
-from sat_jax.training.state import TrainState
+from sat_jax.training.processes import gather
+from sat_jax.training.step import TrainState
 from sat_jax.weights.orbax_errors import orbax_errors
 
-_UNWRITABLE = (OSError, ValueError)
-"""What orbax and its store raise where a disk is full."""
+_WRITE_ERRORS = (OSError, ValueError)
+"""Errors of orbax and its store when a disk is full."""
 
 
-class _Steps:
-    """One folder a step.
+class _StepFolders:
+    """A folder with one folder per step.
 
-    Writing goes on in the background; a folder gets its name only when it is complete, so that
-    a killed program leaves no half of one behind. With several processes, all make the same calls.
+    Writing goes on in the background. A step's folder gets its name when it is complete, so a
+    killed program leaves no half checkpoint. All processes make the same calls.
     """
 
     def __init__(self, folder: Path, options: Any) -> None:
@@ -35,8 +37,8 @@ class _Steps:
             raise SatError(f"{folder} can't be used: {error}") from error
 
     def __enter__(self) -> Self:
-        """The folder itself."""
-        # What orbax's threads log with tracebacks is raised as well, when they are waited for.
+        """Returns itself."""
+        # orbax's threads log errors with tracebacks; `wait` raises the same errors.
         self._verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.FATAL)
         return self
@@ -47,7 +49,7 @@ class _Steps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits until all is written."""
+        """Waits until everything is written."""
         try:
             self.wait()
             self._manager.close()
@@ -55,15 +57,15 @@ class _Steps:
             logging.set_verbosity(self._verbosity)
 
     def wait(self) -> None:
-        """Returns when all is written.
+        """Returns when everything is written.
 
         Raises:
-          SatError: something could not be written.
+          SatError: a checkpoint can't be written.
         """
         try:
             self._manager.wait_until_finished()
-        except _UNWRITABLE as error:
-            raise self._unwritable(error) from error
+        except _WRITE_ERRORS as error:
+            raise self._write_error(error) from error
 
     def _save(self, step: int, tree: Any, **kwargs: Any) -> None:
         import orbax.checkpoint as ocp
@@ -72,8 +74,8 @@ class _Steps:
             return
         try:
             self._manager.save(step, args=ocp.args.StandardSave(tree), **kwargs)  # type: ignore[call-arg]
-        except _UNWRITABLE as error:
-            raise self._unwritable(error) from error
+        except _WRITE_ERRORS as error:
+            raise self._write_error(error) from error
 
     def _restore(self, step: int, like: Any, way_out: str) -> Any:
         import orbax.checkpoint as ocp
@@ -84,20 +86,20 @@ class _Steps:
                 args=ocp.args.StandardRestore(like),  # type: ignore[call-arg]
             )
 
-    def _unwritable(self, error: Exception) -> SatError:
+    def _write_error(self, error: Exception) -> SatError:
         reason = str(error).splitlines()[0]
-        return SatError(f"checkpoints can't be written to {self._folder}: {reason}")
+        return SatError(f"cannot write checkpoints to {self._folder}: {reason}")
 
 
-class RunCheckpoints(_Steps):
-    """The latest states of a run, to go on from."""
+class RunCheckpoints(_StepFolders):
+    """The latest states of a run, to resume from."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        """Opens a folder, or makes it.
+        """Opens or creates the folder.
 
         Args:
-          folder: where the checkpoints are.
-          keep: how many of the latest stay.
+          folder: the folder of the checkpoints.
+          keep: how many of the latest are kept.
 
         Raises:
           SatError: the folder can't be used.
@@ -115,14 +117,14 @@ class RunCheckpoints(_Steps):
 
     @property
     def latest(self) -> int | None:
-        """The step of the latest complete checkpoint, None where there is none."""
+        """Step of the latest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Starts to write a state, unless its step is there; it may be given away afterwards.
+        """Starts to write a state, unless it is there; afterwards the state may be donated.
 
         Raises:
-          SatError: this checkpoint, or the one before, can't be written.
+          SatError: this checkpoint or the one before can't be written.
         """
         self._save(int(state.step), state)
 
@@ -130,27 +132,27 @@ class RunCheckpoints(_Steps):
         """Reads a checkpoint, whatever devices wrote it.
 
         Args:
-          step: which.
-          like: a state of `jax.ShapeDtypeStruct` with the shardings to have.
+          step: its step.
+          like: a state of `jax.ShapeDtypeStruct` with the shardings to use.
 
         Raises:
           SatError: it is damaged.
         """
         state: TrainState = self._restore(
-            step, like, "remove this folder to go on from the checkpoint before it"
+            step, like, "remove this folder to resume from the checkpoint before it"
         )
         return state
 
 
-class BestModels(_Steps):
-    """The best models of a run so far, by a number measured on other clips."""
+class BestModels(_StepFolders):
+    """The best models of a run so far, by their score on the validation clips."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        """Opens a folder, or makes it.
+        """Opens or creates the folder.
 
         Args:
-          folder: where the models are.
-          keep: how many of the best stay.
+          folder: the folder of the models.
+          keep: how many of the best are kept.
 
         Raises:
           SatError: the folder can't be used.
@@ -168,41 +170,35 @@ class BestModels(_Steps):
         """Starts to write a model if it is among the best; higher scores are better.
 
         Raises:
-          SatError: this model, or the one before, can't be written.
+          SatError: this model or the one before can't be written.
         """
         self._save(step, variables, metrics={"score": score})
 
     @property
     def steps(self) -> Sequence[int]:
-        """The steps of the models that are kept."""
+        """Steps of the models that are kept."""
         return sorted(self._manager.all_steps())
 
     def average(self, like: Any) -> Any:
-        """The mean of the weights of all models kept, as NumPy arrays.
+        """Returns the mean weights of all kept models as NumPy arrays.
 
         Args:
-          like: a variable tree of `jax.ShapeDtypeStruct` with shardings.
+          like: a variable tree of sharded arrays.
 
         Raises:
-          SatError: there is none, or one is damaged.
+          SatError: there is no model, or one is damaged.
         """
         if not self.steps:
-            raise SatError(f"{self._folder} holds no model")
+            raise SatError(f"{self._folder} has no model")
+        shape = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), like
+        )
         total = None
         for step in self.steps:
-            model = self._restore(step, like, "remove this folder to leave its model out")
+            model = self._restore(step, shape, "remove this folder to leave its model out")
             arrays = jax.tree.map(lambda x: np.asarray(x, np.float64), gather(model))
             total = arrays if total is None else jax.tree.map(np.add, total, arrays)
         return jax.tree.map(lambda x: (x / len(self.steps)).astype(np.float32), total)
-
-
-def gather(tree: Any) -> Any:
-    """Whole arrays in this process's memory, wherever their parts are; all processes call it."""
-    from jax.experimental import multihost_utils
-
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _score(metrics: Any) -> float:

@@ -1,4 +1,4 @@
-"""What a training run is made of, as plain data."""
+"""The typed config of a training run."""
 
 import dataclasses
 import math
@@ -12,21 +12,20 @@ from sat_jax.training.augment import AugmentConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, and the course of its learning rate over a run.
+    """Settings of AdamW and of its learning rate schedule.
 
     Attributes:
-      learning_rate: the highest, reached at the end of the warm-up.
-      warmup_fraction: share of the run in which the learning rate rises linearly.
-      final_fraction: last learning rate over the highest; between them lies a half cosine.
-      weight_decay: decoupled, times the learning rate; see `sat_jax.training.optimizer`.
-      clip_norm: longer gradients (global L2 norm) are shortened to this; 0 leaves all as they are.
-      b1: decay of the mean of gradients.
-      b2: decay of the mean of their squares.
-      eps: added to the root of the latter.
-      layer_decay: learning rate of a block over that of the block above it; the head has all of
-        it, the patch embedding the least. 1 is the same for all; with 0 only the head and the norms
-        before it learn.
-      accumulate: steps whose gradients are averaged into one update.
+      learning_rate: maximum, reached at the end of the warm-up.
+      warmup_fraction: share of the run in which the learning rate rises linearly from 0.
+      final_fraction: final learning rate over the maximum, reached along half a cosine.
+      weight_decay: decoupled and scaled by the learning rate; see `decay_mask`.
+      clip_norm: largest global L2 norm of the gradients; 0 turns clipping off.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      layer_decay: learning rate of a block relative to that of the next block; the head has the
+        full rate. 1 is the same rate for all; 0 trains only the head and the norms before it.
+      accumulate: number of steps whose gradients are averaged for one update.
 
     Raises:
       SatError: a value is out of range.
@@ -44,7 +43,7 @@ class OptimizerConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks the values."""
         if not self.learning_rate > 0.0 or not self.eps > 0.0:
             raise SatError(
                 f"optimizer.learning_rate={self.learning_rate} and optimizer.eps={self.eps} "
@@ -52,14 +51,16 @@ class OptimizerConfig:
             )
         for name in ("weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0.0:
-                raise SatError(f"optimizer.{name}={getattr(self, name)} is under 0")
+                raise SatError(
+                    f"optimizer.{name}={getattr(self, name)} is negative: give 0 or more"
+                )
         for name in ("warmup_fraction", "b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise SatError(f"optimizer.{name}={getattr(self, name)} is not a share in [0, 1)")
+                raise SatError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
         if not 0.0 <= self.layer_decay <= 1.0:
             raise SatError(f"optimizer.layer_decay={self.layer_decay} is not in [0, 1]")
         if self.accumulate < 1:
-            raise SatError(f"optimizer.accumulate={self.accumulate} is under 1")
+            raise SatError(f"optimizer.accumulate={self.accumulate} is not at least 1")
         if not 0.0 <= self.final_fraction <= 1.0:
             raise SatError(f"optimizer.final_fraction={self.final_fraction} is not in [0, 1]")
 
@@ -69,36 +70,35 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-      model: what is trained: a tagger, or a masked autoencoder.
-      optimizer: how.
-      augment: random changes of the examples.
-      num_steps: steps in the whole run, each with one batch.
-      seed: of fresh weights and of all that is random in the model.
-      head_bias: what the biases of a head that starts fresh begin with, as log odds.
-      glorot_init: whether the scale of a fresh matrix follows from its size, which small models
-        need; else it is 0.02, as published.
-      ema_decay: share that the moving average of the weights keeps in a step; the average is what
-        is measured and exported. 0 is none.
-      loss_per_chunk: whether each chunk's answer is compared with the target, instead of their
-        mean; targets may then differ from chunk to chunk.
-      silence_share: share of the examples whose cache holds silence at their start, as a stream's
-        does with ``warmup="silence"``; streaming models only.
-      frozen_input_norm: whether a tagger's input is normalised by the statistics that its weights
-        came with, which then stay, and not by those of each batch.
-      fsdp: whether weights and the optimiser's memory are spread over the devices.
-      checkpoint_every: steps between two checkpoints.
-      checkpoint_minutes: minutes after which one is written anyway; 0 is never.
-      keep_checkpoints: how many of the latest are kept, to go on from.
-      evaluate_every: steps between two measurements on the validation clips.
-      keep_best: how many of the best models are kept, whose average is exported.
-      log_every: steps between two lines of the log.
-      init: fingerprint of the checkpoint whose weights are begun with; empty where all are random.
-        Like `data`, only kept with the run.
-      data: what makes the batches, as JSON-ready data; the loop only keeps it with the run, so
-        that one is never taken up again with other data by mistake.
+      model: the model to train: a tagger or a masked autoencoder.
+      optimizer: the optimiser.
+      augment: data augmentation.
+      num_steps: number of steps in the whole run, one batch each.
+      seed: seed of fresh weights and of all randomness in the model.
+      head_bias: initial biases of a fresh head, as log odds.
+      glorot_init: whether fresh matrices are scaled by their size, which small models need;
+        otherwise the scale is 0.02, as published.
+      ema_decay: decay of a moving average of the weights, which is then validated and exported; 0
+        for none.
+      loss_per_chunk: whether each chunk's output is compared with the target, which may differ from
+        chunk to chunk. Otherwise their mean is.
+      silence_share: share of the examples that start with silence in the cache, like a stream with
+        ``warmup="silence"``; streaming models only.
+      frozen_input_norm: whether a tagger's input is normalised by the statistics of its initial
+        weights, which stay unchanged. Otherwise the statistics of each batch are used.
+      fsdp: whether weights and optimiser state are sharded over the devices.
+      checkpoint_every: number of steps between two checkpoints.
+      checkpoint_minutes: longest time between two checkpoints, minutes; 0 for no limit.
+      keep_checkpoints: how many of the latest checkpoints are kept.
+      evaluate_every: number of steps between two validations.
+      keep_best: how many of the best models are kept; their average is exported.
+      log_every: number of steps between two lines of the log.
+      init: fingerprint of the initial weights; empty if they are random. Like `data` it is only
+        recorded, so that a run is not resumed with other ones by mistake.
+      data: settings and fingerprints of the training data, JSON-ready.
 
     Raises:
-      SatError: a value is out of range, or does not suit the model.
+      SatError: a value is out of range or does not suit the model.
     """
 
     model: AnyConfig
@@ -123,7 +123,7 @@ class TrainConfig:
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Checks the values."""
         for name in (
             "num_steps",
             "checkpoint_every",
@@ -133,26 +133,30 @@ class TrainConfig:
             "log_every",
         ):
             if getattr(self, name) < 1:
-                raise SatError(f"{name}={getattr(self, name)} is under 1")
+                raise SatError(f"{name}={getattr(self, name)} is not at least 1")
         if not 0 <= self.seed < 2**32:
             raise SatError(f"seed={self.seed} is not in [0, 2**32)")
         if not math.isfinite(self.head_bias):
             raise SatError(f"head_bias={self.head_bias} is not finite")
         if not 0.0 <= self.ema_decay < 1.0:
-            raise SatError(f"ema_decay={self.ema_decay} is not a share in [0, 1)")
+            raise SatError(f"ema_decay={self.ema_decay} is not in [0, 1)")
         if not self.checkpoint_minutes >= 0.0:
-            raise SatError(f"checkpoint_minutes={self.checkpoint_minutes} is under 0")
+            raise SatError(
+                f"checkpoint_minutes={self.checkpoint_minutes} is negative: give 0 or more"
+            )
         if isinstance(self.model, MaeConfig):
             self._check_autoencoder()
         self._check_silence()
 
     def _check_autoencoder(self) -> None:
         if self.frozen_input_norm:
-            raise SatError("frozen_input_norm is for taggers, not for autoencoders: set False")
+            raise SatError(
+                "frozen_input_norm=True is only for taggers: set False for an autoencoder"
+            )
         if self.optimizer.layer_decay < 1.0:
             raise SatError(
-                f"optimizer.layer_decay={self.optimizer.layer_decay} is for taggers, an "
-                "autoencoder has no layers far from its head: set 1"
+                f"optimizer.layer_decay={self.optimizer.layer_decay} is only for taggers: set 1 "
+                "for an autoencoder"
             )
 
     def _check_silence(self) -> None:
@@ -162,16 +166,16 @@ class TrainConfig:
             isinstance(self.model, ModelConfig) and self.model.is_streaming
         ):
             raise SatError(
-                f"silence_share={self.silence_share} fills a cache that this model lacks: set 0"
+                f"silence_share={self.silence_share} is only for streaming models: set 0"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as JSON-ready data; `from_dict` is its inverse."""
+        """Returns the config as JSON-ready data; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Builds a config from `to_dict` data.
+        """Returns the config of `to_dict` data.
 
         Raises:
           SatError: a key is unknown or missing, or a value is out of range.

@@ -1,10 +1,10 @@
-"""The training loop: batches in, a trained model out, through any number of starts."""
+"""The training loop: from batches to a trained model, over any number of starts."""
 
 import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -12,26 +12,26 @@ from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.runtime.sharding import check_batch_size, make_mesh, shard_batch
+from sat_jax.runtime.sharding import check_batch_size, make_mesh, replicated, shard_batch
 from sat_jax.streaming.pieces import Variables
-from sat_jax.training.checkpoints import BestModels, RunCheckpoints, gather
-from sat_jax.training.compile import compiled_step, make_state, state_shape
+from sat_jax.training.checkpoints import BestModels, RunCheckpoints
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.processes import gather
 from sat_jax.training.progress import Progress
-from sat_jax.training.state import TrainState
-from sat_jax.training.stopping import CheckpointClock, stop_when_asked
-from sat_jax.training.validation import Measure, ValidationSource, first_shape, make_measure
+from sat_jax.training.step import TrainState, compiled_step, make_state, state_shape
+from sat_jax.training.stopping import CheckpointClock, stop_on_signal
+from sat_jax.training.validation import ValidationSource, make_validator
 from sat_jax.training.workdir import open_workdir, write_config
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
 
 
 class Batch(TypedDict):
-    """Windows of sound: this process's rows of a batch.
+    """Windows of sound: this process's rows of a global batch.
 
     Attributes:
-      waveform: float32 [b, s] in [-1, 1] at the model's rate.
-      target: float32 [b, y] or [b, k, y] in [0, 1]; an autoencoder needs none.
-      clips: what people call the clips, b names; shown when a batch breaks the run.
+      waveform: float32 [b, s] in [-1, 1] at the model's sample rate.
+      target: float32 [b, y] or, chunk by chunk, [b, k, y], in [0, 1]; not used by an autoencoder.
+      clips: names of the b clips, shown if the loss is not finite.
     """
 
     waveform: np.ndarray
@@ -40,15 +40,15 @@ class Batch(TypedDict):
 
 
 BatchSource = Callable[[int], Iterator[Batch]]
-"""From the number of steps made so far to the batches of the steps that follow."""
+"""From the number of steps made so far to the batches of the following steps."""
 
 
 class TrainResult(NamedTuple):
-    """How a start of a run ended.
+    """Result of a start of a run.
 
     Attributes:
       step: steps made so far, by all starts together.
-      model: the checkpoint folder of the trained model, or None where SIGTERM came first.
+      model: checkpoint folder of the trained model; None if SIGTERM stopped the run before its end.
     """
 
     step: int
@@ -66,79 +66,85 @@ def train(
     validation: ValidationSource | None = None,
     accept_changes: bool = False,
 ) -> TrainResult:
-    """Trains a model, or goes on where an earlier start of the same run stopped.
+    """Trains a model, or resumes the run in `workdir`.
 
-    A start that is killed loses the steps since its last checkpoint, and nothing else: going on
-    gives the very same weights (on the same machine). At SIGTERM the state is saved before this
-    function returns. With several processes, all call this with the same arguments but for their
-    own rows of the batches.
+    A killed run loses the steps since its last checkpoint, and nothing else: a resumed run gets
+    the same weights to the bit, on the same machine. On SIGTERM the state is saved before this
+    function returns. With several processes, all call this with the same arguments except for
+    their own rows of the batches.
 
     Args:
       config: the run.
-      batches: what it learns from; batch i must not depend on where the iterator started.
+      batches: the training data. Batch i must not depend on the step of the start.
       workdir: the run's folder, see `sat_jax.training.workdir`.
-      make_variables: from a random key to the first weights; not called when going on.
-      labels: names of the model's classes; none for an autoencoder.
-      source: where the exported model came from, for people.
-      validation: clips to measure the model on; the average of the best models is exported then,
-        else the last one.
-      accept_changes: whether to go on from a run of another config, for all that checkpoints hold.
-
-    Returns:
-      How far it came.
+      make_variables: from a random key to the initial weights; not called when a run is resumed.
+      labels: names of the model's classes; empty for an autoencoder.
+      source: origin of the exported model, for people.
+      validation: validation clips. With them the average of the best models is exported, else the
+        last model.
+      accept_changes: whether to resume a run whose config differs, where checkpoints allow that.
 
     Raises:
-      SatError: the folder belongs to another run or can't be used, batches don't suit the model
-        or end early, or the loss is not finite.
-      KeyboardInterrupt: the user stopped it by Ctrl-C; the state is saved.
+      SatError: the folder has another run or can't be used, the batches don't suit the model or
+        end early, or the loss is not finite.
+      KeyboardInterrupt: Ctrl-C stopped the run; the state is saved.
     """
     folder = Path(workdir)
     with open_workdir(folder, config, accept_changes=accept_changes):
-        step, variables = _go_on(config, batches, folder, make_variables, validation)
+        step, variables = _train(config, batches, folder, make_variables, validation)
         if variables is None:
             return TrainResult(step, None)
-        return TrainResult(step, _export(folder / "model", config, variables, labels, source))
+        path = folder / "model"
+        if not path.exists():  # An earlier start may have written it.
+            exported = Checkpoint(
+                config=config.model, variables=variables, labels=tuple(labels), source=source
+            )
+            save_checkpoint(path, exported)
+        return TrainResult(step, path)
 
 
-def _go_on(
+def _train(
     config: TrainConfig,
     batches: BatchSource,
     folder: Path,
     make_variables: Callable[[jax.Array], Variables],
     validation: ValidationSource | None,
 ) -> tuple[int, Variables | None]:
-    """Makes the steps that are left; the model too if none is, and else the run was stopped."""
+    """Runs the remaining steps.
+
+    Returns:
+      The number of steps made, and the trained variables; None if a signal stopped the run.
+    """
     mesh = make_mesh()
-    init_key, run_key = jax.random.split(jax.random.key(config.seed))
     shape = state_shape(config, mesh)
     with (
         RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints,
         BestModels(folder / "best", keep=config.keep_best) as best,
     ):
         if checkpoints.latest is None:
-            state = _first_state(config, shape, make_variables(init_key))
+            state = _first_state(config, shape, make_variables(_run_keys(config)[0]))
         else:
             state = checkpoints.restore(checkpoints.latest, shape)
         start = int(state.step)
-        _check_unused(folder / "model", done=start == config.num_steps)
+        _check_export_path(folder / "model", complete=start == config.num_steps)
         with (
             Progress(config, folder, start=start) as progress,
-            contextlib.closing(_checked(batches(start), config, mesh)) as source_batches,
+            contextlib.closing(_check_batches(batches(start), config, mesh)) as checked_batches,
         ):
             write_config(folder, config)
-            run = _Run(config, mesh, checkpoints, best, progress, validation)
-            state, through = run.go_on(state, source_batches, run_key)
+            loop = _Loop(config, mesh, checkpoints, best, progress, validation)
+            state, is_complete = loop.run(state, checked_batches)
         step = int(state.step)
-        if not through:
+        if not is_complete:
             return step, None
         best.wait()
         if best.steps:
-            return step, best.average(first_shape(state.variables))
+            return step, best.average(state.variables)
         return step, gather(state.variables)
 
 
-class _Run:
-    """The steps between two starts, and what is to be done beside them."""
+class _Loop:
+    """Runs the remaining steps; saves and validates on schedule."""
 
     def __init__(
         self,
@@ -152,79 +158,83 @@ class _Run:
         self._config, self._mesh = config, mesh
         self._checkpoints, self._best, self._progress = checkpoints, best, progress
         self._validation = validation
-        self._measure: Measure | None = None
+        self._validate = make_validator(config.model, mesh)
+        self._step = compiled_step(config, mesh)
+        # On all devices, so that no step has to copy it.
+        keys = jax.jit(functools.partial(_run_keys, config), out_shardings=replicated(mesh))
+        self._key = keys()[1]
 
-    def go_on(
-        self, state: TrainState, batches: Iterator[Batch], key: jax.Array
-    ) -> tuple[TrainState, bool]:
-        """Makes the steps that are left, or those until the run is asked to stop.
+    def run(self, state: TrainState, batches: Iterator[Batch]) -> tuple[TrainState, bool]:
+        """Runs until the last step or until a signal.
 
         Returns:
-          The state then, and whether the run is through: asked to stop after its last step, it is
-          not, since the model may have to be measured yet.
+          The state then, and whether the run is complete. A run that is stopped after its last
+          step is not: its model may have to be validated.
         """
         config, clock = self._config, CheckpointClock(self._config)
         stopping = False
-        step_fn = compiled_step(config, self._mesh)
-        with stop_when_asked() as should_stop:
-            self._make_up_for_measuring(int(state.step), state)
+        with stop_on_signal() as should_stop:
+            # An earlier start may have saved the state and stopped before its validation.
+            if self._is_validated_after(int(state.step)) and not self._progress.has_validation:
+                self._run_validation(int(state.step), state)
             for step in range(int(state.step) + 1, config.num_steps + 1):
                 batch = next(batches)
-                state, metrics = step_fn(state, self._place(batch), key=key)
-                num_examples = len(batch["waveform"]) * jax.process_count()
-                self._progress.see(step, metrics, num_examples, batch.get("clips", ()))
+                state = self._run_step(step, state, batch)
                 stopping, due = should_stop(step), clock.is_due(step)
-                measuring = self._is_measured_after(step)
-                # Measuring takes long and may fail: a broken clip must not cost the steps.
-                if stopping or due or measuring:
-                    self._progress.settle()
+                validating = self._is_validated_after(step)
+                # Validation takes long and may fail: an unreadable clip must not cost the steps.
+                if stopping or due or validating:
+                    self._progress.finish_step()
                     self._checkpoints.save(state)
                 if stopping:
                     break
-                if measuring:
-                    self._evaluate(step, state)
-        self._progress.settle()
+                if validating:
+                    self._run_validation(step, state)
+        self._progress.finish_step()
         return state, not stopping
 
-    def _place(self, batch: Batch) -> dict[str, jax.Array]:
-        wanted = ("waveform",) if isinstance(self._config.model, MaeConfig) else _ARRAYS
-        return shard_batch(self._mesh, {name: batch[name] for name in wanted})  # type: ignore[literal-required]
+    def _run_step(self, step: int, state: TrainState, batch: Batch) -> TrainState:
+        arrays = {"waveform": batch["waveform"]}
+        if not isinstance(self._config.model, MaeConfig):
+            arrays["target"] = batch["target"]
+        placed = shard_batch(self._mesh, arrays)
+        with jax.transfer_guard("disallow"):  # A hidden copy would make the devices wait.
+            state, metrics = self._step(state, placed, key=self._key)
+        num_examples = len(batch["waveform"]) * jax.process_count()
+        self._progress.add_step(step, metrics, num_examples, batch.get("clips", ()))
+        return state
 
-    def _is_measured_after(self, step: int) -> bool:
-        on_time = step % self._config.evaluate_every == 0 or step == self._config.num_steps
-        return self._validation is not None and step > 0 and on_time
+    def _is_validated_after(self, step: int) -> bool:
+        is_due = step % self._config.evaluate_every == 0 or step == self._config.num_steps
+        return self._validation is not None and step > 0 and is_due
 
-    def _make_up_for_measuring(self, step: int, state: TrainState) -> None:
-        """Measures the model that an earlier start saved and was stopped before it measured it."""
-        if self._is_measured_after(step) and not self._progress.was_measured:
-            self._evaluate(step, state)
-
-    def _evaluate(self, step: int, state: TrainState) -> None:
-        assert self._validation is not None, "asked before"
-        if self._measure is None:
-            self._measure = make_measure(self._config.model, self._mesh)
-        numbers = self._measure(state.variables, self._validation())
+    def _run_validation(self, step: int, state: TrainState) -> None:
+        assert self._validation is not None, "_is_validated_after asks for it"
+        numbers = self._validate(state.variables, self._validation())
         self._best.save(step, state.variables, numbers["score"])
-        self._best.wait()  # What the log tells of need not be done again.
-        self._progress.measured(step, numbers)
+        self._best.wait()  # A validation that is logged must not be repeated.
+        self._progress.log_validation(step, numbers)
 
 
-_ARRAYS = ("waveform", "target")
+def _run_keys(config: TrainConfig) -> jax.Array:
+    """Returns two random keys: of the initial weights, and of all steps."""
+    return jax.random.split(jax.random.key(config.seed))
 
 
 def _first_state(config: TrainConfig, shape: TrainState, variables: Variables) -> TrainState:
-    """A new run's state, each part made where it is to lie."""
-    # NumPy arrays may go to all devices of all processes; arrays on one device may not.
+    """Returns the state of a new run, each array created on the devices of its sharding."""
+    # NumPy arrays can go to all devices of all processes; arrays on one device can't.
     host = jax.tree.map(np.asarray, variables)
-    places = jax.tree.map(lambda x: x.sharding, shape)
-    state: TrainState = jax.jit(functools.partial(make_state, config), out_shardings=places)(host)
+    shardings = jax.tree.map(lambda x: x.sharding, shape)
+    make = jax.jit(functools.partial(make_state, config), out_shardings=shardings)
+    state: TrainState = make(host)
     return state
 
 
-def _checked(
+def _check_batches(
     batches: Iterator[Batch], config: TrainConfig, mesh: Mesh
 ) -> Generator[Batch, None, None]:
-    """The batches, if they suit model and devices; closes their source when closed."""
+    """Yields batches that suit model and devices; closes their source when it is closed."""
     try:
         for batch in batches:
             waveform = batch["waveform"].shape
@@ -237,7 +247,7 @@ def _checked(
     finally:
         if hasattr(batches, "close"):
             batches.close()
-    raise SatError("the batches ended before the run did: their source must go on for ever")
+    raise SatError("the batches ended before the run did: their iterator must not end")
 
 
 def _check_target(batch: Batch, num_classes: int) -> None:
@@ -249,26 +259,7 @@ def _check_target(batch: Batch, num_classes: int) -> None:
         )
 
 
-def _check_unused(path: Path, *, done: bool) -> None:
-    """Refuses to train for days towards a folder that is taken."""
-    if path.exists() and not (done and is_checkpoint(path)):
-        raise SatError(
-            f"{path} exists before the run is through: move it, or choose another workdir"
-        )
-
-
-def _export(
-    path: Path, config: TrainConfig, variables: Any, labels: Sequence[str], source: str
-) -> Path:
-    """Writes the trained model, unless an earlier start did."""
-    if not path.exists():
-        save_checkpoint(
-            path,
-            Checkpoint(
-                config=config.model,
-                variables=variables,
-                labels=tuple(labels),
-                source=source,
-            ),
-        )
-    return path
+def _check_export_path(path: Path, *, complete: bool) -> None:
+    """Checks before the first step that the trained model can be written."""
+    if path.exists() and not (complete and is_checkpoint(path)):
+        raise SatError(f"{path} exists already: move it, or choose another workdir")

@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine, as an optax transformation."""
+"""AdamW with warm-up and cosine decay, as an optax transformation."""
 
 import functools
 from typing import Any
@@ -10,16 +10,16 @@ from sat_jax.training.config import OptimizerConfig
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """The learning rate over a run.
+    """Returns the learning rate schedule of a run.
 
     Args:
       config: the optimiser's settings.
-      num_steps: updates in the run.
+      num_steps: number of updates in the run.
 
     Returns:
-      From the number of updates made so far to the learning rate of the next one: a line that
-      reaches the highest at the last update of the warm-up, then a half cosine that reaches the
-      final one at the last update.
+      From the number of updates made so far to the learning rate of the next one. It rises
+      linearly to the maximum, reached at the last update of the warm-up, then follows half a cosine
+      to the final value, reached at the last update.
     """
     warmup_steps = round(config.warmup_fraction * num_steps)
     schedule = optax.cosine_decay_schedule(
@@ -28,15 +28,14 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     if warmup_steps:
         line = optax.linear_schedule(0.0, config.learning_rate, warmup_steps)
         schedule = optax.join_schedules([line, schedule], [warmup_steps])
-    # optax counts updates from 0, where a rate of 0 would waste the first.
+    # optax counts updates from 0; a rate of 0 would waste the first one.
     return lambda count: schedule(count + 1)
 
 
 def decay_mask(params: Any) -> Any:
-    """Which weights decay: kernels of linear layers, and nothing else.
+    """Selects the weights that decay: the kernels of linear layers.
 
-    Positions, cls token and its position, mask token, biases, LayerScale and the scales of
-    normalisations must stay free to be what they are.
+    Position embeddings, cls and mask tokens, biases, LayerScale and norm scales don't decay.
 
     Args:
       params: a tree of weights.
@@ -48,15 +47,15 @@ def decay_mask(params: Any) -> Any:
 
 
 def layer_scales(params: Any, decay: float) -> Any:
-    """Share of the learning rate that each weight has with layer-wise decay (BEiT, appendix).
+    """Returns the learning rate factor of each weight, for layer-wise decay (BEiT, appendix).
 
     Args:
-      params: a tree of weights of a tagger; an autoencoder has no such thing as a lowest layer.
-      decay: rate of a block over that of the block above it, in [0, 1].
+      params: the weights of a tagger.
+      decay: learning rate of a block relative to that of the next block, in [0, 1].
 
     Returns:
-      The same tree of floats: 1 for head and last norms, ``decay`` for the last block, and so on
-      down to the patch embedding and positions, below the first block.
+      The same tree of floats: 1 for the head and the last norms, ``decay`` for the last block, and
+      so on down to the patch embedding and positions, one level below the first block.
     """
     blocks = {name: int(name.removeprefix("blocks_")) for name in params if "blocks_" in name}
     depth = len(blocks)
@@ -70,11 +69,11 @@ def layer_scales(params: Any, decay: float) -> Any:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Gradient clipping, then AdamW with `make_schedule` and `decay_mask`; float32 memory.
+    """Returns gradient clipping, then AdamW with `make_schedule` and `decay_mask`, in float32.
 
     Args:
-      config: its settings.
-      num_steps: steps in the run; with ``accumulate``, so many of them make one update.
+      config: the optimiser's settings.
+      num_steps: number of steps in the run; ``accumulate`` of them make one update.
     """
     parts = [
         optax.adamw(
@@ -92,16 +91,17 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         parts.append(optax.stateless(functools.partial(_scale_layers, decay=config.layer_decay)))
     tx = optax.chain(*parts)
     if config.layer_decay == 0.0:
-        # Gradients of what stays as it is have no say in how far the others are clipped.
-        tx = optax.partition({"learns": tx, "stays": optax.set_to_zero()}, _top_learns)
+        # Clipping must not depend on the gradients of frozen weights. Checkpoints hold the labels.
+        tx = optax.partition({"learns": tx, "stays": optax.set_to_zero()}, _freeze_all_but_head)
     if config.accumulate == 1:
         return tx
     return optax.MultiSteps(tx, config.accumulate).gradient_transformation()
 
 
-def _top_learns(params: Any) -> Any:
-    return jax.tree.map(lambda share: "learns" if share else "stays", layer_scales(params, 0.0))
+def _freeze_all_but_head(params: Any) -> Any:
+    scales = layer_scales(params, 0.0)
+    return jax.tree.map(lambda scale: "learns" if scale else "stays", scales)
 
 
 def _scale_layers(updates: Any, params: Any, *, decay: float) -> Any:
-    return jax.tree.map(lambda update, share: share * update, updates, layer_scales(params, decay))
+    return jax.tree.map(lambda update, scale: scale * update, updates, layer_scales(params, decay))

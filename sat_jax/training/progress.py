@@ -1,5 +1,7 @@
-"""What a run tells while it goes on: a bar, a log, curves."""
+"""The progress of a run: bar, log.jsonl and TensorBoard curves."""
 
+import contextlib
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -9,15 +11,68 @@ from typing import NamedTuple
 import jax
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import explain_write_errors
+from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.optimizer import make_schedule
+from sat_jax.training.processes import from_first, is_first
 from sat_jax.training.step import StepMetrics
-from sat_jax.training.workdir import RunLog
 
 
-class _Seen(NamedTuple):
-    """A step under way."""
+class RunLog:
+    """The file log.jsonl: lines of JSON about the steps of a run, in order, none twice."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        """Opens a log for the steps after `step`.
+
+        Args:
+          path: the file.
+          step: lines of an earlier start about later steps are dropped: those steps are made again.
+
+        Raises:
+          SatError: the file can't be written.
+        """
+        self._path, kept = path, []
+        if path.exists():
+            with explain_write_errors(path):
+                lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if _is_until(line, step)]
+            with atomic_write(path) as new:
+                new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with explain_write_errors(path):
+            self._file = path.open("a", encoding="utf-8")
+        self.has_validation = any(_is_validation_of(line, step) for line in kept)
+        """Whether an earlier start validated the model after `step`."""
+
+    def write(self, **fields: object) -> None:
+        """Adds a line.
+
+        Raises:
+          SatError: it can't be written.
+        """
+        with explain_write_errors(self._path):
+            self._file.write(json.dumps(fields) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        with contextlib.suppress(OSError):  # `write` has raised it before.
+            self._file.close()
+
+
+def _is_validation_of(line: str, step: int) -> bool:
+    fields = json.loads(line)
+    return fields["step"] == step and "validation" in fields
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):  # A killed program leaves half a line.
+        return False
+
+
+class _PendingStep(NamedTuple):
+    """A step whose results may still be computed."""
 
     step: int
     metrics: StepMetrics
@@ -25,23 +80,14 @@ class _Seen(NamedTuple):
     clips: Sequence[str]
 
 
-def _said_by_first(answer: bool) -> bool:
-    """The first process's answer."""
-    if jax.process_count() == 1:
-        return answer
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(answer))
-
-
 class Progress:
-    """Looks at each step's numbers once the next one is under way, so that devices never wait.
+    """Checks and logs each step's results while the next step runs, so that devices never wait.
 
     Only the first of several processes draws and writes.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, *, start: int) -> None:
-        """Opens bar, log and curves of a run.
+        """Opens bar, log and curves.
 
         Args:
           config: the run.
@@ -54,84 +100,88 @@ class Progress:
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
-        self._config, self._start = config, start
+        self._config = config
         self._schedule = make_schedule(
             config.optimizer, -(-config.num_steps // config.optimizer.accumulate)
         )
-        self._seen: _Seen | None = None
+        self._pending: _PendingStep | None = None
         self._examples, self._since = 0, time.perf_counter()
-        first = jax.process_index() == 0
-        self._log = RunLog(folder / "log.jsonl", step=start) if first else None
-        self.was_measured = _said_by_first(self._log is not None and self._log.was_measured)
-        """Whether an earlier start measured the model after the step that this one starts at."""
-        # Curves drawn beyond the checkpoint by an earlier start are hidden from there on.
+        self._log = RunLog(folder / "log.jsonl", step=start) if is_first() else None
+        self.has_validation = from_first(self._log is not None and self._log.has_validation)
+        """Whether an earlier start validated the model after step `start`."""
         self._curves_folder = folder / "tensorboard"
         with explain_write_errors(self._curves_folder):
+            # Points of an earlier start after its last checkpoint are hidden.
             self._curves = (
-                SummaryWriter(str(self._curves_folder), purge_step=start + 1) if first else None
+                SummaryWriter(str(self._curves_folder), purge_step=start + 1) if self._log else None
             )
-        # None draws it on a terminal only.
+        # None shows the bar on a terminal only.
         self._bar = tqdm(
-            total=config.num_steps, initial=start, unit="step", disable=None if first else True
+            total=config.num_steps,
+            initial=start,
+            unit="step",
+            disable=None if self._log else True,
         )
 
     def __enter__(self) -> "Progress":
-        """The progress itself."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes all that is open."""
+        """Closes bar, log and curves."""
         self._bar.close()
         if self._log is not None and self._curves is not None:
             self._log.close()
             with explain_write_errors(self._curves_folder):
                 self._curves.close()
 
-    def see(self, step: int, metrics: StepMetrics, num_examples: int, clips: Sequence[str]) -> None:
-        """Takes note of a step, and settles the one before.
+    def add_step(
+        self, step: int, metrics: StepMetrics, num_examples: int, clips: Sequence[str]
+    ) -> None:
+        """Adds a step, and finishes the one before.
 
         Args:
-          step: its number, counted from 1.
-          metrics: its results, perhaps still being computed.
-          num_examples: of the whole batch, of all processes.
-          clips: the names of this process's clips.
+          step: its number, from 1.
+          metrics: its results, which may still be computed.
+          num_examples: examples in the global batch.
+          clips: names of this process's clips.
         """
-        self.settle()
-        self._seen = _Seen(step, metrics, num_examples, clips)
+        self.finish_step()
+        self._pending = _PendingStep(step, metrics, num_examples, clips)
 
-    def settle(self) -> None:
-        """Waits for the step last seen, checks and logs it.
+    def finish_step(self) -> None:
+        """Waits for the last step, checks its results and logs them.
 
         Raises:
           SatError: its loss or gradient is not finite.
         """
-        if self._seen is None:
+        if self._pending is None:
             return
-        seen, self._seen = self._seen, None
-        loss, grad_norm = (float(x) for x in jax.device_get(seen.metrics))
-        # A gradient can be ill before the loss is; weights would carry it into a checkpoint.
+        done, self._pending = self._pending, None
+        loss, grad_norm = (float(x) for x in jax.device_get(done.metrics))
+        # A gradient may overflow before the loss does; the weights must not reach a checkpoint.
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
-            self._write(seen.step, loss=str(loss), grad_norm=str(grad_norm), clips=list(seen.clips))
+            self._write(done.step, loss=str(loss), grad_norm=str(grad_norm), clips=list(done.clips))
             raise SatError(
-                f"step {seen.step} has loss {loss} and gradient norm {grad_norm}, and was not "
-                "saved: lower optimizer.learning_rate (and --accept_changes), or look at its "
-                f"clips: {', '.join(seen.clips) or 'unnamed'}"
+                f"step {done.step} has loss {loss} and gradient norm {grad_norm}, and was not "
+                "saved: lower optimizer.learning_rate (and give --accept_changes), or check its "
+                f"clips: {', '.join(done.clips) or 'unnamed'}"
             )
-        self._examples += seen.num_examples
+        self._examples += done.num_examples
         self._bar.update()
-        if seen.step % self._config.log_every == 0 or seen.step == self._config.num_steps:
-            self._tell(seen.step, loss, grad_norm)
+        if done.step % self._config.log_every == 0 or done.step == self._config.num_steps:
+            self._log_step(done.step, loss, grad_norm)
 
-    def measured(self, step: int, numbers: dict[str, float]) -> None:
-        """Logs what was measured on the validation clips after a step."""
-        told = {name: value for name, value in numbers.items() if name != "score"}
-        self._write(step, validation=told)
-        self._draw(step, {f"validation/{name}": value for name, value in told.items()})
+    def log_validation(self, step: int, numbers: dict[str, float]) -> None:
+        """Logs the results of a validation after a step."""
+        shown = {name: value for name, value in numbers.items() if name != "score"}
+        self._write(step, validation=shown)
+        self._draw(step, {f"validation/{name}": value for name, value in shown.items()})
         if self._log is not None:
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in told.items())
-            self._bar.write(f"step {step}: {shown}")
+            text = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            self._bar.write(f"step {step}: {text}")
 
-    def _tell(self, step: int, loss: float, grad_norm: float) -> None:
+    def _log_step(self, step: int, loss: float, grad_norm: float) -> None:
         now = time.perf_counter()
         rate = self._examples / (now - self._since)
         self._examples, self._since = 0, now

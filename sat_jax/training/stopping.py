@@ -1,4 +1,4 @@
-"""When a run should write a checkpoint and stop."""
+"""When a run writes a checkpoint, and when it stops early."""
 
 import contextlib
 import os
@@ -11,65 +11,65 @@ from types import FrameType
 import jax
 
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.processes import from_first
 
 ShouldStop = Callable[[int], bool]
-"""From a step to whether all processes are to stop after it; they all ask at each step."""
+"""From a step to whether all processes stop after it. Every process calls it at every step."""
+
+_STDERR = 2
+_STOPPING = b"\nstopping after this step and a checkpoint; press Ctrl-C again to stop at once\n"
 
 
 @contextlib.contextmanager
-def stop_when_asked() -> Iterator[ShouldStop]:
-    """Answers yes once SIGTERM or Ctrl-C came; a second one acts as it did before.
+def stop_on_signal() -> Iterator[ShouldStop]:
+    """Stops the run after SIGTERM or Ctrl-C; a second signal acts as it did before.
 
-    Of several processes JAX tells the others of a SIGTERM, and Ctrl-C is left alone. Signals reach
-    the main thread of a program only; elsewhere the answer stays no.
+    With several processes, JAX passes SIGTERM on to the others, and Ctrl-C is not handled. Outside
+    the main thread no signal arrives, so the run never stops early.
 
     Raises:
-      KeyboardInterrupt: at the end, when it was Ctrl-C, so that nothing goes on behind it.
+      KeyboardInterrupt: on exit, if the signal was Ctrl-C, so that the program ends.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        # JAX's own handler tells the other processes, which then agree on a step.
+        # JAX's own handler tells the other processes, and all agree on a step.
         yield multihost_utils.reached_preemption_sync_point
         return
     if threading.current_thread() is not threading.main_thread():
         yield lambda step: False
         return
-    came: list[int] = []
+    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         signal.signal(number, before[signal.Signals(number)])
         if number == signal.SIGINT:
-            with contextlib.suppress(OSError):  # Nobody may be there to read it.
-                os.write(_STANDARD_ERROR, _ONE_MORE_STEP)  # print may be at work just now.
+            with contextlib.suppress(OSError):  # Standard error may be closed.
+                os.write(_STDERR, _STOPPING)  # print is not safe in a signal handler.
 
     for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # As Ctrl-C is in a shell's background jobs.
-            signal.signal(number, ask_to_stop)
+        if handler != signal.SIG_IGN:  # A shell's background jobs ignore Ctrl-C.
+            signal.signal(number, handle)
     try:
-        yield lambda step: bool(came)
+        yield lambda step: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if signal.SIGINT in came:
+    if signal.SIGINT in received:
         raise KeyboardInterrupt
 
 
-_STANDARD_ERROR = 2
-_ONE_MORE_STEP = b"\nstopping after this step and a checkpoint; Ctrl-C once more: at once\n"
-
-
 class CheckpointClock:
-    """Whether it is time for a checkpoint."""
+    """Decides when a checkpoint is due, by steps and by minutes."""
 
     def __init__(self, config: TrainConfig) -> None:
         """Starts to count minutes."""
         self._config, self._since = config, time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Whether the state after a step is to be written; all processes get the same answer."""
+        """Returns whether to save the state after a step; the same on all processes."""
         due = step % self._config.checkpoint_every == 0 or step == self._config.num_steps
         due = due or self._minutes_are_over(step)
         if due:
@@ -78,13 +78,7 @@ class CheckpointClock:
 
     def _minutes_are_over(self, step: int) -> bool:
         minutes = self._config.checkpoint_minutes
-        if not minutes:
+        # With several processes, asking the first one costs time, so it is asked rarely.
+        if not minutes or (jax.process_count() > 1 and step % self._config.log_every):
             return False
-        over = time.monotonic() - self._since > 60.0 * minutes
-        if jax.process_count() == 1:
-            return over
-        if step % self._config.log_every:  # To ask the first process costs time.
-            return False
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.broadcast_one_to_all(over))
+        return from_first(time.monotonic() - self._since > 60.0 * minutes)

@@ -1,11 +1,10 @@
-"""How good the weights of a run are on clips it does not learn from."""
+"""Scores of a model on the validation clips during training."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,19 +16,19 @@ from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.runtime.sharding import shard_batch
 from sat_jax.streaming.pieces import apply, ragged_clip_probs
-from sat_jax.training.checkpoints import gather
 from sat_jax.training.losses import mae_loss
 from sat_jax.training.objectives import mask_noise
+from sat_jax.training.processes import gather
 
 
 class ValidationBatch(TypedDict):
-    """Whole clips, padded to one length; every process has as many batches of the same size.
+    """Whole clips, padded to one length. All processes have equally many batches of one size.
 
     Attributes:
-      waveform: float32 [b, s]; zeros behind a clip's end.
+      waveform: float32 [b, s]; zeros after the end of a clip.
       num_samples: int32 [b], samples of each clip.
-      is_real: bool [b]; rows that only fill up the last batches are not counted.
-      target: float32 [b, y], 1 where a class is heard; an autoencoder needs none.
+      is_real: bool [b]; False for rows that only fill up a batch and are not counted.
+      target: float32 [b, y], 1 for the classes of a clip; not used by an autoencoder.
     """
 
     waveform: np.ndarray
@@ -39,31 +38,34 @@ class ValidationBatch(TypedDict):
 
 
 ValidationSource = Callable[[], Iterator[ValidationBatch]]
-"""Gives the validation clips, each once, from the beginning."""
+"""Returns the validation clips, each once, from the first on."""
 
-Measure = Callable[[Any, Iterable[ValidationBatch]], dict[str, float]]
-"""From a variable tree and the clips to numbers by name; the first one, "score", ranks models."""
+Validator = Callable[[Any, Iterable[ValidationBatch]], dict[str, float]]
+"""From a variable tree and the clips to numbers by name; "score" ranks the models of a run."""
 
 
-def make_measure(config: AnyConfig, mesh: Mesh) -> Measure:
-    """Compiles what is measured of a kind of model.
+def make_validator(config: AnyConfig, mesh: Mesh) -> Validator:
+    """Returns a function that scores a model on clips.
 
-    Taggers are heard in clip mode (pieces with the cache carried along, mean of their answers) and
-    ranked by mAP, autoencoders by their loss with the same patches hidden each time.
+    The score of a tagger is mAP in clip mode, with the mean of the chunks' probabilities. The score
+    of an autoencoder is its negative loss, with the same patches masked each time.
 
     Args:
       config: the model.
-      mesh: the devices that clips are spread over.
+      mesh: the devices that share a batch.
+
+    Returns:
+      The function; it raises `SatError` if there are no clips.
     """
     if isinstance(config, MaeConfig):
-        return _measure_autoencoder(config, mesh)
-    return _measure_tagger(AudioTransformer(config), mesh)
+        return _autoencoder_validator(config, mesh)
+    return _tagger_validator(AudioTransformer(config), mesh)
 
 
-def _measure_tagger(model: AudioTransformer, mesh: Mesh) -> Measure:
+def _tagger_validator(model: AudioTransformer, mesh: Mesh) -> Validator:
     score_clips = jax.jit(partial(ragged_clip_probs, model))
 
-    def measure(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
+    def validate(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
         scores: list[np.ndarray] = []
         targets: list[np.ndarray] = []
         for batch in batches:
@@ -73,43 +75,36 @@ def _measure_tagger(model: AudioTransformer, mesh: Mesh) -> Measure:
             scores.append(probs[is_real])
             targets.append(target[is_real] > 0.5)
         if not scores:
-            raise SatError("there are no validation clips to measure the model on")
+            raise SatError("there are no validation clips")
         metrics = compute_metrics(np.concatenate(targets), np.concatenate(scores))
         mean_ap = metrics.mean_average_precision
         return {"score": mean_ap, "mAP": mean_ap, "clips": float(metrics.num_clips)}
 
-    return measure
+    return validate
 
 
-def _measure_autoencoder(config: MaeConfig, mesh: Mesh) -> Measure:
+def _autoencoder_validator(config: MaeConfig, mesh: Mesh) -> Validator:
     model = MaskedAutoencoder(config)
 
     @jax.jit
     def losses(variables: Any, waveform: jax.Array, num_samples: jax.Array) -> jax.Array:
-        """[b], each clip's own loss."""
+        """Returns the loss of each clip, [b]."""
         spectrogram = log_mel(waveform, config.encoder.frontend, num_samples=num_samples)
         noise = mask_noise(config.encoder, spectrogram, jax.random.key(0))
         prediction, target, mask = apply(model, variables, spectrogram, noise)
         one = partial(mae_loss, normalize_target=config.normalize_target)
         return jax.vmap(lambda p, t, m: one(p, t, mask=m))(prediction, target, mask)
 
-    def measure(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
+    def validate(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
         total, count = 0.0, 0
         for batch in batches:
-            shown = {k: v for k, v in batch.items() if k != "target"}
-            placed = shard_batch(mesh, shown)  # type: ignore[arg-type]
+            arrays = {name: array for name, array in batch.items() if name != "target"}
+            placed = shard_batch(mesh, arrays)  # type: ignore[arg-type]
             loss = losses(variables, placed["waveform"], placed["num_samples"])
             loss, is_real = gather((loss, placed["is_real"]))
             total, count = total + float(loss[is_real].sum()), count + int(is_real.sum())
         if not count:
-            raise SatError("there are no validation clips to measure the model on")
+            raise SatError("there are no validation clips")
         return {"score": -total / count, "validation_loss": total / count, "clips": float(count)}
 
-    return measure
-
-
-def first_shape(variables: Any) -> Any:
-    """Shapes, types and places of a variable tree, for reading one like it."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), variables
-    )
+    return validate

@@ -1,17 +1,16 @@
-"""The folder of a run: its config, its log.
+"""The folder of a run and its config.json.
 
-WORKDIR/config.json    what is run, and the devices and library versions it was last run with
+WORKDIR/config.json    the run's config, and the devices and library versions of its last start
 WORKDIR/log.jsonl      a line every few steps
 WORKDIR/tensorboard/   the same as curves
-WORKDIR/checkpoints/   states to go on from
-WORKDIR/best/          the best models so far, measured on the validation clips
-WORKDIR/model/         the trained model, once the run is through
+WORKDIR/checkpoints/   states to resume from
+WORKDIR/best/          the best models so far, by their score on the validation clips
+WORKDIR/model/         the trained model, once the run is complete
 """
 
 import contextlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ import jax
 from flax.traverse_util import flatten_dict
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import explain_write_errors, locked_folder
+from sat_jax.runtime.files import atomic_write, locked_folder
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.processes import is_first, wait_for_all
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
-# What checkpoints are made for; each of these names stands for all that it begins.
-_HELD = (
+# A checkpoint fits only a run with the same values of these; they are prefixes of field names.
+_FIXED = (
     "model.",
     "ema_decay",
     "optimizer.accumulate",
@@ -36,7 +36,7 @@ _HELD = (
 
 _VALIDATION = "data.validation_clips"
 
-# What may change from one start of a run to the next, since it changes no weight.
+# These change no weight, so each start of a run may have its own.
 _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
 
 
@@ -44,72 +44,78 @@ _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "
 def open_workdir(
     folder: Path, config: TrainConfig, *, accept_changes: bool = False
 ) -> Iterator[None]:
-    """Makes the folder of a run, or checks that it is this run's, and keeps others out of it.
+    """Creates or locks the folder of a run, after a check that it belongs to this run.
 
-    A run that never saved anything leaves nothing to be kept apart.
+    A folder without checkpoints may be used with any config.
 
     Args:
-      folder: where it is.
+      folder: the workdir.
       config: the run.
-      accept_changes: whether another config may go on with the steps that were made.
+      accept_changes: whether to resume a run whose config differs.
 
     Raises:
-      SatError: another run's config is there, another program trains there, or the folder can't
-        be used.
+      SatError: the folder has a run with another config, is in use, or can't be used.
     """
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
+        if is_first():
             stack.enter_context(locked_folder(folder))
             _check_config(folder, config, accept_changes)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices("workdir")
+        wait_for_all("workdir")
         yield
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
-    """Keeps what is run from here on, once nothing speaks against it.
-
-    Args:
-      folder: where it is, opened by `open_workdir`.
-      config: the run.
+    """Writes config.json; called after all checks have passed.
 
     Raises:
-      SatError: the folder can't be written to.
+      SatError: the folder can't be written.
     """
-    if jax.process_index() > 0:
+    if not is_first():
         return
-    about = {
+    record = {
         "config": config.to_dict(),
         "versions": {name: _version(name) for name in _LIBRARIES},
         "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count()},
     }
-    try:
-        _replace(folder / "config.json", json.dumps(about, indent=2) + "\n")
-    except OSError as error:
-        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
+    with atomic_write(folder / "config.json") as path:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> None:
     path = folder / "config.json"
+    if not path.exists() or not _has_steps(folder, "checkpoints", "best"):
+        return
     try:
-        if path.exists() and _has_steps(folder, "checkpoints", "best"):
-            theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
-            ours = json.loads(json.dumps(config.to_dict()))
-            _check_same(folder, theirs, ours, accept_changes)
-    except OSError as error:
-        raise SatError(f"{folder} can't be used as a workdir: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+        theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+        before = flatten_dict(theirs, sep=".")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SatError(f"{path} is damaged: choose another workdir ({error})") from error
+    now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
+    _check_changes(folder, before, now, accept_changes)
 
 
-def _version(library: str) -> str | None:
-    """A library's version, None where it is used without being installed."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _check_changes(
+    folder: Path, before: dict[str, Any], now: dict[str, Any], accept_changes: bool
+) -> None:
+    changes = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in _FREE
+    ]
+    fixed = [name for name in changes if name.startswith(_FIXED)]
+    if fixed or (changes and not accept_changes):
+        shown = fixed if accept_changes else changes
+        way_out = "" if fixed else ", or resume with --accept_changes"
+        raise SatError(
+            f"{folder} has a run with another config: choose another workdir, undo the changes"
+            f"{way_out}: "
+            + ", ".join(f"{name} {before.get(name)} to {now.get(name)}" for name in shown)
+        )
+    if _VALIDATION in changes and _has_steps(folder, "best"):
+        raise SatError(
+            f"{folder / 'best'} has models scored on other validation clips, so scores can't be "
+            "compared: move it elsewhere, or give the same validation clips as before"
+        )
 
 
 def _has_steps(folder: Path, *kinds: str) -> bool:
@@ -117,85 +123,9 @@ def _has_steps(folder: Path, *kinds: str) -> bool:
     return any(step.name.isdecimal() for step in saved)
 
 
-def _check_same(
-    folder: Path, theirs: dict[str, Any], ours: dict[str, Any], accept_changes: bool
-) -> None:
-    before, now = (flatten_dict(data, sep=".") for data in (theirs, ours))
-    changes = [
-        name
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name not in _FREE
-    ]
-    held = [name for name in changes if name.startswith(_HELD)]
-    if held or (changes and not accept_changes):
-        told = held if accept_changes else changes
-        way_out = "" if held else ", or go on all the same with --accept_changes"
-        raise SatError(
-            f"{folder} holds a run with another config: choose another workdir, take back what "
-            f"was changed{way_out}: "
-            + ", ".join(f"{name} {before.get(name)} to {now.get(name)}" for name in told)
-        )
-    if _VALIDATION in changes and _has_steps(folder, "best"):
-        raise SatError(
-            f"{folder / 'best'} holds models that were measured on other clips, which do not "
-            "compare: move it elsewhere, or take back what was changed in the validation clips"
-        )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    os.replace(new, path)
-
-
-class RunLog:
-    """Lines of JSON about the steps of a run, in order, none twice."""
-
-    def __init__(self, path: Path, *, step: int) -> None:
-        """Opens a log to go on behind a step.
-
-        Args:
-          path: the file.
-          step: what an earlier start wrote about later steps is dropped: they are made again.
-
-        Raises:
-          SatError: the file can't be written.
-        """
-        self._path, kept = path, []
-        with explain_write_errors(path):
-            if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if _is_until(line, step)]
-                _replace(path, "".join(f"{line}\n" for line in kept))
-            self._file = path.open("a", encoding="utf-8")
-        self.was_measured = any(_is_measure_of(line, step) for line in kept)
-        """Whether an earlier start measured the model after that step."""
-
-    def write(self, **fields: object) -> None:
-        """Adds a line.
-
-        Raises:
-          SatError: it can't be written.
-        """
-        with explain_write_errors(self._path):
-            self._file.write(json.dumps(fields) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        # Lines are on disk as soon as they are written; one that could not be is told of already.
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def _is_measure_of(line: str, step: int) -> bool:
-    fields = json.loads(line)
-    return fields["step"] == step and "validation" in fields
-
-
-def _is_until(line: str, step: int) -> bool:
+def _version(library: str) -> str | None:
+    """Returns a library's version; None if it runs without being installed."""
     try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):  # the half line of a killed program
-        return False
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -17,6 +17,7 @@ from sat_jax.training.config_files import load_config
 from sat_jax.training.from_config import to_model
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sat_jax.weights.warm_start import fresh_variables
+from tests.support.programs import run_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,10 +86,7 @@ def test_a_config_found_by_name_trains_from_a_checkpoint(tmp_path):
 def test_mistakes_end_in_one_line_with_the_value(arguments, code, value, monkeypatch, capsys):
     monkeypatch.setattr(train, "use_cores_as_devices", lambda batch_size: None)
     monkeypatch.setattr(train, "restart_in_large_pages", lambda: None)
-    argv = ["sat-jax train", *arguments]
-    monkeypatch.setattr(sys, "argv", argv)  # ml_collections reads overrides from here.
-    with pytest.raises(SystemExit) as ended:
-        train.PROGRAM.run_parsed(train.PROGRAM.parse(argv))
-    assert ended.value.code == code
+    monkeypatch.setattr(sys, "argv", ["", *arguments])  # ml_collections reads overrides from here.
+    assert run_command("train", *arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sat-jax train: ") and value in line

@@ -32,7 +32,7 @@ def main() -> None:
     from sat_jax.errors import SatError
 
     if args.of > 1:
-        from sat_jax.training.distributed import join_processes
+        from sat_jax.training.processes import join_processes
 
         join_processes(f"127.0.0.1:{args.port}", args.of, args.process, heartbeat_seconds=10)
     try:

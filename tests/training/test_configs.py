@@ -11,8 +11,8 @@ from sat_jax.errors import SatError
 from sat_jax.models.registry import MAES, MODELS
 from sat_jax.runtime.sharding import make_mesh
 from sat_jax.streaming.pieces import plan_pieces
-from sat_jax.training.compile import compiled_step, make_state
 from sat_jax.training.from_config import default_window_seconds, to_model, to_train_config
+from sat_jax.training.step import compiled_step, make_state
 from sat_jax.weights.warm_start import fresh_variables
 
 

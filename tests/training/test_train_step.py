@@ -23,8 +23,7 @@ from sat_jax.streaming.step import init_stream, stream_step
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.losses import binary_cross_entropy
 from sat_jax.training.objectives import make_objective, tagging_loss
-from sat_jax.training.state import init_state
-from sat_jax.training.step import train_step
+from sat_jax.training.step import init_state, train_step
 from tests.support.golden_models import clip, mae_config, numbers, small_config, small_weights
 
 KEY = jax.random.key(1)

@@ -16,7 +16,7 @@ from sat_jax.models.transformer import AudioTransformer
 from sat_jax.runtime.sharding import make_mesh
 from sat_jax.streaming.pieces import clip_scores, ragged_clip_probs
 from sat_jax.training.losses import mae_loss
-from sat_jax.training.validation import make_measure
+from sat_jax.training.validation import make_validator
 from sat_jax.weights.warm_start import fresh_variables
 
 SAT = ModelConfig(width=64, depth=2, target_length=32, cache_length=32, num_classes=3)
@@ -65,7 +65,7 @@ def test_map_is_that_of_the_real_clips():
     variables = weights(SAT)
     waves, batch = padded()
     target = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
-    measure = make_measure(SAT, make_mesh())
+    measure = make_validator(SAT, make_mesh())
 
     def batches():
         for rows in ([0, 1, 2], [3, 4, 0]):
@@ -95,8 +95,8 @@ def test_an_autoencoder_is_ranked_by_its_loss():
         "num_samples": np.full(2, 16_000, np.int32),
         "is_real": np.array([True, False]),
     }
-    numbers = make_measure(config, make_mesh())(variables, [batch])
-    again = make_measure(config, make_mesh())(variables, [batch])
+    numbers = make_validator(config, make_mesh())(variables, [batch])
+    again = make_validator(config, make_mesh())(variables, [batch])
     assert numbers == again  # the same patches are hidden each time
     spectrogram = log_mel(wave, encoder.frontend)
     hidden = jax.random.uniform(jax.random.key(0), (2, 4 * 6))
@@ -108,4 +108,4 @@ def test_an_autoencoder_is_ranked_by_its_loss():
 
 def test_without_clips_there_is_nothing_to_measure():
     with pytest.raises(SatError, match="no validation clips"):
-        make_measure(SAT, make_mesh())(weights(SAT), [])
+        make_validator(SAT, make_mesh())(weights(SAT), [])

@@ -1,16 +1,18 @@
-"""What a training step takes of each device, found out by compiling it alone."""
+"""Memory, operations and communication of a training step, found by compiling it."""
 
 import dataclasses
 import re
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.runtime.sharding import check_batch_size
-from sat_jax.training.compile import batch_shape, compiled_step, state_shape
+from sat_jax.runtime.sharding import batch_sharding, check_batch_size
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.step import compiled_step, state_shape
 
 _COLLECTIVE = re.compile(
     r" = (?P<result>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
@@ -25,8 +27,8 @@ class Traffic:
     """Collectives of one kind in a step.
 
     Attributes:
-      count: operations, each for many arrays perhaps.
-      num_bytes: of their results on one device.
+      count: number of operations; one operation may reduce many arrays.
+      num_bytes: size of their results on one device.
     """
 
     count: int
@@ -35,16 +37,16 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """A compiled step as one device sees it.
+    """Costs of a compiled step on one device.
 
     Attributes:
-      batch_size: examples on all devices together.
-      argument_bytes: state and batch.
-      output_bytes: the next state, most of it in the memory of the one before.
-      temporary_bytes: what is needed beside them.
-      peak_bytes: the most that is needed at a time.
-      flops: as XLA counts them.
-      collectives: by kind.
+      batch_size: global batch size.
+      argument_bytes: size of state and batch.
+      output_bytes: size of the next state, which mostly reuses the memory of the state before.
+      temporary_bytes: size of all else.
+      peak_bytes: largest memory in use at a time.
+      flops: number of operations, as counted by XLA.
+      collectives: communication between devices, by kind.
     """
 
     batch_size: int
@@ -56,25 +58,31 @@ class Footprint:
     collectives: dict[str, Traffic]
 
 
-def measure(
+def compile_footprint(
     config: TrainConfig, mesh: Mesh, *, batch_size: int, num_samples: int
 ) -> Footprint | None:
-    """Compiles the training step that `sat_jax.training.loop.train` runs.
+    """Compiles the training step of a run and returns its costs.
 
     Args:
       config: the run.
-      mesh: its devices, which may be described only.
-      batch_size: examples on all devices together.
-      num_samples: samples of each.
+      mesh: its devices; descriptions of devices are enough.
+      batch_size: global batch size.
+      num_samples: samples of each example.
 
     Returns:
-      What it takes; None if it does not fit in a device's memory.
+      The costs; None if the step does not fit in a device's memory.
 
     Raises:
       SatError: the devices can't share the batch evenly.
     """
     check_batch_size(mesh, batch_size)
-    batch = batch_shape(config, mesh, batch_size=batch_size, num_samples=num_samples)
+    shapes = {"waveform": (batch_size, num_samples)}
+    if not isinstance(config.model, MaeConfig):
+        shapes["target"] = (batch_size, config.model.num_classes)
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=batch_sharding(mesh))
+        for name, shape in shapes.items()
+    }
     key = jax.eval_shape(jax.random.key, 0)
     step: jax.stages.Wrapped = compiled_step(config, mesh)  # type: ignore[assignment]
     lowered = step.lower(state_shape(config, mesh), batch, key=key)
@@ -85,7 +93,7 @@ def measure(
             return None
         raise
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
-    assert memory is not None and costs is not None, "compilers for CPU, GPU and TPU tell both"
+    assert memory is not None and costs is not None, "CPU, GPU and TPU compilers return both"
     return Footprint(
         batch_size=batch_size,
         argument_bytes=memory.argument_size_in_bytes,
@@ -98,7 +106,7 @@ def measure(
 
 
 def find_collectives(program: str) -> dict[str, Traffic]:
-    """The collectives in a program's HLO text; those in a loop's body count once."""
+    """Counts the collectives in a program's HLO text; those in a loop's body count once."""
     found: dict[str, Traffic] = {}
     for line in program.splitlines():
         match = _COLLECTIVE.search(line)
@@ -124,25 +132,24 @@ def largest_batch(
     start: int,
     precision: float = 1 / 8,
 ) -> tuple[Footprint, int]:
-    """Finds the largest batch that fits; whatever it gives has been compiled.
+    """Finds the largest batch that fits, by growing steps and then by bisection.
 
     Args:
-      try_batch: from a batch size to its footprint, or None where it does not fit.
-      unit: what batch sizes are multiples of.
-      start: the first batch to try, in units; from there it goes up or down by ever larger steps,
-        then between what fits and what does not.
-      precision: how close the largest that fits and the smallest that does not may stay, as a
-        share of the former; never closer than one unit.
+      try_batch: from a batch size to its footprint; None if it does not fit.
+      unit: batch sizes are multiples of this.
+      start: first batch size to try, in units.
+      precision: largest gap between the results, relative to the batch that fits. The gap is never
+        smaller than one unit.
 
     Returns:
-      The footprint of the largest batch that was seen to fit, and the smallest batch that was seen
-      not to.
+      The footprint of the largest batch that fits, and the smallest batch size that does not, both
+      as tried.
 
     Raises:
-      SatError: not even one unit fits.
+      SatError: one unit does not fit.
     """
     fits: Footprint | None = None
-    low, high, guess = 0, 0, start  # In units: the largest that fits, the smallest that does not.
+    low, high, guess = 0, 0, start  # In units: largest that fits, smallest that does not.
     stride = max(1, int(precision * start))
     while not high or high - low > max(1, int(precision * low)):
         footprint = try_batch(guess * unit)
@@ -156,16 +163,16 @@ def largest_batch(
             guess = low + stride if low else max(1, high - stride)
             stride *= 2
     if fits is None:
-        raise SatError(f"not even a batch of {unit} fits: take a smaller model, or fsdp")
+        raise SatError(f"a batch of {unit} does not fit: use a smaller model or fsdp")
     return fits, high * unit
 
 
 def expected_limit(smaller: Footprint, larger: Footprint, capacity: int) -> int:
-    """The batch at which memory is full if it goes on to grow as between two footprints.
+    """Returns the batch size that fills the memory, by a line through two footprints.
 
     Args:
-      smaller: of one batch.
-      larger: of a larger one.
+      smaller: footprint of a batch.
+      larger: footprint of a larger batch.
       capacity: bytes of memory.
     """
     growth = (larger.peak_bytes - smaller.peak_bytes) / (larger.batch_size - smaller.batch_size)

@@ -1,0 +1,76 @@
+"""The processes that train together: joining them, agreeing, gathering arrays.
+
+In a run of one process every function returns at once.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from sat_jax.errors import SatError
+
+
+def join_processes(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = 100,
+) -> None:
+    """Makes this process one of several that train together. Call it before JAX is used.
+
+    Args:
+      coordinator: HOST:PORT of the first process. None, like the next two, if the environment
+        names it (TPU pods, Slurm, Open MPI, Kubernetes).
+      num_processes: number of processes.
+      process_id: index of this process, from 0.
+      heartbeat_seconds: the job ends if a process is silent for this long.
+
+    Raises:
+      SatError: the others can't be reached, or the environment does not name them.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SatError(
+            f"the processes can't find each other ({reason}): start all of them with the same "
+            "--coordinator HOST:PORT and --num_processes, and a --process_id of their own"
+        ) from error
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def from_first(value: bool) -> bool:
+    """Returns the first process's value on all processes; all of them call it."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(value))
+
+
+def wait_for_all(place: str) -> None:
+    """Returns once all processes have called it with the same `place`."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(place)
+
+
+def gather(tree: Any) -> Any:
+    """Returns whole NumPy arrays, however they are sharded; all processes call it."""
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
