@@ -85,7 +85,7 @@ def test_a_config_found_by_name_trains_from_a_checkpoint(tmp_path):
 )
 def test_mistakes_end_in_one_line_with_the_value(arguments, code, value, monkeypatch, capsys):
     monkeypatch.setattr(train, "use_cores_as_devices", lambda batch_size: None)
-    monkeypatch.setattr(train, "restart_in_large_pages", lambda: None)
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(sys, "argv", ["", *arguments])  # ml_collections reads overrides from here.
     assert run_command("train", *arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
