@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sat_jax.audio import read_blocks
-from sat_jax.audio.mono import LOUDEST
+from sat_jax.audio.mono import MAX_AMPLITUDE
 from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
@@ -475,10 +475,10 @@ def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             raise SatError(
                 f"a block of samples has shape {list(block.shape)}: give [samples], one channel"
             )
-        if not (np.abs(block) < LOUDEST).all():  # False for NaN too.
+        if not (np.abs(block) < MAX_AMPLITUDE).all():  # False for NaN too.
             raise SatError(
-                f"a block of samples holds NaN, or values beyond {LOUDEST:g}, which no sound has: "
-                "repair it, or leave it out"
+                f"a block of samples holds NaN, or values beyond {MAX_AMPLITUDE:g}, which no sound "
+                "has: repair it, or leave it out"
             )
         yield block
 

@@ -9,7 +9,7 @@ import soundfile
 from data_pipeline.sources.bounds import SAMPLE_RATE
 from sat_jax.audio import read_blocks
 from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
-from sat_jax.audio.mono import Source, mono_blocks
+from sat_jax.audio.mono import SoundInfo, mono_blocks
 
 # Where libsndfile finds the very sample it is asked for; after a seek in Opus or MP3 the samples
 # differ from those of an uninterrupted read.
@@ -53,7 +53,7 @@ def _seek_part(path: Path, second: int, begin: int, end: int | None) -> np.ndarr
         if not (is_exact and has_known_length(sound) and first < sound.frames):
             return None
         sound.seek(first)
-        source = Source(name=str(path), rate=sound.samplerate, channels=sound.channels)
+        source = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
         blocks = mono_blocks(_frames(sound), source, sample_rate=SAMPLE_RATE, channel=None)
         return _cut(blocks, second * SAMPLE_RATE, begin, end)
 

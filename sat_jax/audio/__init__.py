@@ -1,6 +1,6 @@
-"""Sound files and pipes as blocks of mono samples at the model's rate.
+"""Reads audio files and pipes as blocks of mono samples at the model's sample rate.
 
-Everything is read forwards, block by block, in memory that does not grow with the length.
+Memory use does not grow with the length of the recording.
 """
 
 from sat_jax.audio.files import duration_seconds, read_blocks

@@ -1,4 +1,4 @@
-"""Decoding what libsndfile cannot read with the ffmpeg program, where installed."""
+"""Decodes files that libsndfile cannot read, with the ffmpeg program if it is installed."""
 
 import contextlib
 import re
@@ -13,26 +13,26 @@ import soundfile
 from sat_jax.audio.libsndfile import ForwardFile
 from sat_jax.errors import SatError
 
-# Damage that ffmpeg reports without failing, even when told to stop at errors.
-_CUT_SHORT = re.compile(rb"ended prematurely|partial file")
+# Damage that ffmpeg only reports, even with -xerror.
+_TRUNCATED = re.compile(rb"ended prematurely|partial file")
 
 
 @contextlib.contextmanager
 def open_with_ffmpeg(name: str, *, reason: str) -> Iterator[soundfile.SoundFile]:
-    """Decodes a file's first audio track, all channels at their own rate, in another process.
+    """Decodes a file's first audio track in another process, with all channels and its own rate.
 
-    Leaving the context early stops the process; leaving it after the last frame checks that
-    ffmpeg got through the whole file.
+    Leaving the context before the end stops the process. At the end the context checks that ffmpeg
+    has read the whole file.
 
     Args:
       name: the path.
-      reason: why libsndfile could not open it, for errors.
+      reason: why libsndfile could not open it, for error messages.
 
     Yields:
       An open stream of float32 samples.
 
     Raises:
-      SatError: ffmpeg is not installed, cannot read the file, or finds it damaged.
+      SatError: ffmpeg is not installed or cannot read the file, or the file is damaged.
     """
     program = shutil.which("ffmpeg")
     if program is None:
@@ -53,17 +53,17 @@ def open_with_ffmpeg(name: str, *, reason: str) -> Iterator[soundfile.SoundFile]
         except BaseException:
             process.kill()
             raise
-        if process.wait() != 0 or _CUT_SHORT.search(_read(log)):
+        if process.wait() != 0 or _TRUNCATED.search(_read(log)):
             raise SatError(
-                f"{name}: ffmpeg finds it truncated or damaged ({_complaint(log)}): get the whole "
+                f"{name}: truncated or damaged, says ffmpeg ({_first_error(log)}): get the whole "
                 "file, or convert what is left of it to WAV"
             )
 
 
 def _command(program: str, name: str) -> list[str]:
-    """Decodes to AU, the one container whose header is meant for pipes and holds any rate.
+    """Returns a command that decodes to AU, whose header suits pipes and any sample rate.
 
-    `file` alone as protocol keeps playlists and the like from making ffmpeg use the network.
+    Allowing only the protocol `file` keeps playlists from making ffmpeg use the network.
     """
     reading = ["-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file"]
     writing = ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
@@ -75,13 +75,13 @@ def _open_output(output: IO[bytes], log: IO[bytes], name: str, reason: str) -> s
         return ForwardFile(output.fileno(), closefd=False)
     except soundfile.LibsndfileError:
         raise SatError(
-            f"{name}: neither libsndfile ({reason}) nor ffmpeg ({_complaint(log)}) can read it: "
+            f"{name}: neither libsndfile ({reason}) nor ffmpeg ({_first_error(log)}) can read it: "
             "give an audio file"
         ) from None
 
 
-def _complaint(log: IO[bytes]) -> str:
-    """The first line that ffmpeg wrote, which is the cause, without the part in brackets."""
+def _first_error(log: IO[bytes]) -> str:
+    """Returns ffmpeg's first error, which is the cause of the others, without its origin."""
     lines = _read(log).decode(errors="replace").splitlines() or ["it gave no reason"]
     return re.sub(r"^(\[[^]]*\]\s*)+", "", lines[0]).strip().rstrip(".")
 

@@ -1,6 +1,6 @@
-"""What a file's own bytes say about whether all of it is there.
+"""Finds out from a file's header whether the file is complete.
 
-libsndfile reads what it finds and does not tell that a file was cut short; these functions do.
+libsndfile reads a truncated file to its end without an error.
 """
 
 import dataclasses
@@ -9,12 +9,12 @@ import re
 import struct
 from typing import BinaryIO
 
-WAY_OUT = "get the whole file, or save what is left of it as a new WAV file"
-"""What the user of a damaged file can do."""
+ADVICE = "get the whole file, or save what is left of it as a new WAV file"
+"""What to do about a damaged file, for error messages."""
 
 _BYTE_ORDER = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}
-_SAMPLE_CHUNK = {b"WAVE": b"data", b"AIFF": b"SSND", b"AIFC": b"SSND"}
-_MAX_CHUNKS = 1_000  # a damaged file could hold empty chunks by the million
+_SAMPLE_CHUNK_NAME = {b"WAVE": b"data", b"AIFF": b"SSND", b"AIFC": b"SSND"}
+_MAX_CHUNKS = 1_000  # a damaged file may hold millions of empty chunks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,10 +22,10 @@ class SampleChunk:
     """The part of a WAV, AIFF or AU file that holds the samples.
 
     Attributes:
-      offset: where the samples begin, bytes.
-      declared: how many bytes there should be, or None if the writer could not know, as when
-        it wrote to a pipe or was stopped before it came back to fill in the size.
-      available: how many bytes there are up to the end of the file.
+      offset: position of the first sample, bytes.
+      declared: number of bytes by the header; None if the writer did not fill it in, as when it
+        wrote to a pipe or was stopped.
+      available: number of bytes up to the end of the file.
     """
 
     offset: int
@@ -33,20 +33,20 @@ class SampleChunk:
     available: int
 
     @property
-    def is_cut(self) -> bool:
-        """Whether fewer bytes are there than were written."""
+    def is_truncated(self) -> bool:
+        """Whether bytes are missing."""
         return self.declared is not None and self.declared > self.available
 
 
-def find_samples(file: BinaryIO) -> SampleChunk | None:
-    """Looks through a WAV (RIFF, RIFX, RF64), AIFF or AU file; None for all else."""
+def find_sample_chunk(file: BinaryIO) -> SampleChunk | None:
+    """Finds the samples of a WAV (RIFF, RIFX, RF64), AIFF or AU file; None for other files."""
     file.seek(0)
     header = file.read(12)
     file_size = os.fstat(file.fileno()).st_size
     order = _BYTE_ORDER.get(header[:4])
-    wanted = _SAMPLE_CHUNK.get(header[8:])
-    if order is not None and wanted is not None:
-        return _find_chunk(file, header, order, wanted, file_size)
+    chunk_name = _SAMPLE_CHUNK_NAME.get(header[8:])
+    if order is not None and chunk_name is not None:
+        return _find_chunk(file, header, order, chunk_name, file_size)
     if header.startswith(b".snd") and len(header) == 12:
         offset, size = struct.unpack(">2I", header[4:])
         declared = size if _is_size(size) else None
@@ -55,9 +55,9 @@ def find_samples(file: BinaryIO) -> SampleChunk | None:
 
 
 def _find_chunk(
-    file: BinaryIO, header: bytes, order: str, wanted: bytes, file_size: int
+    file: BinaryIO, header: bytes, order: str, chunk_name: bytes, file_size: int
 ) -> SampleChunk | None:
-    """Walks from chunk to chunk, beginning behind the header of the outermost one."""
+    """Walks through the chunks after the file's header."""
     (outer_size,) = struct.unpack(f"{order}I", header[4:8])
     long_size = None
     for _ in range(_MAX_CHUNKS):
@@ -66,7 +66,7 @@ def _find_chunk(
             return None
         name, size = struct.unpack(f"{order}4sI", chunk_header)
         offset = file.tell()
-        if name == wanted:
+        if name == chunk_name:
             is_open = size == 0 and name == b"data" and outer_size + 8 != file_size
             declared = long_size if is_open or not _is_size(size) else size
             return SampleChunk(offset=offset, declared=declared, available=file_size - offset)
@@ -77,19 +77,19 @@ def _find_chunk(
 
 
 def _is_size(size: int) -> bool:
-    """Whether a size is meant: programs that cannot know it write about 2 or 4 GiB."""
+    """Whether a size is real: programs that do not know it write about 2 or 4 GiB."""
     return not (0x7FFF_F000 <= size <= 0x8000_0000 or size >= 0xFFFF_F000)
 
 
 def _long_size(body: bytes) -> int | None:
-    """The size of the samples in the body of a ds64 chunk; 0 stands for unknown."""
+    """Returns the size of the samples from the body of a ds64 chunk; 0 there means unknown."""
     return struct.unpack("<8xQ", body)[0] or None if len(body) == 16 else None
 
 
 def mp3_counts_frames(file: BinaryIO) -> bool:
-    """Whether the first frame of an MP3 file holds the number of frames (a Xing header).
+    """Whether the first frame of an MP3 file holds the number of frames (Xing header).
 
-    Without it libsndfile estimates the length from the bit rate of the first frame.
+    Otherwise libsndfile estimates the length from the first frame's bit rate.
     """
     file.seek(0)
     tag = file.read(10)
@@ -97,7 +97,7 @@ def mp3_counts_frames(file: BinaryIO) -> bool:
     if tag[:3] == b"ID3" and len(tag) == 10:
         start = 10 + sum(byte << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
     file.seek(start)
-    # The mark follows 4 bytes of header, perhaps 2 of checksum, and at most 32 of side
-    # information; the last of its 4 bytes of flags tells whether the count is there.
+    # The mark follows 4 bytes of header, possibly 2 of checksum, and up to 32 of side information.
+    # Bit 0 of its 4 bytes of flags says whether the count follows.
     mark = re.search(rb"(?:Xing|Info)...(.)", file.read(4 + 2 + 32 + 8), re.DOTALL)
     return mark is not None and mark[1][0] & 1 == 1

@@ -1,4 +1,4 @@
-"""Opening files with libsndfile so that nothing is lost or passed over in silence."""
+"""Opens files with libsndfile, and reports missing or damaged parts."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import BinaryIO
 import soundfile
 
 from sat_jax.audio import headers
-from sat_jax.audio.ogg import WholePages, is_ogg
+from sat_jax.audio.ogg import CheckedOgg, is_ogg
 from sat_jax.errors import SatError
 
 _UNKNOWN_LENGTH = 1 << 50
@@ -21,44 +21,44 @@ _DAMAGE = {
     "Too many channels specified.": "its header says that it has over 1024 channels",
 }
 _REASONS = {
-    # What it says where a file begins like MP3 and no frame can be found.
+    # Said of a file that begins like MP3 but holds no frame.
     "File does not exist or is not a regular file (possibly a pipe?).": (
         "it begins like an MP3 file, but is damaged or cut off there"
     ),
 }
 
 
-def explain(error: soundfile.LibsndfileError) -> str:
-    """Why libsndfile does not know a file, for people."""
+def describe_error(error: soundfile.LibsndfileError) -> str:
+    """Returns the reason why libsndfile cannot read a file, for error messages."""
     reason: str = error.error_string
     return _REASONS.get(reason, reason).rstrip(".")
 
 
 class ForwardFile(soundfile.SoundFile):
-    """A file that is only read forwards.
+    """A file that is never seeked.
 
-    SoundFile seeks to where it already is after each read if it can, and with Opus and MP3 the
-    samples after such a seek differ from those of an uninterrupted read.
+    `SoundFile` seeks to the current position after each read. With Opus and MP3 the samples after
+    such a seek differ from those of an uninterrupted read.
     """
 
     def seekable(self) -> bool:
-        """Always False."""
+        """Returns False."""
         return False
 
 
 @contextlib.contextmanager
 def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
-    """Opens a file, or a named pipe, by its content, whatever its name ends in.
+    """Opens a file or a named pipe. Its content decides about the format, not its name.
 
     Args:
       name: the path.
 
     Yields:
-      The open file, and how many frames it must give; None where that cannot be known.
+      The open file, and the number of frames that it must contain; None if that is unknown.
 
     Raises:
-      SatError: the file cannot be opened, is empty or damaged; or, when leaving the context, it
-        was seen to be cut.
+      SatError: the file cannot be opened, or is empty or damaged. A truncated file raises it when
+        the context is left.
       soundfile.LibsndfileError: libsndfile does not know the format.
     """
     with _open_bytes(name) as file:
@@ -67,49 +67,53 @@ def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int |
                 yield sound, None
             return
         if os.fstat(file.fileno()).st_size == 0:
-            raise SatError(f"{name}: is empty (0 bytes): give a file with audio in it")
+            raise SatError(f"{name}: empty (0 bytes): give a file with audio in it")
         if is_ogg(file):
             with _open_ogg(file, name) as sound:
                 yield sound, None
             return
-        cut = _find_cut(file)
+        chunk = headers.find_sample_chunk(file)
+        is_truncated = chunk is not None and chunk.is_truncated
         is_counted_mp3 = headers.mp3_counts_frames(file)
-        with _open_sound(file, name) as sound:
-            is_sure = sound.format == "FLAC" or (sound.format == "MP3" and is_counted_mp3)
-            if sound.frames or not cut:
-                yield sound, sound.frames if is_sure and has_known_length(sound) else None
-        if cut:
-            raise SatError(f"{name}: truncated: {cut}: {headers.WAY_OUT}")
+        with _open_sound(file, name, chunk) as sound:
+            is_reliable = sound.format == "FLAC" or (sound.format == "MP3" and is_counted_mp3)
+            if sound.frames or not is_truncated:
+                yield sound, sound.frames if is_reliable and has_known_length(sound) else None
+        if chunk is not None and is_truncated:
+            raise SatError(
+                f"{name}: truncated: {chunk.available} of {chunk.declared} bytes of samples are "
+                f"there: {headers.ADVICE}"
+            )
 
 
 @contextlib.contextmanager
 def _open_ogg(file: BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
     with _open_bytes(name, buffering=-1) as again:
-        pages = WholePages(file, again)
+        checked = CheckedOgg(file, again)
         try:
-            sound = ForwardFile(pages)
+            sound = ForwardFile(checked)
         except soundfile.LibsndfileError:
-            _complain_of(pages, name)
+            _raise_damage(checked, name)
             raise
         with sound:
             yield sound
-        _complain_of(pages, name)
+        _raise_damage(checked, name)
 
 
-def _complain_of(pages: WholePages, name: str) -> None:
-    pages.check()
-    if pages.damage:
-        raise SatError(f"{name}: {pages.damage}") from None
+def _raise_damage(checked: CheckedOgg, name: str) -> None:
+    checked.check_next_page()
+    if checked.damage:
+        raise SatError(f"{name}: {checked.damage}") from None
 
 
 def has_known_length(sound: soundfile.SoundFile) -> bool:
-    """Whether `sound.frames` is a number of frames; streamed FLAC has a huge stand-in there."""
+    """Whether `sound.frames` is the number of frames; for streamed FLAC it is a huge constant."""
     return sound.frames < _UNKNOWN_LENGTH
 
 
 def _open_bytes(name: str, buffering: int = 0) -> BinaryIO:
     try:
-        # libsndfile shares the file's position, of which a buffer would keep its own idea.
+        # libsndfile shares the file's position, which a Python buffer would not follow.
         return open(name, "rb", buffering=buffering)
     except OSError as error:
         raise SatError(f"{name}: cannot be opened: {error.strerror}") from None
@@ -119,29 +123,22 @@ def _open_pipe(file: BinaryIO, name: str) -> soundfile.SoundFile:
     try:
         return ForwardFile(file.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
-        # What was read is gone, so that nothing else can have a try.
+        # ffmpeg cannot try: what was read from the pipe is gone.
         raise SatError(
-            f"{name}: cannot be read as a pipe ({error.error_string.rstrip('.')}): pipe WAV into "
+            f"{name}: this pipe cannot be read ({error.error_string.rstrip('.')}): pipe WAV into "
             "it, or give a file"
         ) from None
 
 
-def _find_cut(file: BinaryIO) -> str:
-    """How the bytes show that some are missing; "" where they don't."""
-    chunk = headers.find_samples(file)
-    if chunk is not None and chunk.is_cut:
-        return f"{chunk.available} of {chunk.declared} bytes of samples are there"
-    return ""
-
-
-def _open_sound(file: BinaryIO, name: str) -> soundfile.SoundFile:
-    chunk = headers.find_samples(file)
+def _open_sound(
+    file: BinaryIO, name: str, chunk: headers.SampleChunk | None
+) -> soundfile.SoundFile:
     file.seek(0)
     try:
         sound = ForwardFile(file.fileno(), closefd=False)
     except soundfile.LibsndfileError as error:
         if damage := _DAMAGE.get(error.error_string):
-            raise SatError(f"{name}: {damage}: {headers.WAY_OUT}") from None
+            raise SatError(f"{name}: {damage}: {headers.ADVICE}") from None
         raise
     if chunk is not None and chunk.declared is None and sound.frames == 0:
         return _open_unfinished(file, sound, chunk.offset)
@@ -149,7 +146,7 @@ def _open_sound(file: BinaryIO, name: str) -> soundfile.SoundFile:
 
 
 class _Tail:
-    """A file from some byte on, as an object that SoundFile can read."""
+    """A file object that begins at an offset of another one."""
 
     def __init__(self, file: BinaryIO, offset: int) -> None:
         self._file = file
@@ -170,7 +167,7 @@ class _Tail:
 def _open_unfinished(
     file: BinaryIO, header: soundfile.SoundFile, offset: int
 ) -> soundfile.SoundFile:
-    """Reopens a WAV file whose size says 0, and which libsndfile takes for empty, to its end."""
+    """Reopens a WAV file whose header says 0 samples, and reads it up to its end."""
     with header:
         return ForwardFile(
             _Tail(file, offset),

@@ -1,4 +1,4 @@
-"""From interleaved blocks at any rate to checked mono blocks at the wanted rate."""
+"""Mixes down, checks and resamples blocks of samples."""
 
 import dataclasses
 import math
@@ -10,18 +10,18 @@ import soxr
 from sat_jax.config import MAX_RATE, MIN_RATE
 from sat_jax.errors import SatError
 
-LOUDEST = 1e9
-"""Far above any file's full scale; its square is still far below float32's limit."""
+MAX_AMPLITUDE = 1e9
+"""Samples beyond it are refused. It is far above full scale, and its square fits float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """What blocks of samples came from.
+class SoundInfo:
+    """Facts about a sound.
 
     Attributes:
-      name: the file's path, or other words for errors to begin with.
-      rate: samples per second and channel.
-      channels: samples per frame.
+      name: the file's path or the like; every error message begins with it.
+      rate: sample rate, Hz.
+      channels: number of channels.
     """
 
     name: str
@@ -30,49 +30,46 @@ class Source:
 
 
 def mono_blocks(
-    blocks: Iterable[np.ndarray], source: Source, *, sample_rate: int, channel: int | None
+    blocks: Iterable[np.ndarray], info: SoundInfo, *, sample_rate: int, channel: int | None
 ) -> Iterator[np.ndarray]:
-    """Mixes down, checks and resamples; the result does not depend on where blocks are cut.
+    """Mixes down, checks and resamples. The result does not depend on the block lengths.
 
     Args:
-      blocks: float32 [s, channels] at `source.rate`.
-      source: where the blocks come from.
-      sample_rate: samples per second of the result; blocks already at this rate pass unfiltered.
-      channel: the one to keep, from 0; None for the mean of all.
+      blocks: float32 [s, channels] at `info.rate`.
+      info: the sound's name, rate and channels.
+      sample_rate: sample rate of the result, Hz. Blocks with this rate are not filtered.
+      channel: the channel to keep, counted from 0; None for the mean of all channels.
 
     Yields:
       float32 [s], never empty.
 
     Raises:
-      SatError: the rate, the channel count or `channel` is out of range, a sample is NaN or
-        Inf, or there is no sample at all.
+      SatError: the rate, the number of channels or `channel` is out of range, a sample is NaN or
+        Inf, or there is no sample.
     """
-    _check_source(source, channel)
-    mono = _finite(_mixed(blocks, channel), source)
-    empty = True
-    for block in _resampled(mono, source.rate, sample_rate):
-        empty = False
+    _check_info(info, channel)
+    mono = _check_samples(_mix_down(blocks, channel), info)
+    is_empty = True
+    for block in _resample(mono, info.rate, sample_rate):
+        is_empty = False
         yield block
-    if empty:
-        raise SatError(f"{source.name}: holds no audio: give a longer recording")
+    if is_empty:
+        raise SatError(f"{info.name}: holds no audio: give a longer recording")
 
 
-def _check_source(source: Source, channel: int | None) -> None:
-    if not MIN_RATE <= source.rate <= MAX_RATE:
+def _check_info(info: SoundInfo, channel: int | None) -> None:
+    if not MIN_RATE <= info.rate <= MAX_RATE:
         raise SatError(
-            f"{source.name}: a sample rate of {source.rate} Hz is outside {MIN_RATE} to {MAX_RATE} "
-            "Hz: correct the rate, or resample the audio"
+            f"{info.name}: sample rate {info.rate} Hz is not from {MIN_RATE} to {MAX_RATE} Hz: "
+            "correct the rate, or resample the audio"
         )
-    if source.channels < 1:
-        raise SatError(f"{source.name}: has {source.channels} channels: at least 1 is needed")
-    if channel is not None and channel not in range(source.channels):
-        raise SatError(
-            f"{source.name}: has no channel {channel}: it has {source.channels}, counted from 0 "
-            f"to {source.channels - 1}"
-        )
+    if info.channels < 1:
+        raise SatError(f"{info.name}: {info.channels} channels: at least 1 is needed")
+    if channel is not None and channel not in range(info.channels):
+        raise SatError(f"{info.name}: no channel {channel}: use 0 to {info.channels - 1}")
 
 
-def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.ndarray]:
+def _mix_down(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.ndarray]:
     for block in blocks:
         if block.shape[1] == 1:
             yield block[:, 0]
@@ -82,25 +79,25 @@ def _mixed(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.nda
             yield block.mean(axis=1)
 
 
-def _finite(blocks: Iterable[np.ndarray], source: Source) -> Iterator[np.ndarray]:
+def _check_samples(blocks: Iterable[np.ndarray], info: SoundInfo) -> Iterator[np.ndarray]:
     position = 0
     for block in blocks:
-        sane = np.abs(block) < LOUDEST  # False for NaN too.
-        if not sane.all():
-            worst = int(np.argmin(sane))
-            if worst:
-                yield block[:worst]
-            seconds, value = (position + worst) / source.rate, block[worst]
-            what = f"{value:.3g}, which no sound is" if np.isfinite(value) else "NaN or Inf"
+        is_valid = np.abs(block) < MAX_AMPLITUDE  # False for NaN too.
+        if not is_valid.all():
+            bad = int(np.argmin(is_valid))
+            if bad:
+                yield block[:bad]
+            seconds, value = (position + bad) / info.rate, block[bad]
+            what = f"{value:.3g}, beyond any sound" if np.isfinite(value) else "NaN or Inf"
             raise SatError(
-                f"{source.name}: the sample at {seconds:.3f} s is {what}: repair the file or "
+                f"{info.name}: the sample at {seconds:.3f} s is {what}: repair the file or "
                 "leave it out"
             )
         position += len(block)
         yield block
 
 
-def _resampled(
+def _resample(
     blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int
 ) -> Iterator[np.ndarray]:
     if source_rate == sample_rate:
@@ -108,14 +105,14 @@ def _resampled(
         return
     resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
     shortest = math.ceil(source_rate / sample_rate)
-    heard = 0
+    num_samples = 0
     for block in blocks:
-        heard += len(block)
+        num_samples += len(block)
         resampled = resampler.resample_chunk(block)
         if resampled.size:
             yield resampled
-    # What is shorter than one sample of the result is filled up to one with silence.
-    padding = max(0, shortest - heard) if heard else 0
+    # A recording shorter than one sample of the result is padded with silence to one.
+    padding = max(0, shortest - num_samples) if num_samples else 0
     rest = resampler.resample_chunk(np.zeros(padding, np.float32), last=True)
     if rest.size:
         yield rest

@@ -1,18 +1,18 @@
-"""Ogg files up to the first page that is not as it was written.
+"""Checks the pages of Ogg files, and ends a file at the first damaged page.
 
-libsndfile leaves out damaged pages without a word, so that what follows gets wrong times.
+libsndfile skips damaged pages without an error, so that all later samples get wrong times.
 """
 
 import os
 import zlib
 from typing import BinaryIO
 
-from sat_jax.audio.headers import WAY_OUT
+from sat_jax.audio.headers import ADVICE
 
 _HEADER_BYTES = 27
-_FIRST, _LAST = 2, 4  # Flags of the pages that begin and end a stream.
-_NO_SOUND = (0, 2**64 - 1)  # Positions on pages of headers, and on pages in which no packet ends.
-_CHAINED = "libsndfile reads the first one alone: convert the file to WAV"
+_FIRST, _LAST = 2, 4  # Flags of a stream's first and last page.
+_NO_SOUND = (0, 2**64 - 1)  # Positions of header pages, and of pages in which no packet ends.
+_CHAINED = "libsndfile reads only the first stream: convert the file to WAV"
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -22,88 +22,91 @@ def is_ogg(file: BinaryIO) -> bool:
     return file.read(4) == b"OggS"
 
 
-class WholePages:
-    """An Ogg file that ends where its damage begins, as an object that SoundFile can read.
+class CheckedOgg:
+    """A file object of an Ogg file, which ends at the first damaged page.
 
-    Pages are checked as they are read, so that an answer need not wait for all of a long file.
+    Each page is checked when it is read, so that a long file is tagged at once.
 
     Attributes:
-      damage: what is wrong with it as far as it was read, and the way out; "" if nothing is.
+      damage: the damage found so far, with advice; "" if there is none.
     """
 
     def __init__(self, file: BinaryIO, again: BinaryIO) -> None:
-        """Begins at the file's start.
+        """Starts at the beginning of the file.
 
         Args:
-          file: what is handed on, unbuffered.
-          again: the same file, for the checks.
+          file: the file that is read, unbuffered.
+          again: the same file opened again, for the checks.
         """
         self.damage = ""
         self._file = file
         self._pages = again
-        self._checked = 0
-        self._is_over = False  # Nothing is left to check.
+        self._checked = 0  # Bytes up to the end of the last good page.
+        self._is_done = False
         self._open: dict[bytes, _Stream] = {}
         self.seek(0)
 
     def read(self, size: int) -> bytes:
-        """The next bytes; none behind the damage."""
+        """Returns the next bytes; none after damage."""
         start = self._file.tell()
-        # What is far ahead is only looked at: the last page tells how long the sound is.
+        # libsndfile also looks far ahead, at the last page, for the length.
         if start <= self._checked:
-            self.check(start + size)
+            self._check_up_to(start + size)
         return self._file.read(max(0, min(size, self._checked - start)) if self.damage else size)
 
     def tell(self) -> int:
-        """The position."""
+        """Returns the position."""
         return self._file.tell()
 
     def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
-        """Goes somewhere else."""
+        """Changes the position."""
         return self._file.seek(position, whence)
 
-    def check(self, end: int | None = None) -> None:
-        """Checks all pages that begin before byte `end`; None means one page more."""
-        end = self._checked + 1 if end is None else end
-        while self._checked < end and not self._is_over and not self.damage:
+    def check_next_page(self) -> None:
+        """Checks the page after those that were read."""
+        self._check_up_to(self._checked + 1)
+
+    def _check_up_to(self, end: int) -> None:
+        """Checks all pages that begin before byte `end`."""
+        while self._checked < end and not self._is_done and not self.damage:
             self.damage = self._check_page()
 
     def _check_page(self) -> str:
-        """Goes on by one page unless it is damaged: then what is wrong."""
+        """Checks the next page; returns its damage, or "" and steps over it."""
         header = self._pages.read(_HEADER_BYTES)
         where = f"at byte {self._checked}"
         if not header or (not self._open and self._checked and not header.startswith(b"OggS")):
-            self._is_over = True  # Behind the last page there may be what belongs to no stream.
+            self._is_done = True  # Tags or the like may follow the last page.
             return ""
         if not header.startswith(b"OggS"[: len(header)]):
-            return f"damaged: no Ogg page begins {where}: {WAY_OUT}"
+            return f"damaged: no Ogg page begins {where}: {ADVICE}"
         lengths = self._pages.read(header[-1]) if len(header) == _HEADER_BYTES else b""
         body = self._pages.read(sum(lengths))
         if len(header) < _HEADER_BYTES or len(lengths) < header[-1] or len(body) < sum(lengths):
-            return f"truncated: it ends in the middle of an Ogg page: {WAY_OUT}"
+            return f"truncated: it ends in the middle of an Ogg page: {ADVICE}"
         if _checksum(header[:22] + bytes(4) + header[26:] + lengths + body) != header[22:26]:
-            return f"damaged: the Ogg page {where} is not as it was written: {WAY_OUT}"
+            return f"damaged: the Ogg page {where} has a wrong checksum: {ADVICE}"
         flags, serial = header[5], header[14:18]
-        if flags & _FIRST and self._checked and self._is_heard():
+        if flags & _FIRST and self._checked and self._has_sound():
             return f"only read up to byte {self._checked}, where another stream begins: {_CHAINED}"
         if not self._is_next(header):
-            return f"damaged: Ogg pages before byte {self._checked} are missing: {WAY_OUT}"
+            return f"damaged: Ogg pages before byte {self._checked} are missing: {ADVICE}"
         if flags & _LAST:
             self._open.pop(serial, None)
         self._checked += _HEADER_BYTES + len(lengths) + len(body)
         return ""
 
-    def _is_heard(self) -> bool:
-        """Whether a stream was heard already: those side by side begin before any is."""
+    def _has_sound(self) -> bool:
+        """Whether samples were read already; parallel streams all begin before the samples."""
         return not self._open or any(stream.has_sound for stream in self._open.values())
 
     def _is_next(self, header: bytes) -> bool:
-        """Takes a page as the next of its stream; False if pages before it are missing."""
+        """Steps to the next page of a stream; returns False if pages before it are missing."""
         position, number = (
             int.from_bytes(part, "little") for part in (header[6:14], header[18:22])
         )
         stream = self._open.setdefault(header[14:18], _Stream(number - 1))
-        # Who joins a live stream gets its headers, and then pages with any number.
+        # A live stream that was joined late has its headers, then pages from any number on.
         if stream.has_sound and number != stream.number + 1:
             return False
         stream.number = number
@@ -112,7 +115,7 @@ class WholePages:
 
 
 class _Stream:
-    """Where one of the streams in a file has got to."""
+    """The last page of a stream, and whether it held samples yet."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -120,6 +123,6 @@ class _Stream:
 
 
 def _checksum(page: bytes) -> bytes:
-    """Ogg's CRC-32, by zlib's, whose bits run the other way and which begins with ones."""
+    """Returns Ogg's CRC-32, computed by zlib's, which reverses bits and starts with ones."""
     value = zlib.crc32(page.translate(_REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
     return value.to_bytes(4, "big").translate(_REVERSED)

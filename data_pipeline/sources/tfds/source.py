@@ -17,8 +17,7 @@ from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
 from data_pipeline.sources.class_finder import ClassFinder
 from data_pipeline.sources.source import ClipTable
 from data_pipeline.sources.tfds.index import Decoder, Part, Places, find_clips
-from sat_jax.audio.mono import Source as SoundSource
-from sat_jax.audio.mono import mono_blocks
+from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.errors import SatError
 
 _INT16_SCALE = np.float32(1 / 32_768)
@@ -177,7 +176,7 @@ class TfdsSource:
         scaled = sound.astype(np.float32)
         if np.issubdtype(sound.dtype, np.integer):
             scaled *= _INT16_SCALE
-        source = SoundSource(name=name, rate=self.sample_rate, channels=sound.shape[1])
+        source = SoundInfo(name=name, rate=self.sample_rate, channels=sound.shape[1])
         blocks = mono_blocks([scaled], source, sample_rate=SAMPLE_RATE, channel=None)
         return np.concatenate(list(blocks))
 
