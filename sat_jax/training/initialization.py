@@ -9,7 +9,12 @@ from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.warm_start import FreshStart, brings_statistics, fresh_variables, start_from
+from sat_jax.weights.warm_start import (
+    FreshStart,
+    copies_input_statistics,
+    fresh_variables,
+    start_from,
+)
 
 
 def output_names(
@@ -50,7 +55,7 @@ def check_input_norm(model: AnyConfig, init: Checkpoint | None, name: str | None
     """
     if getattr(model, "input_norm", None) != "batch":
         return
-    if init is None or not brings_statistics(init.config, model):
+    if init is None or not copies_input_statistics(init.config, model):
         lack = f"--init={name} has no input statistics for it" if init else "there is no --init"
         raise SatError(
             f"frozen_input_norm=True keeps the input statistics of --init, but {lack}: give a "

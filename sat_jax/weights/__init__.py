@@ -1,1 +1,1 @@
-"""Models on disk: checkpoint folders, bundled and downloaded weights, warm starts, thresholds."""
+"""Models on disk: checkpoints, the catalog of named models, downloads, warm starts, thresholds."""

@@ -1,11 +1,11 @@
-"""Models on disk; but for training's states, only this file knows orbax.
+"""A model on disk: a checkpoint folder, written and read with orbax.
 
-A checkpoint is a folder::
+::
 
-    DIR/model/    JSON: format, config, labels, where the weights came from
+    DIR/model/    JSON: format, config, labels, source of the weights, checksums
     DIR/weights/  the variable tree, float32
 
-It describes itself: nothing else is needed to load it.
+The folder describes itself: loading it needs nothing else.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ from sat_jax.runtime.devices import check_devices
 from sat_jax.weights.orbax_errors import orbax_errors
 
 FORMAT = 1
-"""Number of the layout above; raised when older programs could no longer read it."""
+"""Version of this layout; it increases when older programs cannot read new folders."""
 
 _KINDS: dict[str, type[AnyConfig]] = {"transformer": ModelConfig, "mae": MaeConfig}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model with all that is needed to use it.
+    """A model: config, weights and class names.
 
     Attributes:
-      config: what it is made of.
-      variables: {"params": …, "batch_stats": …}, arrays.
-      labels: names of its classes, in output order; empty for an autoencoder.
-      source: where the weights came from, for people.
+      config: the architecture.
+      variables: {"params": …, "batch_stats": …} of arrays.
+      labels: class names in output order; empty for an autoencoder.
+      source: origin of the weights, for people.
     """
 
     config: AnyConfig
@@ -50,16 +50,16 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint folder, whole or not at all.
+    """Writes a checkpoint folder completely or not at all.
 
     Raises:
-      SatError: the folder exists, or can't be written.
+      SatError: the folder exists or cannot be written.
     """
     import orbax.checkpoint as ocp
 
     path = Path(folder).resolve()
     if path.exists():
-        raise SatError(f"{folder} exists: choose another folder, or remove it first")
+        raise SatError(f"{folder} exists: choose another folder, or delete it first")
     kind = next(name for name, cls in _KINDS.items() if isinstance(checkpoint.config, cls))
     model = {
         "format": FORMAT,
@@ -77,11 +77,11 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(path, args=items)
     except OSError as error:
-        raise SatError(f"{folder} can't be written: {error}") from error
+        raise SatError(f"cannot write {folder}: {error}") from error
 
 
 def fingerprint(config: AnyConfig, variables: Any) -> str:
-    """A short text that changes when the model or its weights do."""
+    """Returns a short hash of a config and its weights."""
     digest = hashlib.sha256(repr(config).encode())
     for leaf in jax.tree.leaves(variables):
         digest.update(np.asarray(leaf).tobytes())
@@ -89,7 +89,7 @@ def fingerprint(config: AnyConfig, variables: Any) -> str:
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """Whether a path looks like a folder that `save_checkpoint` wrote."""
+    """Whether a path looks like a checkpoint folder."""
     return (Path(folder) / "model").is_dir() and (Path(folder) / "weights").is_dir()
 
 
@@ -97,35 +97,35 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads a checkpoint folder.
 
     Raises:
-      SatError: it is no checkpoint, is damaged, or was written by a newer program.
+      SatError: it is not a checkpoint folder, is damaged, or was written by a newer program.
     """
     path = Path(folder).resolve()
     if not is_checkpoint(path):
         inside = path / "model"  # as in the folder of a training run
         hint = f"; {Path(folder) / 'model'} is one" if is_checkpoint(inside) else ""
-        raise SatError(f"{folder} is no checkpoint folder: it lacks model/ and weights/{hint}")
+        raise SatError(f"{folder} is not a checkpoint folder: it has no model/ and weights/{hint}")
     model = _read_model(path, folder)
     kind = _KINDS.get(str(model["kind"]))
     if model["format"] != FORMAT or kind is None:
         raise SatError(
-            f"{folder} holds a {model['kind']} in checkpoint format {model['format']}, this "
+            f"{folder} is a {model['kind']} in checkpoint format {model['format']}, but this "
             f"program reads {' and '.join(_KINDS)} in format {FORMAT}: upgrade sat-jax"
         )
     try:
         config, labels = kind.from_dict(model["config"]), _labels(model["labels"])
     except (SatError, TypeError, ValueError, AttributeError) as error:
-        raise SatError(f"{folder} is damaged: its config can't be used: {error}") from error
+        raise SatError(f"{folder} is damaged: its config is invalid: {error}") from error
     if isinstance(config, ModelConfig) and len(labels) != config.num_classes:
         raise SatError(
             f"{folder} is damaged: it has {len(labels)} labels for {config.num_classes} classes"
         )
     variables = _read_weights(path, folder, config)
     if _checksum(variables) != model["crc32"]:
-        raise SatError(f"{folder} is damaged: its weights are not those that were written")
+        raise SatError(f"{folder} is damaged: the checksum of its weights is wrong")
     _check_fit(config, variables, folder)
-    # Last, for the others say more; folders of earlier programs have none.
+    # Checked last, because the other checks say more. Old folders do not have this checksum.
     if model[_MODEL_CHECKSUM] not in (None, _checksum_of_json(model)):
-        raise SatError(f"{folder} is damaged: its config or labels are not those that were written")
+        raise SatError(f"{folder} is damaged: the checksum of its config and labels is wrong")
     return Checkpoint(
         config=config,
         variables=variables,
@@ -136,16 +136,16 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
 
 def _read_model(path: Path, folder: str | Path) -> dict[str, Any]:
     try:
-        # Read without orbax, so that a folder can be looked at before orbax is imported.
+        # Read without orbax, which takes long to import.
         model = json.loads((path / "model" / "metadata").read_text(encoding="utf-8"))
         return {_MODEL_CHECKSUM: None} | model | {key: model[key] for key in _FIELDS}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SatError(f"{folder} is damaged: its model/metadata can't be read: {error}") from error
+        raise SatError(f"{folder} is damaged: cannot read its model/metadata: {error}") from error
 
 
 def _labels(labels: Any) -> tuple[str, ...]:
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise TypeError("labels are not a list of names")
+        raise TypeError("its labels are not a list of names")
     return tuple(labels)
 
 
@@ -153,12 +153,12 @@ _DESCRIPTION = ("format", "kind", "config", "labels", "source")
 _FIELDS = (*_DESCRIPTION, "crc32")
 _MODEL_CHECKSUM = "model_crc32"
 _MOST_ARRAYS = 10_000
-# Published autoencoders have a classifier that nothing uses; what was converted gives it back.
-_IDLE = ("params/encoder/head/", "params/encoder/head_norm/")
+# Published autoencoders have an unused classifier, which a checkpoint keeps for their export.
+_UNUSED = ("params/encoder/head/", "params/encoder/head_norm/")
 
 
 def _checksum(variables: Any) -> int:
-    """Of the names and values of all arrays, to notice damage that still can be read."""
+    """Checksum of the names and values of all arrays; notices a flipped bit."""
     arrays = flatten_dict(variables, sep="/")
     value = 0
     for name in sorted(arrays):
@@ -168,7 +168,7 @@ def _checksum(variables: Any) -> int:
 
 
 def _checksum_of_json(model: dict[str, Any]) -> int:
-    """Of all beside the weights."""
+    """Checksum of everything except the weights."""
     described = {key: model[key] for key in _DESCRIPTION}
     return zlib.crc32(json.dumps(described, sort_keys=True).encode())
 
@@ -177,27 +177,27 @@ def _check_fit(config: AnyConfig, variables: Any, folder: str | Path) -> None:
     have = {name: np.shape(array) for name, array in flatten_dict(variables, sep="/").items()}
     for name, shape in weight_shapes(config):
         if (found := have.pop(name, None)) != shape:
-            odd = f"{name} is missing" if found is None else f"{name} is {list(found)}"
+            odd = f"{name} " + (
+                "is missing" if found is None else f"is {list(found)} instead of {list(shape)}"
+            )
             break
     else:
-        idle = _IDLE if isinstance(config, MaeConfig) else ()
-        odd = next((f"{name} is too much" for name in have if not name.startswith(idle)), "")
+        unused = _UNUSED if isinstance(config, MaeConfig) else ()
+        odd = next((f"{name} is unexpected" for name in have if not name.startswith(unused)), "")
     if odd:
-        raise SatError(
-            f"{folder} is damaged: its weights are not of the size that its config says: {odd}"
-        )
+        raise SatError(f"{folder} is damaged: its weights do not fit its config: {odd}")
 
 
 def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
     import orbax.checkpoint as ocp
 
     check_devices()
-    # NumPy arrays load wherever the program runs, whatever devices wrote them.
+    # As NumPy arrays they load on any machine, whichever devices wrote them.
     as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    # A damaged config may ask for any number of arrays.
+    # A damaged config could ask for any number of arrays.
     names = [name for name, _ in itertools.islice(weight_shapes(config), _MOST_ARRAYS)]
     expected = unflatten_dict(dict.fromkeys(names, as_numpy), sep="/")
-    with orbax_errors(f"{folder} is damaged: its weights can't be read"):
+    with orbax_errors(f"{folder} is damaged: cannot read its weights"):
         handler = ocp.CompositeCheckpointHandler(
             weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
         )
@@ -212,7 +212,7 @@ def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
             try:
                 return restore(expected)
             except ValueError:
-                # Perhaps other arrays are there, which is told better when they have been read.
-                # Asking orbax in the first place costs as much as reading them.
+                # If other arrays are there, `_check_fit` names them once they are read. Asking
+                # orbax for their names first would take as long as reading them.
                 tree = checkpointer.metadata(path).item_metadata["weights"].tree
                 return restore(jax.tree.map(lambda _: as_numpy, tree))

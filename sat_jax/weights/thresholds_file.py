@@ -1,4 +1,4 @@
-"""Thresholds of classes, kept beside the weights that they were found for."""
+"""thresholds.json: one threshold per class, beside the checkpoint it was found for."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ from sat_jax.weights.catalog import converted_folder
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint
 
 _FILE = "thresholds.json"
+_REPAIR = "make it again with sat-jax evaluate --save_thresholds"
 
 
 def thresholds_path(name_or_path: str | Path) -> Path:
-    """Where a model's thresholds lie: in its folder, or beside its file.
+    """The thresholds.json of a model: in its folder, beside its file, or in the cache.
 
     Args:
       name_or_path: as for `sat_jax.tagger.find_checkpoint`.
@@ -36,19 +37,19 @@ def save_thresholds(
     *,
     about: Mapping[str, object],
 ) -> Path:
-    """Writes a model's thresholds, in place of older ones.
+    """Writes the thresholds of a model; replaces older ones.
 
     Args:
       name_or_path: the model.
-      checkpoint: what was loaded from there.
-      columns: "threshold", float [y] in [0, 1], and other numbers [y] that tell how good it is.
+      checkpoint: the same model, loaded.
+      columns: "threshold", float [y] in [0, 1], and scores [y] of these thresholds.
       about: JSON-ready data on how they were found.
 
     Returns:
       The file.
 
     Raises:
-      SatError: it can't be written.
+      SatError: it cannot be written.
     """
     path = thresholds_path(name_or_path)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -58,65 +59,62 @@ def save_thresholds(
     ]
     weights = fingerprint(checkpoint.config, checkpoint.variables)
     data = {"weights": weights, "about": dict(about), "classes": classes}
-    check_writable_file(path)  # A bundled model has no folder yet where users may write.
+    check_writable_file(path)  # Creates the folder: a bundled model has none in the cache yet.
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndarray:
-    """Reads a model's thresholds.
+    """Reads the thresholds of a model.
 
     Args:
       name_or_path: the model.
-      checkpoint: what was loaded from there.
+      checkpoint: the same model, loaded.
 
     Returns:
       float32 [y] in [0, 1].
 
     Raises:
-      SatError: there are none, they are of other weights or classes, or the file is damaged.
+      SatError: there are none, they belong to other weights or classes, or the file is damaged.
     """
     path = thresholds_path(name_or_path)
     if not path.is_file():
         raise SatError(
-            f"{name_or_path} has no thresholds ({path}): make them by evaluate.py "
+            f"{name_or_path} has no thresholds ({path} is missing): run sat-jax evaluate "
             "--save_thresholds, or give a number"
         )
     weights, rows = _read(path)
     if len(rows) != len(checkpoint.labels):
         raise SatError(
-            f"{path} has {len(rows)} classes, the model has {len(checkpoint.labels)}: make it "
-            "again by evaluate.py"
+            f"{path} has {len(rows)} classes, but the model {len(checkpoint.labels)}: {_REPAIR}"
         )
     labels = tuple(row.get("label") for row in rows)
     if weights != fingerprint(checkpoint.config, checkpoint.variables) or (
         labels != checkpoint.labels
     ):
-        raise SatError(f"{path} was made for other weights: make it again by evaluate.py")
+        raise SatError(f"{path} was made for other weights: {_REPAIR}")
     for row in rows:
-        if not _is_share(value := row.get("threshold")):
+        if not _is_probability(value := row.get("threshold")):
             raise SatError(
-                f"{path} is damaged: the threshold of {row['label']!r} is {json.dumps(value)}, no "
-                "number from 0 to 1: make it again"
+                f"{path} is damaged: the threshold of {row['label']!r} is {json.dumps(value)}, not "
+                f"a number from 0 to 1; {_REPAIR}"
             )
     return np.array([row["threshold"] for row in rows], np.float32)
 
 
-def _is_share(value: object) -> bool:
-    # To Python true is a number too.
+def _is_probability(value: object) -> bool:
+    # In Python, True is an int.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= 1.0
 
 
 def _read(path: Path) -> tuple[Any, list[dict[str, Any]]]:
-    """The fingerprint of weights, and what is said of each class."""
+    """The fingerprint of the weights, and the rows of the classes."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    # What is nested too deeply ends as a recursion.
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise SatError(f"{path} is damaged ({reason}): make it again") from error
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
+        raise SatError(f"{path} is damaged ({error}): {_REPAIR}") from error
     rows = data.get("classes") if isinstance(data, dict) else None
     if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-        raise SatError(f"{path} is damaged: it holds no list of classes: make it again")
+        raise SatError(f"{path} is damaged: it has no list of classes; {_REPAIR}")
     return data.get("weights"), rows

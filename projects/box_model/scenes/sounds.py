@@ -17,7 +17,7 @@ from projects.box_model.scenes.soundfont import read_voices
 from sat_jax.labels import audioset_labels
 
 _DATA = Path(__file__).parent.parent / "data"
-RECORDINGS, CLASSES_ABOVE = _DATA / "pkg_audio_clips.csv", _DATA / "classes_above.csv"
+RECORDINGS, CLASSES_ABOVE = _DATA / "clips.csv", _DATA / "classes_above.csv"
 SPLITS = ("train", "validation", "test")
 
 _SHARES = {"test": 0.2, "validation": 0.1}
