@@ -1,4 +1,4 @@
-"""AudioSet and other sources, from folders of audio to NumPy batches for the training loop.
+"""Data for training and evaluation: sources of labelled clips, and batches of them.
 
-Floor 0; never imported by sat_jax.
+Never imported by the library sat_jax; its commands import it.
 """

@@ -1,4 +1,4 @@
-"""All that a training run reads, from what a user names."""
+"""Opens the data of a training run: clips, pseudo strong labels and validation clips."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from data_pipeline.batches.reader import ClipBatch, WindowBatch, clip_batches, window_batches
 from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.psl.windows import PslWindows
-from data_pipeline.sources.flags import open_source
+from data_pipeline.sources.registry import open_source
 from data_pipeline.sources.source import Source
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
@@ -43,14 +43,15 @@ def window_config(config: Any, model: AnyConfig) -> WindowConfig:
 
 
 class TrainingData(NamedTuple):
-    """What a run learns from.
+    """The data of a training run.
 
     Attributes:
-      batches: from the index of the first batch wanted to the batches from there on.
-      validation: gives the validation clips, each once; None without any.
+      batches: function from the first step to the batches from there on.
+      validation: function that returns batches of each validation clip once; None without
+        validation clips.
       epoch_size: windows in an epoch.
-      record: what the run's folder keeps of the data, JSON-ready, to know it again.
-      notes: what a person should know, a line each.
+      record: description of the data, JSON-ready; the workdir keeps it to detect changed data.
+      notes: lines to show to the user.
     """
 
     batches: Callable[[int], Iterator[WindowBatch]]
@@ -72,21 +73,21 @@ def open_training_data(
     process_count: int = 1,
     workers: int = 4,
 ) -> TrainingData:
-    """Opens the sources of a run.
+    """Opens the data of a training run.
 
     Args:
-      config: how batches are made.
-      labels: the model's class names in output order; empty where labels don't matter.
+      config: of batches.
+      labels: the model's class names in output order; empty to train without labels.
       source_fields: arguments of `open_source` for the training clips.
       valid_fields: the same for the validation clips.
-      valid_seconds: what is heard of a validation clip at most.
+      valid_seconds: longer validation clips are cut to this length.
       psl_paths: files of pseudo strong labels.
-      process_index: which rows of batches are this process's.
+      process_index: this process.
       process_count: processes that share a batch.
-      workers: clips that are read at a time.
+      workers: threads that read.
 
     Raises:
-      SatError: a source can't be opened or does not fit.
+      SatError: a source can't be opened or does not fit the model.
     """
     source = open_source(labels, **source_fields, leave_out_missing=True)
     windows, psl_notes = _psl_windows(source, config, psl_paths, labels)
@@ -98,7 +99,7 @@ def open_training_data(
         process_index=process_index,
         process_count=process_count,
     )
-    notes = [_count(source, "to learn from"), *psl_notes]
+    notes = [_count(source, "for training"), *psl_notes]
     record = {
         **dataclasses.asdict(config),
         "clips": source.clips.fingerprint(),
@@ -108,7 +109,7 @@ def open_training_data(
     validation = None
     if valid_fields is not None:
         held_out = open_source(labels, **valid_fields, leave_out_missing=True)
-        notes.append(_count(held_out, "to measure on"))
+        notes.append(_count(held_out, "for validation"))
         record["validation_clips"] = held_out.clips.fingerprint()
 
         def validation() -> Iterator[ClipBatch]:
@@ -122,7 +123,8 @@ def open_training_data(
                 workers=workers,
             )
 
-    batches = window_batches(source, planner, config, workers=workers)
+    is_tfds = bool(source_fields.get("tfds"))
+    batches = window_batches(source, planner, config, workers=workers, tf_data=is_tfds)
     return TrainingData(batches, validation, planner.epoch_size, record, notes)
 
 
@@ -138,7 +140,7 @@ def _psl_windows(
         return None, []
     if not config.psl_share:
         raise SatError(
-            f"--psl={','.join(paths)} is not used where data.psl_share is 0: leave it out, or add "
+            f"--psl={','.join(paths)} has no effect with data.psl_share=0: remove it, or add "
             "--config.data.psl_share=1"
         )
     from data_pipeline.psl.table import check_classes, read_psl
@@ -148,9 +150,9 @@ def _psl_windows(
     if table.num_classes > config.num_classes:
         raise SatError(
             f"--psl={','.join(paths)} has class {table.num_classes - 1}, the model has 0 to "
-            f"{config.num_classes - 1}: give labels made for this model"
+            f"{config.num_classes - 1}: give labels made for the model's classes"
         )
     windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)
-    note = f"{len(windows.clips)} of them have pseudo strong labels, and only those are used"
-    strange = f"; labels of {table.unknown_clips} others are left out"
-    return windows, [note + strange if table.unknown_clips else note]
+    note = f"{len(windows.clips)} clips have pseudo strong labels, the others are not used"
+    unknown = f"; labels of {table.unknown_clips} unknown clips are not used"
+    return windows, [note + unknown if table.unknown_clips else note]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.segments import Segment
-from data_pipeline.sources.tfds.example import Example, clip_example
+from data_pipeline.sources.source import SAMPLE_RATE
+from data_pipeline.sources.tfds.building import Example, clip_example
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 

@@ -1,1 +1,1 @@
-"""From clips to batches: which window stands where, and reading it."""
+"""Batches of a source: choosing windows, and reading them ahead."""

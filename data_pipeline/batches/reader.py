@@ -1,20 +1,23 @@
-"""Batches of windows, read ahead by threads, padded clips and whole ones."""
+"""Reads batches ahead: windows for training, padded clips for validation; and whole clips."""
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 import numpy as np
 
-from data_pipeline.batches.windows import Fill, Plan, Planner, WindowConfig
+from data_pipeline.batches.windows import Plan, Planner, Window, WindowConfig, read_window
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
+from sat_jax.runtime.threads import map_ahead
 
 Sound = np.ndarray | SatError
-"""A clip's samples, or why there are none."""
+"""A clip's samples, or the error of reading it."""
+
+_BATCHES_AHEAD = 2
 
 
 class WindowBatch(TypedDict):
@@ -23,7 +26,7 @@ class WindowBatch(TypedDict):
     Attributes:
       waveform: float32 [b, s] in [-1, 1].
       target: float32 [b, y] or [b, k, y] in [0, 1].
-      clips: names of the clips, b of them.
+      clips: ids of the b clips.
     """
 
     waveform: np.ndarray
@@ -32,27 +35,34 @@ class WindowBatch(TypedDict):
 
 
 def window_batches(
-    source: Source, planner: Planner, config: WindowConfig, *, workers: int = 4
+    source: Source,
+    planner: Planner,
+    config: WindowConfig,
+    *,
+    workers: int = 4,
+    tf_data: bool = False,
 ) -> Callable[[int], Iterator[WindowBatch]]:
-    """An endless source of batches.
+    """Makes an endless source of batches that can start at any step.
 
     Args:
-      source: where clips are read from. TFDS clips are read by tf.data, others by threads.
-      planner: which windows.
-      config: the one the planner was made with.
-      workers: windows that are read at a time.
+      source: the clips.
+      planner: chooses the windows.
+      config: the planner's.
+      workers: threads that read.
+      tf_data: reads by a `tf.data.Dataset`. Without it TensorFlow isn't needed.
 
     Returns:
-      From the index of the first batch wanted to an iterator over the batches from there on; it
-      raises `SatError` where a clip can't be read.
+      A function from the first step to an iterator over the batches from there on. The iterator
+      raises `SatError` at a clip that can't be read.
     """
 
-    def batches(start: int) -> Iterator[WindowBatch]:
-        # A source may know a faster way than one read a window.
-        read_windows = getattr(source, "read_windows", partial(read_by_threads, source))
-        windows = read_windows(
-            planner, start, num_samples=config.num_samples, fill=config.fill, workers=workers
-        )
+    def batches(start_step: int) -> Iterator[WindowBatch]:
+        if tf_data:
+            from data_pipeline.batches.tf_data import read_by_tf_data
+
+            windows = read_by_tf_data(source, planner, config, start_step, workers=workers)
+        else:
+            windows = _read_by_threads(source, planner, config, start_step, workers=workers)
         for plan, waveform in windows:
             clips = [source.clips.ids[index] for index in plan.clip]
             yield {"waveform": waveform, "target": plan.target, "clips": clips}
@@ -60,60 +70,26 @@ def window_batches(
     return batches
 
 
-def read_by_threads(
-    source: Source,
-    plans: Callable[[int], Plan],
-    start_step: int,
-    *,
-    num_samples: int,
-    fill: Fill,
-    workers: int = 4,
+def _read_by_threads(
+    source: Source, planner: Planner, config: WindowConfig, start_step: int, *, workers: int
 ) -> Iterator[tuple[Plan, np.ndarray]]:
-    """Reads the windows of plans, in order and ahead.
+    """The same as `data_pipeline.batches.tf_data.read_by_tf_data`, a window per thread."""
+    plans: collections.deque[Plan] = collections.deque()
 
-    Args:
-      source: of the clips.
-      plans: from a step to its plan.
-      start_step: the first step.
-      num_samples: length of a window.
-      fill: how a shorter window is made longer.
-      workers: windows that are read at a time.
-
-    Yields:
-      A plan and its windows, float32 [b, num_samples].
-
-    Raises:
-      SatError: a window can't be read.
-    """
-
-    def read(clip: int, place: float, start: float) -> np.ndarray:
-        window = source.read(
-            clip,
-            num_samples=num_samples,
-            place=place,
-            start=None if np.isnan(start) else start,
-        )
-        return fill_window(window, num_samples, fill)
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read-clips")
-    ahead: collections.deque[tuple[Plan, list[Future[np.ndarray]]]] = collections.deque()
-    try:
+    def windows() -> Iterator[Window]:
         for step in itertools.count(start_step):
-            plan = plans(step)
-            rows = zip(plan.clip.tolist(), plan.place.tolist(), plan.start.tolist(), strict=True)
-            ahead.append((plan, [pool.submit(read, *row) for row in rows]))
-            if len(ahead) > 2:
-                plan, windows = ahead.popleft()
-                yield plan, np.stack([window.result() for window in windows])
-    finally:
-        pool.shutdown(cancel_futures=True)
+            plans.append(planner(step))
+            yield from plans[-1].windows()
 
+    def read(window: Window) -> np.ndarray:
+        samples = np.empty(config.num_samples, np.float32)
+        read_window(source, config, window, out=samples)
+        return samples
 
-def fill_window(window: np.ndarray, num_samples: int, fill: Fill) -> np.ndarray:
-    """A window of full length: float32 [at most num_samples] -> [num_samples]."""
-    if fill == "wrap":
-        return np.resize(window, num_samples)
-    return np.pad(window, (0, num_samples - len(window)))
+    ahead = _BATCHES_AHEAD * planner.num_rows
+    with contextlib.closing(map_ahead(read, windows(), workers=workers, ahead=ahead)) as rows:
+        while batch := list(itertools.islice(rows, planner.num_rows)):
+            yield plans.popleft(), np.stack(batch)
 
 
 def read_whole_clips(
@@ -122,41 +98,31 @@ def read_whole_clips(
     """Reads clips in order and ahead.
 
     Args:
-      source: of the clips.
-      clips: their places in it.
-      workers: clips that are read at a time.
+      source: the clips.
+      clips: indices of the clips to read.
+      workers: threads that read.
 
     Yields:
-      Each place with all samples float32 [s], or the error where the clip can't be read.
+      Each index with the clip's samples, float32 [s], or the error of reading it.
     """
 
-    def read(index: int) -> Sound:
+    def read(index: int) -> tuple[int, Sound]:
         try:
-            return source.read(index, num_samples=None, place=0.0, start=None)
+            return index, source.read(index, num_samples=None, place=0.0, start=None)
         except SatError as error:
-            return error
+            return index, error
 
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read-clips")
-    try:
-        ahead: collections.deque[tuple[int, Future[Sound]]] = collections.deque()
-        for index in clips:
-            ahead.append((index, pool.submit(read, index)))
-            if len(ahead) > 2 * workers:
-                yield ahead[0][0], ahead.popleft()[1].result()
-        while ahead:
-            yield ahead[0][0], ahead.popleft()[1].result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return map_ahead(read, clips, workers=workers, ahead=2 * workers)
 
 
 class ClipBatch(TypedDict):
-    """Whole clips, padded to one length: this process's rows of a batch.
+    """Clips padded to one length: this process's rows of a batch.
 
     Attributes:
-      waveform: float32 [b, s]; zeros behind a clip's end.
+      waveform: float32 [b, s]; zeros after a clip's end.
       num_samples: int32 [b], samples of each clip.
-      is_real: bool [b]; rows that only fill up the last batches are not counted.
-      target: float32 [b, y], 1 where a class is heard.
+      is_real: bool [b]; False for rows that only fill up the last batches.
+      target: float32 [b, y], 1 for the clip's classes.
     """
 
     waveform: np.ndarray
@@ -175,16 +141,16 @@ def clip_batches(
     process_count: int = 1,
     workers: int = 4,
 ) -> Iterator[ClipBatch]:
-    """All clips of a source once, in order; every process gets as many batches.
+    """Yields all clips of a source once, in order; every process gets as many batches.
 
     Args:
-      source: where clips are read from.
-      batch_size: clips in a batch, of all processes together; shared evenly by them.
-      num_samples: what is heard of a clip at most, from its start.
+      source: the clips.
+      batch_size: clips in the global batch, of all processes.
+      num_samples: longer clips are cut to this length.
       num_classes: the model's.
-      process_index: which rows are this process's.
-      process_count: processes that share a batch.
-      workers: clips that are read at a time.
+      process_index: this process.
+      process_count: processes that share a batch evenly.
+      workers: threads that read.
 
     Raises:
       SatError: a clip can't be read.
@@ -200,11 +166,15 @@ def clip_batches(
         for first in range(process_index * rows, total + process_index * rows, batch_size):
             indices = np.arange(first, first + rows)
             is_real = indices < total
-            sounds = list(pool.map(read, indices.tolist()))
+            waveform = np.zeros((rows, num_samples), np.float32)
+            lengths = np.full(rows, num_samples, np.int32)  # Any valid length for other rows.
+            for row, sound in enumerate(pool.map(read, indices.tolist())):
+                waveform[row, : len(sound)] = sound
+                if is_real[row]:
+                    lengths[row] = len(sound)
             yield {
-                "waveform": np.stack([fill_window(s, num_samples, "zeros") for s in sounds]),
-                # A row without a clip has to have a length for which all is defined.
-                "num_samples": np.array([len(s) or num_samples for s in sounds], np.int32),
+                "waveform": waveform,
+                "num_samples": lengths,
                 "is_real": is_real,
                 "target": source.clips.targets(np.where(is_real, indices, 0), num_classes),
             }

@@ -1,33 +1,66 @@
-"""Which window of which clip stands in each row of each batch.
+"""Chooses the window of each row of each batch, and reads a window.
 
-Everything random about the input is decided here, before anything is read: a plan is a function of
-the seed and the step alone, so a run is taken up again at any step from that number.
+A plan depends on the seed and the step alone, so that a run can resume at any step.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple, get_args
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
 from data_pipeline.batches.sampling import ClipOrder, Sampler, balanced_weights
-from data_pipeline.psl.windows import PslWindows
-from data_pipeline.sources.source import ClipTable
+from data_pipeline.sources.source import ClipTable, Source
 from sat_jax.errors import SatError
 
 Fill = Literal["wrap", "zeros"]
 
-_LONGEST = 3600
-"""Seconds in a window: a batch of longer ones is no batch for any memory."""
+_MIN_SECONDS, _MAX_SECONDS = 0.16, 3600
+"""Limits of a window's length. A batch of longer windows would not fit into memory."""
+
+
+class Window(NamedTuple):
+    """One window: the clip's index, and `place` and `start` as in `Source.read`."""
+
+    clip: int
+    place: float
+    start: float | None
+
+
+class WindowTargets(Protocol):
+    """Targets of windows, such as pseudo strong labels."""
+
+    @property
+    def clips(self) -> np.ndarray:
+        """int64 [m], the clips that have targets, ascending."""
+        ...
+
+    def choose(
+        self, clip: np.ndarray, place: np.ndarray, num_classes: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Chooses a window of each clip.
+
+        Args:
+          clip: int64 [b], some of `clips`.
+          place: float32 [b] in [0, 1): 0 is a clip's first window, towards 1 its last.
+          num_classes: the model's.
+
+        Returns:
+          Where the windows start, float32 [b] seconds, and their targets, float32 [b, y] or
+          [b, k, y].
+        """
+        ...
 
 
 class Plan(NamedTuple):
-    """What is to be read for one process's rows of a batch.
+    """The windows and targets of one process's rows of a batch.
 
     Attributes:
       clip: int64 [b], indices of clips in their source.
-      place: float32 [b] in [0, 1), where in its clip a window lies; see `Source.read`.
-      start: float32 [b], seconds from the clip's start where that is fixed, else NaN.
-      target: float32 [b, y], or [b, k, y] where chunks have targets of their own.
+      place: float32 [b] in [0, 1), see `Source.read`.
+      start: float32 [b], seconds from the clip's start; NaN if `place` decides.
+      target: float32 [b, y], or [b, k, y] with a target per chunk.
     """
 
     clip: np.ndarray
@@ -35,25 +68,31 @@ class Plan(NamedTuple):
     start: np.ndarray
     target: np.ndarray
 
+    def windows(self) -> Iterator[Window]:
+        """Yields the window of each row."""
+        rows = zip(self.clip.tolist(), self.place.tolist(), self.start.tolist(), strict=True)
+        for clip, place, start in rows:
+            yield Window(clip, place, None if math.isnan(start) else start)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """How batches are made of clips.
+    """Settings of batches; flags name them data.NAME.
 
     Attributes:
-      batch_size: windows in a batch, of all processes together.
+      batch_size: windows in the global batch, of all processes.
       window_seconds: length of a window.
-      num_classes: classes of the model.
-      seed: of all that is random.
-      fill: how a shorter clip becomes a window: "wrap" repeats it, "zeros" appends silence.
-      sampler: "shuffle" sees every clip once an epoch; "balanced" draws clips of rare classes
-        more often, see `data_pipeline.batches.sampling.balanced_weights`.
-      draws_per_epoch: length of a balanced epoch.
-      psl_share: how targets are mixed: 0 are the clip's own labels, 1 the pseudo strong labels of
-        the window.
-      chunks: targets in a window: 1, or as many as it has chunks, for a loss per chunk; the
-        pseudo strong labels must have windows of a chunk's length then.
-      sample_rate: samples per second.
+      num_classes: the model's classes.
+      seed: of the order of clips and the places of windows.
+      fill: how a shorter clip fills a window: "wrap" repeats it, "zeros" appends silence.
+      sampler: "shuffle" uses every clip once per epoch; "balanced" draws clips of rare classes more
+        often, see `data_pipeline.batches.sampling.balanced_weights`.
+      draws_per_epoch: windows in an epoch of the balanced sampler.
+      psl_share: weight of pseudo strong labels in targets: 0 uses the clip's labels alone, 1 the
+        window's pseudo strong labels alone.
+      chunks: targets per window: 1, or the window's number of chunks for a loss per chunk. The
+        windows of pseudo strong labels must then have a chunk's length.
+      sample_rate: Hz.
 
     Raises:
       SatError: a value is out of range.
@@ -71,18 +110,19 @@ class WindowConfig:
     sample_rate: int = 16_000
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
+        """Raises SatError for values out of range."""
         for name in ("batch_size", "draws_per_epoch", "chunks"):
             if getattr(self, name) < 1:
                 raise SatError(f"data.{name}={getattr(self, name)} is under 1")
-        if not 0.16 <= self.window_seconds <= _LONGEST:
+        if not _MIN_SECONDS <= self.window_seconds <= _MAX_SECONDS:
             raise SatError(
-                f"data.window_seconds={self.window_seconds:g} is not between 0.16 and {_LONGEST}"
+                f"data.window_seconds={self.window_seconds:g} is not between {_MIN_SECONDS} and "
+                f"{_MAX_SECONDS}"
             )
         for name, allowed in (("fill", Fill), ("sampler", Sampler)):
             if getattr(self, name) not in get_args(allowed):
                 choices = ", ".join(get_args(allowed))
-                raise SatError(f"data.{name}={getattr(self, name)!r} is none of {choices}")
+                raise SatError(f"data.{name}={getattr(self, name)!r} is not one of {choices}")
         if not 0.0 <= self.psl_share <= 1.0:
             raise SatError(f"data.psl_share={self.psl_share} is not in [0, 1]")
 
@@ -93,14 +133,19 @@ class WindowConfig:
 
 
 class Planner:
-    """Makes the plan of any step, for one of several processes."""
+    """Makes the plan of any step, for one of several processes.
+
+    Attributes:
+      num_rows: rows of this process.
+      epoch_size: windows in an epoch, of all processes.
+    """
 
     def __init__(
         self,
         clips: ClipTable,
         config: WindowConfig,
         *,
-        psl: PslWindows | None = None,
+        psl: WindowTargets | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
@@ -108,43 +153,39 @@ class Planner:
 
         Args:
           clips: the source's clips.
-          config: how batches are made.
-          psl: the clips' pseudo strong labels, if ``psl_share`` is above 0.
-          process_index: which rows are this process's.
-          process_count: processes that share a batch evenly.
+          config: of batches.
+          psl: the clips' pseudo strong labels; needed if ``psl_share`` is above 0.
+          process_index: this process.
+          process_count: processes that share a batch.
 
         Raises:
-          SatError: the batch can't be shared evenly, labels are missing or do not fit.
+          SatError: the processes can't share the batch evenly, or labels are missing.
         """
         if config.batch_size % process_count:
             raise SatError(
-                f"data.batch_size={config.batch_size} can't be shared evenly by {process_count} "
+                f"data.batch_size={config.batch_size} is not a multiple of the {process_count} "
                 "processes"
             )
         if config.psl_share and psl is None:
             raise SatError(
-                f"data.psl_share={config.psl_share} needs pseudo strong labels: name them with "
-                "--psl, or learn from the clips' own labels (--config.data.psl_share=0.0)"
+                f"data.psl_share={config.psl_share} needs pseudo strong labels: give --psl, or "
+                "use the clips' labels by --config.data.psl_share=0.0"
             )
         self._clips, self._config = clips, config
         self._psl = psl if config.psl_share else None
-        rows = config.batch_size // process_count
-        self._rows = np.arange(process_index * rows, (process_index + 1) * rows)
+        self.num_rows = config.batch_size // process_count
+        self._rows = process_index * self.num_rows + np.arange(self.num_rows)
         self._order = _make_order(clips, config, self._psl)
-
-    @property
-    def epoch_size(self) -> int:
-        """Windows in an epoch."""
-        return self._order.epoch_size
+        self.epoch_size = self._order.epoch_size
 
     def __call__(self, step: int) -> Plan:
-        """This process's rows of the batch of a step, counted from 0."""
+        """Returns this process's plan of a step, counted from 0."""
         config = self._config
         positions = step * config.batch_size + self._rows
         clip = self._order.clips(positions)
         places = np.random.default_rng([config.seed, 1, step]).random(config.batch_size)
         place = places[self._rows].astype(np.float32)
-        # Rounding to float32 may reach 1, which is no place.
+        # Rounding to float32 may give 1, which is outside [0, 1).
         place = np.minimum(place, np.nextafter(np.float32(1), np.float32(0)))
         hard = self._clips.targets(clip, config.num_classes)
         if self._psl is None:
@@ -156,13 +197,30 @@ class Planner:
         return Plan(clip, place, start, (1 - share) * hard + share * soft)
 
 
-def _make_order(clips: ClipTable, config: WindowConfig, psl: PslWindows | None) -> ClipOrder:
+def _make_order(clips: ClipTable, config: WindowConfig, psl: WindowTargets | None) -> ClipOrder:
     eligible = np.arange(len(clips.ids)) if psl is None else psl.clips
     if not len(eligible):
-        raise SatError("there are no clips to make batches of: check the source and its labels")
+        raise SatError("the source has no clips for batches: check the source and its labels")
     if config.sampler == "shuffle":
         return ClipOrder(eligible, seed=config.seed)
     weights = balanced_weights(clips)[eligible]
     if not weights.any():
         raise SatError("data.sampler='balanced' needs labels, but no clip has any: use 'shuffle'")
     return ClipOrder(eligible, seed=config.seed, weights=weights, draws=config.draws_per_epoch)
+
+
+def read_window(source: Source, config: WindowConfig, window: Window, *, out: np.ndarray) -> None:
+    """Reads a window into `out`, float32 [s]; a shorter one is filled as `config` says.
+
+    Raises:
+      SatError: the clip can't be read.
+    """
+    samples = source.read(window.clip, num_samples=len(out), place=window.place, start=window.start)
+    fill_window(samples, config.fill, out=out)
+
+
+def fill_window(samples: np.ndarray, fill: Fill, *, out: np.ndarray) -> None:
+    """Fills `out`, float32 [s], from at most as many samples."""
+    size = len(samples)
+    out[:size] = samples
+    out[size:] = np.resize(samples, len(out) - size) if fill == "wrap" else 0.0

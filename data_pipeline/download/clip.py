@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 
 from data_pipeline.download.media import FetchError, Media
-from data_pipeline.sources.bounds import SAMPLE_RATE
 from data_pipeline.sources.segments import Segment
+from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from data_pipeline.psl.teacher import Teacher, Window
-from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
 from sat_jax.errors import SatError
 from sat_jax.labels import Event, audioset_labels

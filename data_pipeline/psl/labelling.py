@@ -14,8 +14,7 @@ from tqdm import tqdm
 from data_pipeline.batches.reader import Sound, read_whole_clips
 from data_pipeline.psl.files import PslWriter, read_clip_names, read_metadata
 from data_pipeline.psl.teacher import Teacher, Window
-from data_pipeline.sources.bounds import SAMPLE_RATE
-from data_pipeline.sources.source import Source
+from data_pipeline.sources.source import SAMPLE_RATE, Source
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 

@@ -57,7 +57,7 @@ def load_teacher(name: str, *, batch_size: int = 32) -> tuple[Teacher, dict[str,
         return YamnetScorer(network), origin
     import jax
 
-    from data_pipeline.sources.bounds import check_rate
+    from data_pipeline.sources.source import check_rate
     from sat_jax.runtime.program_store import cache_compiled_programs
     from sat_jax.runtime.sharding import make_mesh
     from sat_jax.streaming.window_scorer import WindowScorer

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 

@@ -1,1 +1,1 @@
-"""Where labelled clips are read from: folders, HDF5, and what all sources offer."""
+"""Sources of labelled clips: sound files, HDF5 files, TensorFlow datasets."""

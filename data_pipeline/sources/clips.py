@@ -1,27 +1,25 @@
-"""Labelled clips from a table: files and the classes heard in them.
+"""Tables (CSV) of sound files and the classes heard in them.
 
 file,labels
 street/1.wav,Car;Siren
 street/2.wav,"Traffic noise, roadway noise"
 street/3.wav,/m/0bt9lr;42
 
-With the columns start and end (seconds, either may be empty) a row is that part of its file, which
-may then stand in several rows.
+Optional columns start and end (seconds, either may be empty) make a row a part of its file; a file
+may then have several rows.
 """
 
-import csv
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipeline.sources.class_finder import ClassFinder
+from data_pipeline.sources.tables import ClassFinder, parse_seconds, read_rows
 from sat_jax.errors import SatError
 
 
 class Columns(NamedTuple):
-    """What a table calls the columns that name files and labels."""
+    """A table's names for the columns of files and labels."""
 
     file: str
     labels: str
@@ -31,7 +29,7 @@ COLUMNS = Columns("file", "labels")
 
 
 class Where(NamedTuple):
-    """Which rows of a table count: those with one of these values in a column."""
+    """Selects the rows of a table that have one of these values in a column."""
 
     column: str
     values: tuple[str, ...]
@@ -42,10 +40,10 @@ class Clip(NamedTuple):
 
     Attributes:
       path: the file, which may be missing.
-      labels: indices of the classes heard in it, ascending; perhaps none.
-      id: its name in the table, with "@start-end" behind it if it is a part.
-      start: where it begins in the file, seconds.
-      end: where it ends in the file, seconds; None is the file's end.
+      labels: class indices, ascending; may be empty.
+      id: the file's name in the table; for a part, with "@start-end" appended.
+      start: seconds from the file's start to the clip's.
+      end: seconds from the file's start to the clip's end; None is the file's end.
     """
 
     path: Path
@@ -56,7 +54,7 @@ class Clip(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """One row of the table, the line it ends in, and both as messages name them."""
+    """One row: the line where it ends, file and line for messages, and its fields."""
 
     line: int
     where: str
@@ -74,27 +72,24 @@ def read_clips(
     columns: Columns = COLUMNS,
     where: Where | None = None,
 ) -> list[Clip]:
-    """Reads a table of labelled clips.
-
-    Files that are missing stay in the list, for whoever opens them to count.
+    """Reads a table of labelled clips. Clips whose file is missing are kept.
 
     Args:
-      table: a UTF-8 CSV file whose first line names the columns ``file`` and ``labels``, perhaps
-        ``start`` and ``end``; others are passed over. Labels are joined by ``;``, each a class
-        name, an AudioSet mid, or an index counted from 0; a clip with an empty field belongs to
-        no class.
-      label_names: the model's class names in output order; empty where labels don't matter: then
-        they are passed over, and the column may be missing.
-      folder: what file names are relative to; None is the table's own folder.
-      columns: what the table calls the columns ``file`` and ``labels``.
-      where: which rows count; None is all.
+      table: a UTF-8 CSV file whose first line names the columns ``file`` and ``labels``, and
+        optionally ``start`` and ``end``; other columns are ignored. Labels are joined by ``;``: a
+        class name, AudioSet mid, or index from 0 each. An empty field is a clip of no class.
+      label_names: the model's class names in output order. If empty, labels are ignored and the
+        column may be missing.
+      folder: folder that file names are relative to; None is the table's folder.
+      columns: the table's names for ``file`` and ``labels``.
+      where: the rows to read; None reads all.
 
     Returns:
       The clips in the table's order, at least one.
 
     Raises:
-      SatError: the table can't be read, has no rows, lists a file or a part of it twice, names a
-        class that the model lacks or times that are none, or none of its files is there.
+      SatError: the table can't be read or has no rows, lists a file or a part of it twice, has a
+        class that the model lacks or an invalid time, or all of its files are missing.
     """
     base = Path(table).parent if folder is None else Path(folder)
     classes = ClassFinder(label_names) if label_names else None
@@ -111,20 +106,20 @@ def read_clips(
         clips.append(Clip(path, labels, name, row.start, row.end))
     if not clips and where:
         raise SatError(
-            f"no row of {table} has {where.column}={','.join(where.values)}: give other values"
+            f"{table}: no row has {where.column}={','.join(where.values)}: give other values"
         )
     if not clips:
-        raise SatError(f"{table} lists no clips: give one row a clip below the header")
+        raise SatError(f"{table}: lists no clips: add a row per clip below the header")
     if not any(clip.path.is_file() for clip in clips):
         raise SatError(
-            f"none of the {len(clips)} files of {table} is there, the first should be "
-            f"{clips[0].path}: name the folder that they are relative to"
+            f"{table}: all {len(clips)} files are missing, the first is {clips[0].path}: give the "
+            "folder that they are relative to"
         )
     return clips
 
 
 def parse_columns(text: str | None) -> Columns:
-    """Column names given as FILE,LABELS; None is the usual ones.
+    """Parses column names given as FILE,LABELS; None is the default names.
 
     Raises:
       SatError: the text is not two names.
@@ -133,12 +128,12 @@ def parse_columns(text: str | None) -> Columns:
         return COLUMNS
     names = text.split(",")
     if len(names) != 2 or not all(names):
-        raise SatError(f"columns={text} is not FILE,LABELS: give two names of columns")
+        raise SatError(f"columns={text} is not FILE,LABELS: give two column names")
     return Columns(*names)
 
 
 def parse_where(text: str | None) -> Where | None:
-    """Rows given as COLUMN=VALUE,VALUE…; None is all.
+    """Parses a selection of rows given as COLUMN=VALUE,VALUE…; None selects all.
 
     Raises:
       SatError: the text names no column or an empty value.
@@ -147,42 +142,40 @@ def parse_where(text: str | None) -> Where | None:
         return None
     column, _, values = text.partition("=")
     if not column or not all(values.split(",")):
-        raise SatError(f"where={text} is not COLUMN=VALUE,VALUE: name a column and its values")
+        raise SatError(f"where={text} is not COLUMN=VALUE,VALUE: give a column and its values")
     return Where(column, tuple(values.split(",")))
 
 
 def class_names(table: str | os.PathLike[str], *, columns: Columns = COLUMNS) -> tuple[str, ...]:
-    """The classes that a table's labels name, in alphabetical order: classes of one's own.
+    """Returns all classes in a table's labels, in alphabetical order.
 
     Args:
-      table: as for `read_clips`.
-      columns: likewise.
+      table: see `read_clips`.
+      columns: see `read_clips`.
 
     Raises:
-      SatError: the table can't be read, or names no class.
+      SatError: the table can't be read, or has no labels.
     """
     rows = _rows(table, columns, None, needs_labels=True)
     names = {name.strip() for row in rows for name in row.labels.split(";")} - {""}
     if not names:
-        raise SatError(
-            f"no row of {table} has a label: write class names into that column, or give --labels"
-        )
+        raise SatError(f"{table}: {columns.labels} is empty in all rows: fill it, or give --labels")
     return tuple(sorted(names))
 
 
 def column_values(table: str | os.PathLike[str], column: str) -> frozenset[str]:
-    """What stands in a column of a table, such as the folds of its clips.
+    """Returns all values in a column of a table, such as the folds of its clips.
 
     Args:
       table: a UTF-8 CSV file whose first line names its columns.
       column: one of them.
 
     Raises:
-      SatError: the table can't be read, lacks the column, or a row has nothing in it.
+      SatError: the table can't be read, lacks the column, or has an empty field in it.
     """
     values = set()
-    for line, fields in _lines(table, (column,), None):
-        value = (fields[column] or "").strip()
+    for line, (field,) in read_rows(table, (column,), delimiter=","):
+        value = (field or "").strip()
         if not value:
             raise SatError(f"{os.fspath(table)}, line {line}: {column} is empty: fill it")
         values.add(value)
@@ -193,78 +186,29 @@ def _rows(
     table: str | os.PathLike[str], columns: Columns, where: Where | None, *, needs_labels: bool
 ) -> Iterator[_Row]:
     needed = columns if needs_labels else columns[:1]
-    for line, fields in _lines(table, needed, where):
-        yield _row(fields, columns, needed, os.fspath(table), line)
+    selecting = (where.column,) if where else ()
+    optional = ("start", "end", columns.labels)
+    for line, fields in read_rows(table, (*needed, *selecting), optional=optional, delimiter=","):
+        *given, start_text, end_text, labels = fields
+        if where and (given[-1] or "").strip() not in where.values:
+            continue
+        file, place = given[0], f"{os.fspath(table)}, line {line}"
+        if not file or None in given[: len(needed)]:
+            raise SatError(f"{place}: a field is missing: fill {' and '.join(needed)}")
+        start = _seconds(start_text, "start", place) or 0.0
+        end = _seconds(end_text, "end", place)
+        if end is not None and end <= start:
+            raise SatError(f"{place}: end={end:g} is not after start={start:g}")
+        yield _Row(line, place, file, labels or "", start, end)
 
 
-def _lines(
-    table: str | os.PathLike[str], needed: Sequence[str], where: Where | None
-) -> Iterator[tuple[int, Mapping[str | None, str | None]]]:
-    """The rows of a table that count, by column, and the lines they end in."""
-    name = os.fspath(table)
-    try:
-        with open(name, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
-            _check_header(reader.fieldnames, needed, name)
-            if where and where.column not in (reader.fieldnames or ()):
-                raise SatError(f"{name} has no column {where.column!r} to choose rows by")
-            for fields in reader:
-                if where and (fields[where.column] or "").strip() not in where.values:
-                    continue
-                yield reader.line_num, fields
-    except OSError as error:
-        raise SatError(f"cannot read {name}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise SatError(f"{name} is no text in UTF-8: save it as a CSV file in UTF-8") from error
-    except csv.Error as error:
-        line = reader.line_num + 1  # An unclosed quote is found only at the end of the file.
-        raise SatError(f"{name}, line {line}: {error}: mend its quotes") from error
-
-
-def _check_header(columns: Sequence[str] | None, needed: Sequence[str], table: str) -> None:
-    for name in needed:
-        if name not in (columns or ()):
-            raise SatError(
-                f"{table} has no column {name!r}: its first line must name its columns, "
-                f"{' and '.join(needed)} among them"
-            )
-
-
-def _row(
-    fields: Mapping[str | None, str | None],
-    columns: Columns,
-    needed: Sequence[str],
-    table: str,
-    line: int,
-) -> _Row:
-    where = f"{table}, line {line}"
-    if None in fields:
-        raise SatError(f"{where}: too many fields: put labels that hold commas in quotes")
-    file, labels = fields[columns.file], fields.get(columns.labels)
-    if not file or any(fields[column] is None for column in needed):
-        raise SatError(f"{where}: needs a file and its labels ({','.join(columns)})")
-    start = _seconds(fields, "start", where) or 0.0
-    end = _seconds(fields, "end", where)
-    if end is not None and end <= start:
-        raise SatError(f"{where}: ends at {end:g} s, not after its start at {start:g} s")
-    return _Row(line, where, file, labels or "", start, end)
-
-
-def _seconds(fields: Mapping[str | None, str | None], column: str, where: str) -> float | None:
-    text = (fields.get(column) or "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 <= seconds < math.inf:
-        raise SatError(f"{where}: {column}={text!r} is no number of seconds from the file's start")
-    return seconds
+def _seconds(text: str | None, column: str, where: str) -> float | None:
+    text = (text or "").strip()
+    return parse_seconds(text, column, where) if text else None
 
 
 def _name(row: _Row) -> str:
     if row.start == 0.0 and row.end is None:
         return row.file
-    # Twelve digits tell apart single samples of the longest recordings.
+    # Twelve digits distinguish single samples of the longest recordings.
     return f"{row.file}@{row.start:.12g}-{'' if row.end is None else f'{row.end:.12g}'}"

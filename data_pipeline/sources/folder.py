@@ -1,39 +1,47 @@
-"""Labelled recordings in a folder as a source of clips."""
+"""Clips in sound files of any format, rate and channel count."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from data_pipeline.sources.bounds import SAMPLE_RATE, window_bounds
 from data_pipeline.sources.clips import Clip
-from data_pipeline.sources.read_part import read_part
-from data_pipeline.sources.source import ClipTable, make_table
-from sat_jax.audio import duration_seconds
+from data_pipeline.sources.source import SAMPLE_RATE, ClipTable, make_table, window_bounds
+from sat_jax.audio import duration_seconds, read_blocks
+from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
+from sat_jax.audio.mono import SoundInfo, mono_blocks
+
+# libsndfile seeks to the exact sample in these. After a seek in Opus or MP3 the samples differ from
+# those of an uninterrupted read.
+_EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
+_EXACT_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+_BLOCK_SECONDS = 1.0
 
 
 class FolderSource:
-    """Clips that are files, or parts of files, of any format, rate and channel count."""
+    """Clips that are sound files, or parts of sound files.
+
+    Attributes:
+      clips: names and labels, in the given order.
+      num_missing: clips that were left out because their file is missing.
+    """
 
     def __init__(self, clips: Sequence[Clip], *, leave_out_missing: bool = False) -> None:
         """Makes a source.
 
         Args:
           clips: from `data_pipeline.sources.clips.read_clips`.
-          leave_out_missing: whether clips whose file is missing are left out; else that is found
-            out when they are read.
+          leave_out_missing: leaves out clips whose file is missing; otherwise reading them fails.
         """
-        found = [clip for clip in clips if not leave_out_missing or clip.path.is_file()]
-        self.num_missing = len(clips) - len(found)
-        self._clips = clips = found
-        self._table = make_table([clip.id for clip in clips], [clip.labels for clip in clips])
-
-    @property
-    def clips(self) -> ClipTable:
-        """Names and labels of all clips, in the given order."""
-        return self._table
+        self._clips = [clip for clip in clips if not leave_out_missing or clip.path.is_file()]
+        self.num_missing = len(clips) - len(self._clips)
+        self.clips: ClipTable = make_table(
+            [clip.id for clip in self._clips], [clip.labels for clip in self._clips]
+        )
 
     def path_of(self, index: int) -> str:
-        """The file that a clip is, or is a part of."""
+        """Returns the sound file of a clip."""
         return str(self._clips[index].path)
 
     def read(
@@ -53,20 +61,20 @@ class FolderSource:
                 length, num_samples=num_samples, place=place, start=start, name=name
             )
 
-        length = None if num_samples is None else _promised_length(clip)
+        length = None if num_samples is None else _length_by_header(clip)
         if length is not None:
             first, last = bounds(length)
-            window = _read_samples(clip, first, last)
+            window = _read_clip(clip, first, last)
             if len(window) == last - first:
                 return window
-        # The length is not known, or the header promises a little more than there is.
-        whole = _read_samples(clip, 0, None)
+        # The header has no length, or a wrong one: read the whole clip.
+        whole = _read_clip(clip, 0, None)
         first, last = bounds(len(whole))
         return whole[first:last]
 
 
-def _promised_length(clip: Clip) -> int | None:
-    """Samples of the clip as the file's header has it, or None."""
+def _length_by_header(clip: Clip) -> int | None:
+    """Returns the samples in a clip if the file's header tells its length."""
     seconds = duration_seconds(clip.path)
     if seconds is None:
         return None
@@ -74,10 +82,69 @@ def _promised_length(clip: Clip) -> int | None:
     return max(0, round(end * SAMPLE_RATE) - round(clip.start * SAMPLE_RATE))
 
 
-def _read_samples(clip: Clip, first: int, last: int | None) -> np.ndarray:
-    """Samples `first` to `last` (None: all) of the clip, fewer where the file ends earlier."""
+def _read_clip(clip: Clip, first: int, last: int | None) -> np.ndarray:
+    """Reads samples `first` to `last` (None: the end) of a clip; fewer if the file ends earlier."""
     offset = round(clip.start * SAMPLE_RATE)
     if last is not None:
         return read_part(clip.path, offset + first, offset + last)
     end = None if clip.end is None else round(clip.end * SAMPLE_RATE)
     return read_part(clip.path, offset + first, end)
+
+
+def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
+    """Reads samples `begin` to `end` of a file as mono at 16 kHz.
+
+    A file at another rate is resampled; its samples then differ from those of the whole file by
+    rounding (about 1e-6).
+
+    Args:
+      path: the file.
+      begin: first sample, at 16 kHz.
+      end: one past the last; None is the file's end.
+
+    Returns:
+      float32 [s]: fewer samples, perhaps none, if the file ends earlier.
+
+    Raises:
+      SatError: the file can't be read.
+    """
+    # A whole second is a whole number of samples at any rate, and a resampler looks back far less.
+    second = max(0, begin // SAMPLE_RATE - 1)
+    try:
+        part = _read_from_second(path, second, begin, end) if second else None
+    except soundfile.LibsndfileError:
+        part = None  # read_blocks reports the error, or decodes the file with ffmpeg.
+    if part is None:
+        part = _cut(read_blocks(path, block_seconds=_BLOCK_SECONDS), 0, begin, end)
+    return part
+
+
+def _read_from_second(path: Path, second: int, begin: int, end: int | None) -> np.ndarray | None:
+    """Reads a part after seeking to `second`; None if a seek may change the samples."""
+    with open_with_libsndfile(str(path)) as (sound, _):
+        is_exact = sound.format in _EXACT_FORMATS and sound.subtype.startswith(_EXACT_SUBTYPES)
+        first = second * sound.samplerate
+        if not (is_exact and has_known_length(sound) and first < sound.frames):
+            return None
+        sound.seek(first)
+        source = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
+        blocks = mono_blocks(_raw_blocks(sound), source, sample_rate=SAMPLE_RATE, channel=None)
+        return _cut(blocks, second * SAMPLE_RATE, begin, end)
+
+
+def _raw_blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    size = max(1, int(_BLOCK_SECONDS * sound.samplerate))
+    while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _cut(blocks: Iterable[np.ndarray], position: int, begin: int, end: int | None) -> np.ndarray:
+    """Returns samples `begin` to `end` of blocks that start at sample `position`."""
+    parts = []
+    for block in blocks:
+        parts.append(block[max(0, begin - position) :])
+        position += len(block)
+        if end is not None and position >= end:
+            break
+    part = np.concatenate(parts)
+    return part if end is None else part[: end - begin]

@@ -1,22 +1,32 @@
-"""What every source of labelled clips offers."""
+"""What every source of labelled clips offers, and what all of them share."""
 
+import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sat_jax.errors import SatError
+
+SAMPLE_RATE = 16_000
+"""Sample rate of every source, Hz."""
+
+INT16_SCALE = np.float32(1 / 32_768)
+"""Factor from 16-bit samples to [-1, 1)."""
+
 
 class ClipTable(NamedTuple):
-    """What is known of n clips before any of them is read, as columns.
+    """Names and labels of n clips, as columns.
 
-    Two million clips take 100 bytes each, so this is kept in memory by every process.
+    Every process keeps the whole table in memory; two million clips take 100 bytes each.
 
     Attributes:
-      ids: n names, unique in their source; what messages and result files call the clips.
-      label_starts: int64 [n + 1]; clip i's labels are label_indices[label_starts[i] :
+      ids: n names, unique within the source. Messages and result files use them.
+      label_starts: int64 [n + 1]. The labels of clip i are label_indices[label_starts[i] :
         label_starts[i + 1]].
-      label_indices: int32 [total], indices of the classes heard, ascending in each clip.
+      label_indices: int32 [total], class indices, ascending within each clip.
     """
 
     ids: Sequence[str]
@@ -24,20 +34,22 @@ class ClipTable(NamedTuple):
     label_indices: np.ndarray
 
     def labels(self, index: int) -> np.ndarray:
-        """Indices of the classes heard in clip `index`."""
+        """Returns the class indices of clip `index`, ascending."""
         return self.label_indices[self.label_starts[index] : self.label_starts[index + 1]]
 
     def targets(self, clips: np.ndarray, num_classes: int) -> np.ndarray:
-        """Hard targets of some clips: int [b] -> float32 [b, y] of 0 and 1; y may be 0."""
+        """Returns the hard targets of some clips: int [b] -> float32 [b, y] of 0 and 1.
+
+        Training without labels has num_classes 0.
+        """
         target = np.zeros((len(clips), num_classes), np.float32)
-        if not num_classes:  # Who learns without labels does not care what they are.
-            return target
-        for row, index in zip(target, clips, strict=True):
-            row[self.labels(int(index))] = 1.0
+        if num_classes:
+            for row, index in zip(target, clips, strict=True):
+                row[self.labels(int(index))] = 1.0
         return target
 
     def fingerprint(self) -> str:
-        """A short text that changes when the clips, their order or their labels do."""
+        """Returns a short text that depends on the clips, their order and their labels."""
         digest = hashlib.sha256()
         for name in self.ids:
             digest.update(name.encode() + b"\n")
@@ -47,7 +59,7 @@ class ClipTable(NamedTuple):
 
 
 def make_table(ids: Sequence[str], labels: Sequence[Sequence[int]]) -> ClipTable:
-    """A table from n names and the classes of each."""
+    """Makes a table from n names and the class indices of each clip."""
     starts = np.zeros(len(ids) + 1, np.int64)
     np.cumsum([len(classes) for classes in labels], out=starts[1:])
     flat = [index for classes in labels for index in sorted(classes)]
@@ -55,7 +67,7 @@ def make_table(ids: Sequence[str], labels: Sequence[Sequence[int]]) -> ClipTable
 
 
 class Source(Protocol):
-    """Labelled clips that can be read in any order, from any thread."""
+    """Labelled clips that any thread can read in any order."""
 
     @property
     def clips(self) -> ClipTable:
@@ -63,27 +75,95 @@ class Source(Protocol):
         ...
 
     def path_of(self, index: int) -> str:
-        """The file that clip `index` is read from; it may be missing, and hold other clips too."""
+        """Returns the file of clip `index`. It may be missing, and may hold several clips."""
         ...
 
     def read(
         self, index: int, *, num_samples: int | None, place: float, start: float | None
     ) -> np.ndarray:
-        """Reads a window of a clip, decoding no more than it must.
+        """Reads a window of a clip.
 
         Args:
-          index: which clip.
-          num_samples: length of the window; None is the rest of the clip.
-          place: where the window lies if `start` is None, in [0, 1): 0 at the clip's start,
-            towards 1 at its end. In a clip of s samples it begins at
-            int(place * max(1, s - num_samples + 1)).
+          index: the clip's index in `clips`.
+          num_samples: length of the window; None reads up to the clip's end.
+          place: relative position in [0, 1), used if `start` is None. In a clip of s samples the
+            window begins at sample int(place * max(1, s - num_samples + 1)).
           start: seconds from the clip's start, or None.
 
         Returns:
-          float32 [at most num_samples] in [-1, 1] at 16 kHz: shorter where the clip ends earlier,
+          float32 [at most num_samples] in [-1, 1] at 16 kHz: shorter if the clip ends earlier,
           never empty.
 
         Raises:
           SatError: the clip can't be read; the message names it.
         """
         ...
+
+
+def check_rate(rate: int) -> None:
+    """Raises SatError if a model's sample rate (Hz) is not `SAMPLE_RATE`."""
+    if rate != SAMPLE_RATE:
+        raise SatError(f"the model needs {rate} Hz, but clips have {SAMPLE_RATE} Hz")
+
+
+def window_bounds(
+    length: int, *, num_samples: int | None, place: float, start: float | None, name: str
+) -> tuple[int, int]:
+    """Converts the arguments of `Source.read` to samples.
+
+    Args:
+      length: samples in the clip.
+      num_samples: see `Source.read`.
+      place: see `Source.read`.
+      start: see `Source.read`.
+      name: the clip's name in messages.
+
+    Returns:
+      First sample of the window, and its end (at most `length`).
+
+    Raises:
+      SatError: the clip ends before the window begins.
+    """
+    if start is not None:
+        first = round(start * SAMPLE_RATE)
+    elif num_samples is None:
+        first = 0
+    else:
+        first = int(place * max(1, length - num_samples + 1))
+    last = length if num_samples is None else min(length, first + num_samples)
+    if not length:
+        raise SatError(f"{name}: has no audio: remove this clip")
+    if first >= last:
+        raise SatError(
+            f"{name}: ends at {length / SAMPLE_RATE:g} s, before {first / SAMPLE_RATE:g} s: "
+            "correct the start time, or remove this clip"
+        )
+    return first, last
+
+
+def clip_versions(source: Source) -> np.ndarray:
+    """Returns numbers that change when the files of clips change.
+
+    No file is opened: a version combines path, size and modification time. Missing and remote files
+    count by their path alone.
+
+    Args:
+      source: n clips.
+
+    Returns:
+      int64 [n].
+    """
+    version = functools.cache(_version)  # Many clips may share a file.
+    paths = (source.path_of(index) for index in range(len(source.clips.ids)))
+    return np.fromiter(map(version, paths), np.int64, len(source.clips.ids))
+
+
+def _version(path: str) -> int:
+    real = os.path.realpath(path)
+    try:
+        found = os.stat(real)
+        state = (found.st_size, found.st_mtime_ns)
+    except OSError:
+        state = (-1, -1)
+    digest = hashlib.blake2b(f"{real}\n{state}".encode(errors="surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest(), "little", signed=True)

@@ -115,7 +115,7 @@ _SEEDS = flags.DEFINE_list(
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs all stages of all seeds, then tells what came of them."""
-    from data_pipeline.sources.tfds.fingerprint import dataset_fingerprint
+    from projects.box_model.dataset_fingerprint import dataset_fingerprint
 
     tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
     folder = _scenes(tfds)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
-from data_pipeline.sources.flags import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
+from data_pipeline.sources.source import SAMPLE_RATE
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
 from projects.box_model.memory import continuing_and_new
 from projects.box_model.stage_log import read_json, write_json
@@ -42,7 +42,7 @@ define_source_flags(FLAGS)
 def main(arguments: Sequence[str]) -> bool:
     """Measures all scores that are there."""
     del arguments
-    from data_pipeline.sources.versions import clip_versions
+    from data_pipeline.sources.source import clip_versions
     from sat_jax.labels import audioset_labels
     from sat_jax.metrics.ranking import check_sklearn
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data_pipeline.sources.flags import define_source_flags, source_flags
+from data_pipeline.sources.registry import define_source_flags, source_flags
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from data_pipeline.sources.flags import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from data_pipeline.sources.flags import define_source_flags, source_flags
+from data_pipeline.sources.registry import define_source_flags, source_flags
 from sat_jax.runtime.command_line import FAILED, Program, refuse_arguments, require_flags
 from sat_jax.runtime.devices import keep_freed_memory, use_cores_as_devices
 

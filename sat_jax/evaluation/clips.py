@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.batches.reader import read_whole_clips
-from data_pipeline.sources.bounds import check_rate
-from data_pipeline.sources.flags import open_source, resolved
+from data_pipeline.sources.registry import open_source, resolved
+from data_pipeline.sources.source import check_rate, clip_versions
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
-from data_pipeline.sources.versions import clip_versions
 from sat_jax.errors import SatError
 from sat_jax.labels import Event
 
@@ -83,7 +82,7 @@ def open_clips(
     """Opens a source of labelled clips.
 
     Args:
-      source: arguments of `data_pipeline.sources.flags.open_source`.
+      source: arguments of `data_pipeline.sources.registry.open_source`.
       label_names: the model's class names in output order.
       sample_rate: the model's, Hz.
       strong: path of a table of strong labels, see `read_strong_labels`; None without.

@@ -1,8 +1,8 @@
-"""TensorFlow data sets as a source of clips, read at random places by tf.data."""
+"""Prepared TensorFlow datasets (TFDS) as a source of clips."""
 
 import os
 
-# TensorFlow only reads and writes records here; that it could calculate faster, and would round
-# otherwise, is nothing to tell at every start. It looks when it is first imported.
+# TensorFlow reads this when it is first imported. It only reads records here, so its notices about
+# faster arithmetic are silenced.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -1,4 +1,4 @@
-"""Names, labels and places of all clips of a TFDS dataset, found once and kept."""
+"""Names, labels and places of all clips of a TFDS dataset: found once, then cached in a file."""
 
 import collections
 import contextlib
@@ -7,31 +7,32 @@ import json
 import os
 import zipfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from etils import epath
+import tensorflow as tf
 from tqdm import tqdm
 
 from data_pipeline.sources.source import ClipTable
+from data_pipeline.sources.tfds.features import ClipFeatures
 from data_pipeline.sources.tfds.records import (
     BadRecord,
     Span,
     bytes_span,
     example_of,
     feature_spans,
+    record_spans,
 )
-from data_pipeline.sources.tfds.records import record_spans as spans_of_file
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import cache_dir
 
-_FORMAT = 1  # Counted up when the columns change.
+_FORMAT = 1  # Increase it when the columns change.
 
 
 class Part(NamedTuple):
-    """Records of one file that belong to a split: `take` of them behind the first `skip`."""
+    """Records of one file that belong to a split: `take` of them after the first `skip`."""
 
     path: str
     skip: int
@@ -44,11 +45,11 @@ class Places(NamedTuple):
     Attributes:
       files: paths of the TFRecord files.
       file_of_clip: int32 [n], index into `files`.
-      start: int64 [n], the first byte of a clip's example in its file.
+      start: int64 [n], first byte of the clip's example in its file.
       end: int64 [n], one past its last byte.
-      audio: int64 [n], the first byte of its samples in the file, 2 bytes each; -1 where they are
-        stored otherwise.
-      num_samples: int64 [n], samples of a clip at its own rate.
+      audio: int64 [n], first byte of the clip's samples in its file, 2 bytes each; -1 if they are
+        not stored as bytes.
+      num_samples: int64 [n], samples in the clip at its own rate.
     """
 
     files: Sequence[str]
@@ -59,118 +60,134 @@ class Places(NamedTuple):
     num_samples: np.ndarray
 
 
-class Decoder(NamedTuple):
-    """How to understand examples.
-
-    Attributes:
-      key: names whatever changes the results.
-      audio: name of the feature with the samples.
-      is_raw: whether that holds 16-bit samples as bytes.
-      others: names of the features that `describe` needs.
-      describe: id (None to make one up) and labels from a serialized example with `others`.
-      count_samples: samples in a serialized example with the audio, if that is not raw.
-    """
-
-    key: str
-    audio: str
-    is_raw: bool
-    others: Sequence[str]
-    describe: Callable[[bytes], tuple[str | None, Sequence[int]]]
-    count_samples: Callable[[bytes], int]
-
-
 class _Row(NamedTuple):
-    """A clip as it was found; its place has the columns of `Places`."""
+    """One clip; `place` has the columns of `Places`."""
 
     id: str
     labels: Sequence[int]
     place: tuple[int, int, int, int, int]
 
 
-def find_clips(
-    parts: Sequence[Part], decoder: Decoder, *, folder: str, name: str
-) -> tuple[ClipTable, Places]:
-    """Finds all clips, by one pass over the files the first time.
-
-    What was found is kept in `folder`, or where that can't be written in the cache folder, for as
-    long as the files keep their sizes and the times when they were written.
+def open_file(path: str, *, buffering: int = -1) -> Any:
+    """Opens a file for reading: a local one, or a remote one (such as gs://) by TensorFlow.
 
     Args:
-      parts: which records, in order.
-      decoder: how to understand them.
+      path: the file.
+      buffering: of local files, see `open`.
+
+    Raises:
+      OSError: a local file can't be opened.
+      tf.errors.OpError: the same for a remote file, perhaps at the first read.
+    """
+    return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb", buffering)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Returns the size of a local or remote file in bytes, and its modification time in seconds.
+
+    Raises:
+      SatError: the file is missing.
+    """
+    try:
+        stat = tf.io.gfile.stat(path)
+    except tf.errors.OpError as error:
+        raise SatError(f"{path} is missing: prepare its dataset again") from error
+    return stat.length, stat.mtime_nsec // 1_000_000_000
+
+
+def split_parts(builder: Any, split: str) -> list[Part]:
+    """Returns the records of a split of a TFDS builder.
+
+    Raises:
+      SatError: the dataset has no such split.
+    """
+    try:
+        instructions = builder.info.splits[split].file_instructions
+    except (KeyError, ValueError, AssertionError) as error:
+        raise SatError(
+            f"{builder.name} has no split {split!r}: give one of {', '.join(builder.info.splits)}"
+        ) from error
+    return [Part(os.fspath(part.filename), part.skip, part.take) for part in instructions]
+
+
+def find_clips(
+    parts: Sequence[Part], features: ClipFeatures, *, folder: str, name: str
+) -> tuple[ClipTable, Places]:
+    """Finds all clips of some records.
+
+    The first time it scans the files. The result is cached in `folder`, or in the cache folder if
+    `folder` is read-only, until a file's size or modification time changes.
+
+    Args:
+      parts: the records, in order.
+      features: of their examples.
       folder: of the dataset.
-      name: what the progress bar calls the dataset.
+      name: of the dataset, for messages and the progress bar.
 
     Raises:
       SatError: there are no clips, a file is missing or damaged, or two clips have the same id.
     """
-    if not sum(part.take for part in parts):
+    total = sum(part.take for part in parts)
+    if not total:
         raise SatError(f"{name} has no clips: choose another split, or a larger part of it")
     files = list(dict.fromkeys(part.path for part in parts))
     sizes, times = zip(*map(_size_and_time, files), strict=True)
     names = [os.path.basename(path) for path in files]
-    key = json.dumps([_FORMAT, decoder.key, names, sizes, times, parts])
+    used = f"{features.audio} {features.labels} {features.ids}"
+    key = json.dumps([_FORMAT, used, names, sizes, times, parts])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    kept = [base / f"clips_{digest}.npz" for base in _folders(folder)]
-    for path in kept:
+    caches = [base / f"clips_{digest}.npz" for base in _cache_folders(folder)]
+    for path in caches:
         if (found := _load(path, files)) is not None:
             return found
-    rows = tqdm(
-        _rows(parts, files, sizes, decoder),
-        name,
-        sum(part.take for part in parts),
-        unit=" clips",
-        disable=None,
-    )
-    found = _columns(rows, files)
-    _save(kept, found)
+    rows = tqdm(_scan(parts, files, sizes, features), name, total, unit=" clips", disable=None)
+    found = _to_columns(rows, files)
+    _save(caches, found)
     return found
 
 
-def _size_and_time(path: str) -> tuple[int, int | None]:
-    try:
-        stat = epath.Path(path).stat()
-        return stat.length, stat.mtime
-    except OSError as error:
-        raise SatError(f"{path} is missing from its dataset: prepare that again") from error
-
-
-def _rows(
-    parts: Sequence[Part], files: Sequence[str], sizes: Sequence[int], decoder: Decoder
+def _scan(
+    parts: Sequence[Part], files: Sequence[str], sizes: Sequence[int], features: ClipFeatures
 ) -> Iterator[_Row]:
     for path, skip, take in parts:
-        number, base = files.index(path), os.path.basename(path)
-        with epath.Path(path).open("rb") as file:
+        file_index, base = files.index(path), os.path.basename(path)
+        with open_file(path) as file:
             seen = 0
             try:
-                for seen, span in enumerate(spans_of_file(file, sizes[number]), 1):
+                for seen, span in enumerate(record_spans(file, sizes[file_index]), 1):
                     if skip < seen <= skip + take:
-                        yield _row(file, span, number, f"{base}__{seen - 1}", decoder)
+                        yield _read_row(file, span, file_index, f"{base}__{seen - 1}", features)
             except BadRecord as error:
                 raise SatError(f"{path} is damaged: {error}: prepare the dataset again") from error
         if seen < skip + take:
-            raise SatError(f"{path} holds {seen} clips of {skip + take}: prepare the dataset again")
+            raise SatError(
+                f"{path} has {seen} clips instead of {skip + take}: prepare the dataset again"
+            )
 
 
-def _row(file: BinaryIO, span: Span, number: int, default_id: str, decoder: Decoder) -> _Row:
+def _read_row(
+    file: BinaryIO, span: Span, file_index: int, default_id: str, features: ClipFeatures
+) -> _Row:
+    """Reads what is needed of one example: never the samples, if they are stored as bytes."""
     entries = feature_spans(file, span)
-    missing = {decoder.audio, *decoder.others} - entries.keys()
-    # A feature without values may be left out.
-    if decoder.audio in missing:
-        raise BadRecord(f"the example at byte {span.start} has no feature {decoder.audio!r}")
-    named = [entries[name] for name in decoder.others if name not in missing]
-    clip_id, labels = decoder.describe(example_of(file, named))
-    audio = bytes_span(file, entries[decoder.audio]) if decoder.is_raw else None
+    if features.audio not in entries:
+        raise BadRecord(f"the example at byte {span.start} has no feature {features.audio!r}")
+    # A feature without values may be absent.
+    described = [name for name in (features.labels, features.ids) if name in entries]
+    clip_id, labels = features.describe(
+        example_of(file, [entries[name] for name in described if name is not None])
+    )
+    entry = entries[features.audio]
+    audio = bytes_span(file, entry) if features.is_raw else None
     if audio is not None:
         start, num_samples = audio.start, (audio.end - audio.start) // 2
     else:
-        whole = example_of(file, [entries[decoder.audio]])
-        start, num_samples = -1, decoder.count_samples(whole)
-    return _Row(clip_id or default_id, labels, (number, *span, start, num_samples))
+        start, num_samples = -1, len(features.samples(example_of(file, [entry])))
+    return _Row(clip_id or default_id, labels, (file_index, *span, start, num_samples))
 
 
-def _columns(rows: Iterable[_Row], files: Sequence[str]) -> tuple[ClipTable, Places]:
-    # Two million rows would take a gigabyte as Python's objects.
+def _to_columns(rows: Iterable[_Row], files: Sequence[str]) -> tuple[ClipTable, Places]:
+    # Two million rows as Python objects would take a gigabyte.
     ids: list[str] = []
     label_starts, label_indices, places = array("q", [0]), array("i"), array("q")
     for row in rows:
@@ -180,17 +197,14 @@ def _columns(rows: Iterable[_Row], files: Sequence[str]) -> tuple[ClipTable, Pla
         places.extend(row.place)
     if len(set(ids)) < len(ids):
         name, count = collections.Counter(ids).most_common(1)[0]
-        raise SatError(
-            f"{count} clips are called {name!r}: prepare it with a feature 'id' that tells "
-            "them apart"
-        )
+        raise SatError(f"{count} clips have the id {name!r}: prepare it with unique ids")
     table = ClipTable(ids, np.asarray(label_starts), np.asarray(label_indices))
     file_of_clip, *others = np.asarray(places).reshape(len(ids), -1).T.copy()
     return table, Places(files, file_of_clip.astype(np.int32), *others)
 
 
-def _folders(folder: str) -> list[Path]:
-    """Where to look for what was found, and to keep it: the first that is writable."""
+def _cache_folders(folder: str) -> list[Path]:
+    """Returns the folders for the cached file, the preferred one first."""
     beside = [] if "://" in folder else [Path(folder)]
     return [*beside, cache_dir() / "tfds"]
 
@@ -207,6 +221,7 @@ def _load(path: Path, files: Sequence[str]) -> tuple[ClipTable, Places] | None:
 
 
 def _save(paths: Sequence[Path], found: tuple[ClipTable, Places]) -> None:
+    """Writes the first path that can be written, if any."""
     table, places = found
     columns = {
         "ids": np.array([name.encode() for name in table.ids]),
@@ -220,8 +235,8 @@ def _save(paths: Sequence[Path], found: tuple[ClipTable, Places]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 np.savez(file, **columns)
-            os.replace(part, path)  # Whoever else looks sees all of it or nothing.
+            os.replace(part, path)  # Other processes see a complete file or none.
             return
-        except OSError:  # Where nothing can be written, it is found anew each time.
+        except OSError:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)

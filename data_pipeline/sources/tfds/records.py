@@ -1,10 +1,9 @@
-"""Where records, and the parts of the examples in them, lie in TFRecord files.
+"""Where records, and the features of their examples, lie in TFRecord files.
 
-Records can then be read in any order, and of a long one only the part that is wanted. Files are
-read through etils' paths, so that they may lie wherever TFDS can read from.
+With these places, records can be read in any order, and only the wanted part of a long record.
 
-A record is its length (8 bytes), a checksum of that (4), the data, and a checksum of that (4). The
-data is a ``tf.train.Example``; nested protobuf messages, the innermost of which hold the values:
+A record is its length (8 bytes), a checksum of the length (4), the data, and a checksum of the data
+(4). The data is a ``tf.train.Example``: nested protobuf messages down to
 Example.features.feature["name"].bytes_list.value.
 """
 
@@ -12,8 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-RECORD_HEADER = 12
-"""Bytes from a record's start to its data."""
+_HEADER = 12
 _FOOTER = 4
 
 _LENGTH_DELIMITED = 2
@@ -21,25 +19,25 @@ _FIRST_FIELD = bytes([1 << 3 | _LENGTH_DELIMITED])
 
 
 class Span(NamedTuple):
-    """Bytes of a file, from `start` up to `end`."""
+    """Bytes `start` to `end` of a file."""
 
     start: int
     end: int
 
 
 class BadRecord(ValueError):
-    """A file is not what TFRecord files of examples look like; the message says where."""
+    """A file is not a TFRecord file of examples; the message says where."""
 
 
 def record_spans(file: BinaryIO, size: int) -> Iterator[Span]:
-    """Where the data of each record of a file lies.
+    """Finds the data of each record of a file.
 
     Args:
-      file: seekable; between two records its position may be changed.
+      file: seekable; the caller may move its position between two records.
       size: bytes in the file.
 
     Yields:
-      One span a record, in order.
+      One span per record, in order.
 
     Raises:
       BadRecord: a record does not end within the file.
@@ -47,17 +45,17 @@ def record_spans(file: BinaryIO, size: int) -> Iterator[Span]:
     at = 0
     while at < size:
         file.seek(at)
-        header = file.read(RECORD_HEADER)
-        start = at + RECORD_HEADER
-        end = start + struct.unpack("<Q", header[:8])[0] if len(header) == RECORD_HEADER else size
+        header = file.read(_HEADER)
+        start = at + _HEADER
+        end = start + struct.unpack("<Q", header[:8])[0] if len(header) == _HEADER else size
         at = end + _FOOTER
         if at > size:
-            raise BadRecord(f"it ends inside the record at byte {start - RECORD_HEADER}")
+            raise BadRecord(f"it ends inside the record at byte {start - _HEADER}")
         yield Span(start, end)
 
 
 def feature_spans(file: BinaryIO, example: Span) -> dict[str, Span]:
-    """Where the entry of each feature of an example lies: its name and its value."""
+    """Finds the entry (name and value) of each feature of an example."""
     spans = {}
     for features in _fields(file, example):
         for entry in _fields(file, features):
@@ -67,7 +65,7 @@ def feature_spans(file: BinaryIO, example: Span) -> dict[str, Span]:
 
 
 def bytes_span(file: BinaryIO, entry: Span) -> Span | None:
-    """Where the single bytes value of a feature's entry lies; None if it is of another kind."""
+    """Finds the bytes value of a feature's entry; None if it is not a single bytes value."""
     _, *feature = _fields(file, entry)
     if len(feature) != 1:
         return None
@@ -77,7 +75,7 @@ def bytes_span(file: BinaryIO, entry: Span) -> Span | None:
 
 
 def example_of(file: BinaryIO, entries: list[Span]) -> bytes:
-    """A serialized example with some entries of another one, whose others are never read."""
+    """Returns a serialized example of some entries; the others are not read."""
     body = b"".join(_first_field(_read(file, entry)) for entry in entries)
     return _first_field(body)
 
@@ -92,7 +90,7 @@ def _first_field(value: bytes) -> bytes:
 
 
 def _fields(file: BinaryIO, message: Span, *, number: int | None = None) -> Iterator[Span]:
-    """Where the values of a message's fields lie, all of them or those of one number."""
+    """Finds the values of a message's fields: all, or those with one number."""
     at = message.start
     while at < message.end:
         file.seek(at)
@@ -100,7 +98,7 @@ def _fields(file: BinaryIO, message: Span, *, number: int | None = None) -> Iter
         value = Span(file.tell(), file.tell() + size)
         at = value.end
         if tag & 7 != _LENGTH_DELIMITED or at > message.end:
-            raise BadRecord(f"the data at byte {message.start} is no tf.train.Example")
+            raise BadRecord(f"the data at byte {message.start} is not a tf.train.Example")
         if number in (None, tag >> 3):
             yield value
 

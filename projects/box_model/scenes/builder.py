@@ -12,8 +12,12 @@ from etils import epath
 from tqdm import tqdm
 
 from data_pipeline.sources.strong_labels import LAYOUTS
-from data_pipeline.sources.tfds.building import OrderedExampleWriter, clip_features
-from data_pipeline.sources.tfds.example import Example, clip_example
+from data_pipeline.sources.tfds.building import (
+    Example,
+    OrderedExampleWriter,
+    clip_example,
+    clip_features,
+)
 from projects.box_model.scenes.scenes import Read, Scene, SoundPicker, mix_scene, to_clip
 from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
 from sat_jax.labels import audioset_labels

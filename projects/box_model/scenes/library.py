@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE
 from projects.box_model.scenes.archives import INSIDE, unpack_archive
 from projects.box_model.scenes.debian import fetch_package
 from projects.box_model.scenes.soundfont import Player, read_voices

@@ -11,7 +11,7 @@ import numpy as np
 import soxr
 from scipy import signal
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE
 from projects.box_model.scenes.sounds import Sound, class_indices, with_classes_above
 from sat_jax.labels import Event
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soxr
 
-from data_pipeline.sources.bounds import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.errors import SatError
 
 VOICES = Path(__file__).parent.parent / "data" / "soundfont_sounds.csv"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from data_pipeline.sources.flags import open_source
+from data_pipeline.sources.registry import open_source
 from sat_jax.config import ModelConfig
 from sat_jax.models.transformer import init_variables
 from sat_jax.tagger import Tagger

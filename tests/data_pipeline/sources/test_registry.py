@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from absl import flags
 
-from data_pipeline.sources.flags import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
 from sat_jax.errors import SatError
 
 LABELS = tuple("abcdefghijkl")

@@ -64,47 +64,49 @@ def test_a_table_of_clips_without_events(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "named"),
     [
-        ("", "line 1: has no column 'segment_id'"),
-        ("a,b\n", "line 1: has no column 'segment_id'"),
-        (AUDIOSET.replace("label", "lable"), "line 1: has no column 'label'"),
-        (DESED.replace("\toffset", ""), "line 1: has no column 'offset': .* filename, onset, off"),
-        (AUDIOSET.replace("\t", " ") + "a 0 1 Dog\n", "with tabs between"),
-        (AUDIOSET, "lists no clips"),
-        (f"{DESED}a\t0\t1\tDog\na\tx\t1\tDog\n", "line 3: 'x' is no number of seconds"),
-        (f"{DESED}a\t0\tnan\tDog\n", "line 2: 'nan' is no number"),
-        (f"{DESED}a\t-1\t1\tDog\n", "line 2: '-1' is no number"),
-        (f"{DESED}a\t0\tinf\tDog\n", "line 2: 'inf' is no number"),
-        (f"{DESED}a\t0\t\tDog\n", "line 2: '' is no number"),
-        (f"{DESED}a\t\t\tDog\n", "line 2: '' is no number"),
-        (f"{DESED}a\t0\t1\t\n", "line 2: the event has no label"),
-        (f"{DESED}a\t0\t1\n", "line 2: the event has no label"),
-        (f"{DESED}a\t2\t2\tDog\n", "line 2: the event ends at 2 s, not after its onset at 2 s"),
-        (f"{DESED}a\t2\t1.5\tDog\n", "line 2: the event ends at 1.5 s"),
-        (f"{DESED}\t0\t1\tDog\n", "line 2: names no clip"),
-        (f"{DESED}a\t0\t1\t/m/none\n", "no class of .*'/m/none'"),
+        ("", 1, "'segment_id'"),
+        ("a,b\n", 1, "'segment_id'"),
+        (AUDIOSET.replace("label", "lable"), 1, "'label'"),
+        (DESED.replace("\toffset", ""), 1, "'offset'"),
+        (AUDIOSET.replace("\t", " ") + "a 0 1 Dog\n", 1, "<tab>"),
+        (AUDIOSET, None, "strong.tsv"),
+        (f"{DESED}a\t0\t1\tDog\na\tx\t1\tDog\n", 3, "'x'"),
+        (f"{DESED}a\t0\tnan\tDog\n", 2, "'nan'"),
+        (f"{DESED}a\t-1\t1\tDog\n", 2, "'-1'"),
+        (f"{DESED}a\t0\tinf\tDog\n", 2, "'inf'"),
+        (f"{DESED}a\t0\t\tDog\n", 2, "''"),
+        (f"{DESED}a\t\t\tDog\n", 2, "''"),
+        (f"{DESED}a\t0\t1\t\n", 2, "label"),
+        (f"{DESED}a\t0\t1\n", 2, "label"),
+        (f"{DESED}a\t2\t2\tDog\n", 2, "2 s"),
+        (f"{DESED}a\t2\t1.5\tDog\n", 2, "1.5 s"),
+        (f"{DESED}\t0\t1\tDog\n", 2, "name"),
+        (f"{DESED}a\t0\t1\t/m/none\n", None, "'/m/none'"),
     ],
 )
-def test_errors_name_file_and_line(write, text, message):
+def test_errors_name_file_line_and_value(write, text, line, named):
     table = write(text)
-    with pytest.raises(SatError, match=message) as raised:
+    with pytest.raises(SatError, match=re.escape(named)) as raised:
         read_strong_labels(table, NAMES)
-    assert str(table) in str(raised.value) and "\n" not in str(raised.value)
+    message = str(raised.value)
+    assert message.startswith(f"{table}, line {line}: " if line else f"{table}: ")
+    assert "\n" not in message
 
 
 def test_a_name_of_several_classes(write):
-    with pytest.raises(SatError, match="line 2: several classes are called 'Dog'"):
+    with pytest.raises(SatError, match=r"line 2: .*'Dog'"):
         read_strong_labels(write(f"{DESED}a\t0\t1\tDog\n"), ["Dog", "Cat", "Dog"])
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(SatError, match=r"cannot read .*missing\.tsv"):
+    with pytest.raises(SatError, match=r"missing\.tsv"):
         read_strong_labels(tmp_path / "missing.tsv", NAMES)
-    with pytest.raises(SatError, match="no text in UTF-8"):
+    with pytest.raises(SatError, match=r"strong\.tsv.*UTF-8"):
         read_strong_labels(write(f"{DESED}ä\t0\t1\tDog\n", "latin-1"), NAMES)
     long = "x" * 200_000
-    with pytest.raises(SatError, match=r"strong\.tsv, line 2: field larger"):
+    with pytest.raises(SatError, match=r"strong\.tsv, line 2"):
         read_strong_labels(write(f"{DESED}{long}\t0\t1\tDog\n"), NAMES)
 
 
@@ -138,7 +140,7 @@ def test_names_of_one_clip(clip, name):
     ],
 )
 def test_names_of_other_clips(clip, name):
-    with pytest.raises(SatError, match=f"none of 1 clips.*{re.escape(clip)}.*{re.escape(name)}"):
+    with pytest.raises(SatError, match=f"{re.escape(clip)}.*{re.escape(name)}"):
         match_clips([clip], [name])
 
 
@@ -149,9 +151,9 @@ def test_the_same_name_goes_before_the_same_stem():
 
 
 def test_names_that_fit_several():
-    with pytest.raises(SatError, match=r"'x/b' may be 'b\.wav' or 'a/b\.wav'"):
+    with pytest.raises(SatError, match=r"'x/b'.*'b\.wav'.*'a/b\.wav'"):
         match_clips(["x/b"], ["b.wav", "a/b.wav"])
-    with pytest.raises(SatError, match=r"'b' fit 'x/b\.wav' and 'y/b\.wav'"):
+    with pytest.raises(SatError, match=r"'b'.*'x/b\.wav'.*'y/b\.wav'"):
         match_clips(["x/b.wav", "y/b.wav"], ["b"])
-    with pytest.raises(SatError, match=r"'b\.wav' fit 'b\.wav' and 'y/b\.wav'"):
+    with pytest.raises(SatError, match=r"'b\.wav'.*'b\.wav'.*'y/b\.wav'"):
         match_clips(["b.wav", "y/b.wav"], ["b.wav"])

@@ -10,7 +10,7 @@ import soundfile
 from data_pipeline.sources.clips import read_clips
 from data_pipeline.sources.folder import FolderSource
 from data_pipeline.sources.hdf5 import Hdf5Source
-from data_pipeline.sources.versions import clip_versions
+from data_pipeline.sources.source import clip_versions
 
 
 def write(path, value):

@@ -38,11 +38,11 @@ def write(tmp_path):
 def test_values_of_a_column_are_read_once_each(write):
     table = write("fold,file\n10,a.wav\n 2 ,b.wav\n10,sub/c.wav\n")
     assert column_values(table, "fold") == {"10", "2"}
-    with pytest.raises(SatError, match="has no column 'class'"):
+    with pytest.raises(SatError, match="'class'"):
         column_values(table, "class")
-    with pytest.raises(SatError, match="line 3: fold is empty"):
+    with pytest.raises(SatError, match="line 3: fold"):
         column_values(write("fold,file\n1,a.wav\n ,b.wav\n"), "fold")
-    with pytest.raises(SatError, match="no text in UTF-8"):
+    with pytest.raises(SatError, match=r"table\.csv.*UTF-8"):
         column_values(write("fold,file\n1,\u00e4.wav\n", encoding="latin-1"), "fold")
 
 
@@ -113,46 +113,46 @@ def test_a_row_may_be_a_part_of_a_file(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "named"),
     [
-        ("", "table.csv has no column 'file'"),
-        ("name,labels\na.wav,0\n", "table.csv has no column 'file'"),
-        ("file,label\na.wav,0\n", "table.csv has no column 'labels'"),
-        ("file,labels\n", "table.csv lists no clips"),
-        ("file,labels\na.wav,0\nb.wav,Dgo\n", "table.csv, line 3: .* 'Dgo': did you mean 'Dog'"),
-        ("file,labels\na.wav,527\n", "line 2: the model has no class '527': give a name"),
-        ("file,labels\na.wav,/m/none\n", "line 2: the model has no class '/m/none'"),
-        ("file,labels\na.wav,0\n./sub/../a.wav,1\n", r"line 3: .*a\.wav is also in line 2"),
-        (
-            "file,labels,start,end\na.wav,0,1,2\na.wav,0,1,3\na.wav,1,1.0,2\n",
-            "line 4: a.wav@1-2 is also in line 2",
-        ),
-        ("file,labels,start\na.wav,0,1s\n", "line 2: start='1s' is no number of seconds"),
-        ("file,labels,start\na.wav,0,-1\n", "line 2: start='-1' is no number of seconds"),
-        ("file,labels,end\na.wav,0,inf\n", "line 2: end='inf' is no number of seconds"),
-        ("file,labels,start,end\na.wav,0,2,2\n", "line 2: ends at 2 s, not after its start"),
-        ("file,labels\na.wav,Waves, surf\n", "line 2: too many fields: .*quotes"),
-        ("file,labels\na.wav\n", "line 2: needs a file and its labels"),
-        ("file,labels\n,Dog\n", "line 2: needs a file and its labels"),
-        ('file,labels\na.wav,"Dog\nb.wav,Cat\n', "line 2: .*quotes"),
-        ("file,labels\nx.wav,0\ny.wav,0\n", r"none of the 2 files .*x\.wav: name the folder"),
+        ("", 1, "'file'"),
+        ("name,labels\na.wav,0\n", 1, "'file'"),
+        ("file,label\na.wav,0\n", 1, "'labels'"),
+        ("file,labels\n", None, "table.csv"),
+        ("file,labels\na.wav,0\nb.wav,Dgo\n", 3, "'Dog'"),
+        ("file,labels\na.wav,527\n", 2, "'527'"),
+        ("file,labels\na.wav,/m/none\n", 2, "'/m/none'"),
+        ("file,labels\na.wav,0\n./sub/../a.wav,1\n", 3, "line 2"),
+        ("file,labels,start,end\na.wav,0,1,2\na.wav,0,1,3\na.wav,1,1.0,2\n", 4, "a.wav@1-2"),
+        ("file,labels,start\na.wav,0,1s\n", 2, "start='1s'"),
+        ("file,labels,start\na.wav,0,-1\n", 2, "start='-1'"),
+        ("file,labels,end\na.wav,0,inf\n", 2, "end='inf'"),
+        ("file,labels,start,end\na.wav,0,2,2\n", 2, "end=2"),
+        ("file,labels\na.wav,Waves, surf\n", 2, "quotes"),
+        ("file,labels\na.wav\n", 2, "labels"),
+        ("file,labels\n,Dog\n", 2, "file"),
+        ('file,labels\na.wav,"Dog\nb.wav,Cat\n', 2, "quotes"),
+        ("file,labels\nx.wav,0\ny.wav,0\n", None, "x.wav"),
     ],
 )
-def test_refused(write, text, message):
-    with pytest.raises(SatError, match=message) as caught:
-        read_clips(write(text), NAMES)
-    assert "\n" not in str(caught.value)
+def test_errors_name_file_line_and_value(write, text, line, named):
+    table = write(text)
+    with pytest.raises(SatError, match=re.escape(named)) as caught:
+        read_clips(table, NAMES)
+    message = str(caught.value)
+    assert message.startswith(f"{table}, line {line}: " if line else f"{table}: ")
+    assert "\n" not in message
 
 
 def test_a_name_that_two_classes_share(write):
     table = write("file,labels\na.wav,Dog\n")
-    with pytest.raises(SatError, match="line 2: several classes are called 'Dog': give the index"):
+    with pytest.raises(SatError, match=r"line 2: .*'Dog'"):
         read_clips(table, ["Dog", "Cat", "Dog"])
     assert read_clips(write("file,labels\na.wav,2\n"), ["Dog", "Cat", "Dog"])[0].labels == (2,)
 
 
 def test_tables_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(SatError, match=re.escape(f"cannot read {tmp_path / 'none.csv'}: No such")):
+    with pytest.raises(SatError, match=re.escape(str(tmp_path / "none.csv"))):
         read_clips(tmp_path / "none.csv", NAMES)
     with pytest.raises(SatError, match="UTF-8"):
         read_clips(write("file,labels\na.wav,Ärger\n", "latin-1"), NAMES)
@@ -184,12 +184,12 @@ def test_some_rows_of_a_table(write, text, chosen):
 
 def test_rows_that_are_not_there(write):
     table = write("file,labels,fold\na.wav,Dog,1\n")
-    with pytest.raises(SatError, match=r"no row of .* has fold=2,3: give other values"):
+    with pytest.raises(SatError, match="fold=2,3"):
         read_clips(table, ["Dog"], where=parse_where("fold=2,3"))
-    with pytest.raises(SatError, match="has no column 'side' to choose rows by"):
+    with pytest.raises(SatError, match="'side'"):
         read_clips(table, ["Dog"], where=parse_where("side=1"))
     for text in ("fold", "=1", "fold=", "fold=1,,2"):
-        with pytest.raises(SatError, match=f"where={text} is not COLUMN=VALUE,VALUE"):
+        with pytest.raises(SatError, match=f"where={text} "):
             parse_where(text)
 
 
@@ -201,9 +201,7 @@ def test_columns_of_other_names(tmp_path):
     clips = read_clips(table, ["Cat", "Dog"], columns=columns)
     assert [(clip.id, clip.labels) for clip in clips] == [("a.wav", (1,)), ("b.wav", (0, 1))]
     assert class_names(table, columns=columns) == ("Cat", "Dog")
-    with pytest.raises(
-        SatError, match=r"has no column 'file': its first line .*file and labels among them"
-    ):
+    with pytest.raises(SatError, match="'file'"):
         read_clips(table, ["Cat", "Dog"])
-    with pytest.raises(SatError, match="columns=filename is not FILE,LABELS"):
+    with pytest.raises(SatError, match="columns=filename "):
         parse_columns("filename")

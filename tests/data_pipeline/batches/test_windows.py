@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from data_pipeline.batches.reader import clip_batches, fill_window, window_batches
+from data_pipeline.batches.reader import clip_batches, window_batches
 from data_pipeline.batches.sampling import ClipOrder, balanced_weights
-from data_pipeline.batches.windows import Planner, WindowConfig
+from data_pipeline.batches.windows import Planner, WindowConfig, fill_window
 from data_pipeline.psl.table import PslTable
 from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sources.source import make_table
@@ -178,15 +178,15 @@ def test_shorter_labels_are_only_good_for_what_is_left_of_a_clip():
             PslWindows(table_of(seconds, short), window_seconds=2.0 * chunks, chunks=chunks)
 
 
-def test_what_does_not_fit_is_refused():
+def test_settings_that_do_not_fit_are_refused():
     clips = make_table(["a", "b", "c"], [(0,), (1,), (2,)])
-    with pytest.raises(SatError, match="batch_size=6 can't be shared evenly by 4"):
+    with pytest.raises(SatError, match=r"batch_size=6.* 4 "):
         Planner(clips, config(), process_count=4)
-    with pytest.raises(SatError, match="needs pseudo strong labels"):
+    with pytest.raises(SatError, match=r"data\.psl_share=1"):
         Planner(clips, config(psl_share=1.0))
-    with pytest.raises(SatError, match=r"2 x 0.5 s"):
+    with pytest.raises(SatError, match=r" 5 .*2 x 0\.5 s"):
         PslWindows(psl_table(), window_seconds=1.0, chunks=2)
-    with pytest.raises(SatError, match="no clip has any"):
+    with pytest.raises(SatError, match="'balanced'"):
         Planner(make_table(["a"], [()]), config(sampler="balanced"))
     with pytest.raises(SatError, match=r"data\.psl_share=2"):
         config(psl_share=2)
@@ -233,7 +233,8 @@ def test_labels_don_t_matter_to_a_model_without_classes():
     assert batch["target"].shape == (4, 0)
 
 
-def test_short_windows_are_repeated_or_padded():
-    short = np.arange(1, 4, dtype=np.float32)
-    np.testing.assert_array_equal(fill_window(short, 7, "wrap"), [1, 2, 3, 1, 2, 3, 1])
-    np.testing.assert_array_equal(fill_window(short, 5, "zeros"), [1, 2, 3, 0, 0])
+@pytest.mark.parametrize(("fill", "rest"), [("wrap", [1, 2, 3, 1]), ("zeros", [0, 0, 0, 0])])
+def test_short_windows_are_repeated_or_padded(fill, rest):
+    filled = np.full(7, np.nan, np.float32)
+    fill_window(np.arange(1, 4, dtype=np.float32), fill, out=filled)
+    np.testing.assert_array_equal(filled, [1, 2, 3, *rest])

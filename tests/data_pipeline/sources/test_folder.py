@@ -10,8 +10,8 @@ import soundfile
 from data_pipeline.sources.clips import Clip
 from data_pipeline.sources.folder import (
     FolderSource,
+    read_part,
 )
-from data_pipeline.sources.read_part import read_part
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 
@@ -131,23 +131,19 @@ def test_a_damaged_file_is_named_wherever_the_window_lies(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "options", "message"),
+    ("start", "end", "options", "named"),
     [
-        (
-            0.0,
-            None,
-            {"num_samples": 100, "start": 1.0},
-            r"ramp\.wav: has nothing at 1 s, it is 1 s",
-        ),
-        (0.0, None, {"num_samples": None, "start": 7.0}, r"ramp\.wav: has nothing at 7 s"),
-        (0.5, 0.75, {"num_samples": 100, "start": 0.3}, r"ramp\.wav: has nothing at 0.3 s"),
-        (3.0, 4.0, {"num_samples": 100}, r"ramp\.wav: holds no audio"),
-        (3.0, 4.0, {"num_samples": None}, r"ramp\.wav: holds no audio"),
+        (0.0, None, {"num_samples": 100, "start": 1.0}, "1 s"),
+        (0.0, None, {"num_samples": None, "start": 7.0}, "7 s"),
+        (0.5, 0.75, {"num_samples": 100, "start": 0.3}, "0.3 s"),
+        (3.0, 4.0, {"num_samples": 100}, "ramp.wav"),
+        (3.0, 4.0, {"num_samples": None}, "ramp.wav"),
     ],
 )
-def test_windows_behind_the_end_are_refused(ramp, start, end, options, message):
-    with pytest.raises(SatError, match=message):
+def test_windows_after_the_end_are_refused(ramp, start, end, options, named):
+    with pytest.raises(SatError, match=named) as error:
         source_of(ramp, start, end).read(0, **options)
+    assert str(error.value).startswith(f"{ramp}: ")
 
 
 @pytest.mark.parametrize("promised", [None, 2.0, 1.00002])
