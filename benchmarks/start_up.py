@@ -63,7 +63,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def save_random_model(name: str, folder: Path) -> None:
     """Writes a checkpoint folder of a named model with random weights."""
-    from sat_jax.tagger import random_checkpoint
+    from sat_jax.find_model import random_checkpoint
     from sat_jax.weights.checkpoint import save_checkpoint
 
     save_checkpoint(folder, random_checkpoint(name))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sat_jax.errors import SatError as SatError
-    from sat_jax.streaming.step import StreamState as StreamState
+    from sat_jax.streaming.state import StreamState as StreamState
     from sat_jax.tagger import Tagger as Tagger
 
 __all__ = ["SatError", "StreamState", "Tagger", "__version__"]
 
 _HOMES = {
     "SatError": "sat_jax.errors",
-    "StreamState": "sat_jax.streaming.step",
+    "StreamState": "sat_jax.streaming.state",
     "Tagger": "sat_jax.tagger",
 }
 

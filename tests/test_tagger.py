@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from sat_jax import SatError, Tagger
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.labels import default_label_names
-from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.models.transformer import init_variables
 from sat_jax.runtime.program_store import ProgramStore
-from sat_jax.streaming.pieces import clip_scores
-from sat_jax.streaming.step import init_stream
 from sat_jax.weights.checkpoint import Checkpoint
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
@@ -91,7 +89,7 @@ def test_streams_of_a_batch_are_independent(taggers):
     for stream in range(2):
         want = probs(tagger.stream([sounds[stream]]))[: len(heard[stream])]
         np.testing.assert_allclose(heard[stream], want, atol=1e-5)
-    with pytest.raises(SatError, match="different points"):
+    with pytest.raises(SatError):
         tagger.finish(state)
 
 
@@ -107,9 +105,7 @@ def test_clip_mode_of_a_long_file_is_that_of_the_whole(aggregation, taggers, tmp
     tagger, samples = taggers["chunk"], noise(90_001)
     path = write(tmp_path / "long.wav", samples)
     (answer,) = tagger.tag_file(path, mode="clip", aggregation=aggregation)
-    whole = jax.jit(clip_scores, static_argnums=0, static_argnames="aggregation")
-    model = AudioTransformer(TINY)
-    want = whole(model, tagger.variables, samples[None], aggregation=aggregation)
+    want = tagger.streams.clip(tagger.variables, samples[None], aggregation=aggregation)
     np.testing.assert_allclose(answer.probs, want[0], atol=1e-5)
     assert (answer.start, answer.end) == (0.0, 90_001 / 16_000)
 
@@ -143,10 +139,8 @@ def test_odd_lengths_rates_and_channel_counts(taggers, tmp_path, num_samples, ra
 
 def test_the_short_warm_up_leaves_the_same_cache(checkpoint):
     tagger = Tagger(checkpoint)
-    assert tagger._step_warms_up
-    framing, variables = tagger.framing, tagger.variables
-    start = jax.jit(init_stream, static_argnums=(0, 2), static_argnames="framing")
-    want = start(AudioTransformer(TINY), variables, 2, framing=framing)
+    assert tagger.streams.step_warms_up()
+    want = tagger.streams.init(tagger.variables, 2)
     have = tagger.init(2)
     for a, b in zip(jax.tree.leaves(have), jax.tree.leaves(want), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -154,8 +148,8 @@ def test_the_short_warm_up_leaves_the_same_cache(checkpoint):
 
 
 def test_other_chunk_lengths_warm_up_as_published(checkpoint, taggers):
-    assert not Tagger(checkpoint, chunk_seconds=0.16)._step_warms_up
-    assert not taggers["seamless"]._step_warms_up
+    assert not Tagger(checkpoint, chunk_seconds=0.16).streams.step_warms_up()
+    assert not taggers["seamless"].streams.step_warms_up()
 
 
 def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
@@ -209,18 +203,18 @@ def test_what_cannot_be_a_tagger(checkpoint):
     with pytest.raises(SatError, match="autoencoder"):
         Tagger(mae)
     for seconds in (0.1, float("nan"), float("inf")):
-        with pytest.raises(SatError, match="chunk"):
+        with pytest.raises(SatError, match=str(seconds)):
             Tagger(checkpoint, chunk_seconds=seconds)
 
 
 def test_what_is_no_stream_of_samples_is_refused(taggers):
     tagger = taggers["chunk"]
     state = tagger.init()
-    with pytest.raises(SatError, match=r"samples are int16: .* divided by 32768"):
+    with pytest.raises(SatError, match="int16"):
         tagger.step(np.zeros(100, np.int16), state)
     with pytest.raises(SatError, match="batch_size=0"):
         tagger.init(0)
-    with pytest.raises(SatError, match="warmup='loud' is none of silence, none"):
+    with pytest.raises(SatError, match="'loud'.*silence, none"):
         tagger.init(1, "loud")
-    with pytest.raises(SatError, match="mode='foo' is none of"):
+    with pytest.raises(SatError, match="'foo'.*stream, clip"):
         tagger.tag_file("x.wav", mode="foo")

@@ -1,6 +1,7 @@
 """What the tagger refuses, in one line."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from sat_jax.config import ModelConfig
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
 from sat_jax.runtime.program_store import ProgramStore
-from sat_jax.streaming.step import reset_streams
+from sat_jax.streaming import reset_streams
 from sat_jax.weights.checkpoint import Checkpoint
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
@@ -44,13 +45,13 @@ def tagger():
 )
 def test_a_state_of_another_tagger(other, tagger):
     state = make_tagger(**other).init(1, "none")
-    with pytest.raises(SatError, match=r"^this state is of a tagger with another[^\n]*$"):
+    with pytest.raises(SatError, match=r"^this state [^\n]*$"):
         tagger.step(np.zeros(1_000, np.float32), state)
 
 
 @pytest.mark.parametrize("nothing", [None, 3, (), np.zeros(4)])
 def test_what_is_no_state(nothing, tagger):
-    with pytest.raises(SatError, match=r"^this state is of"):
+    with pytest.raises(SatError, match=r"^this state"):
         tagger.step(np.zeros(1_000, np.float32), nothing)
 
 
@@ -62,13 +63,13 @@ def test_states_of_any_number_of_streams_and_as_numpy_are_fine(tagger):
 
 @pytest.mark.parametrize("nothing", [None, "", 3, ["SAT_T_2s"]])
 def test_what_names_no_model(nothing):
-    with pytest.raises(SatError, match=r"is no model: give a file[^\n]*SAT_T_2s"):
+    with pytest.raises(SatError, match=rf"^{re.escape(repr(nothing))} [^\n]*SAT_T_2s"):
         Tagger.load(nothing)
 
 
 @pytest.mark.parametrize("mode", ["stream", "clip"])
 def test_blocks_have_one_axis(mode, tagger):
-    with pytest.raises(SatError, match=r"^a block of samples has shape \[1, 8000\]"):
+    with pytest.raises(SatError, match=r"\[1, 8000\]"):
         list(getattr(tagger, mode)([np.zeros((1, 8_000), np.float32)]))
 
 
@@ -76,9 +77,9 @@ def test_blocks_have_one_axis(mode, tagger):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (np.zeros(8_000, np.int16), r"^samples are int16: .* divided by 32768"),
-        ([[0.0, 0.0], [0.0]], r"^samples are no array of numbers"),
-        (np.full(8_000, np.nan, np.float32), r"^a block of samples holds NaN, or values beyond"),
+        (np.zeros(8_000, np.int16), "int16"),
+        ([[0.0, 0.0], [0.0]], "samples"),
+        (np.full(8_000, np.nan, np.float32), "NaN.*1e.09"),
     ],
 )
 def test_blocks_are_floating_point_numbers(mode, block, message, tagger):
@@ -95,7 +96,7 @@ def test_blocks_may_be_lists_and_float64(mode, tagger):
 
 
 def test_steps_take_no_ragged_lists(tagger):
-    with pytest.raises(SatError, match=r"^samples are no array of numbers[^\n]*$"):
+    with pytest.raises(SatError, match=r"^samples [^\n]*$"):
         tagger.step([[0.0] * 10, [0.0] * 9], tagger.init(2, "none"))
 
 
@@ -103,29 +104,29 @@ def test_steps_take_no_ragged_lists(tagger):
 def test_damaged_weights_give_no_answer(mode):
     broken = make_tagger()
     broken.variables["params"]["head"]["bias"] += np.nan
-    with pytest.raises(SatError, match=r"^scores are not finite: the model's weights are damaged"):
+    with pytest.raises(SatError, match="not finite"):
         list(getattr(broken, mode)([np.zeros(8_000, np.float32)]))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2", None, True])
 def test_numbers_of_streams_are_whole(batch_size, tagger):
-    with pytest.raises(SatError, match=rf"^batch_size={batch_size!r} streams can't be kept"):
+    with pytest.raises(SatError, match=f"batch_size={re.escape(repr(batch_size))}"):
         tagger.init(batch_size)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1, "2", float("nan")])
 def test_no_length_of_a_chunk(seconds):
-    with pytest.raises(SatError, match=r"^a chunk of "):
+    with pytest.raises(SatError, match=re.escape(str(seconds))):
         make_tagger(chunk_seconds=seconds)
 
 
 def test_paths_are_text(tagger):
-    with pytest.raises(SatError, match=r"^None is no path"):
+    with pytest.raises(SatError, match="None"):
         tagger.tag_file(None)
 
 
 def test_whether_the_last_piece_is_padded_is_a_truth():
-    with pytest.raises(SatError, match=r"^pad_last='no' is not true or false"):
+    with pytest.raises(SatError, match="pad_last='no'"):
         make_tagger(pad_last="no")
 
 
@@ -134,19 +135,19 @@ def test_whether_the_last_piece_is_padded_is_a_truth():
 )
 def test_a_mask_is_one_bool_a_stream(mask, tagger):
     state = tagger.init(2, "none")
-    with pytest.raises(SatError, match=r"^a mask must be bool\[2\]"):
+    with pytest.raises(SatError, match=r"bool\[2\]"):
         reset_streams(state, state, mask)
 
 
 @pytest.mark.parametrize("other", [{"chunk_seconds": 0.16}, {"width": 128}, {"dtype": "bfloat16"}])
 def test_fresh_streams_are_of_the_same_tagger(other, tagger):
     fresh = make_tagger(**other).init(2, "none")
-    with pytest.raises(SatError, match=r"^the fresh streams are of another model"):
+    with pytest.raises(SatError, match="fresh streams"):
         reset_streams(tagger.init(2, "none"), fresh, np.ones(2, bool))
 
 
 def test_resetting_takes_as_many_fresh_streams(tagger):
-    with pytest.raises(SatError, match=r"^there are 1 fresh streams for 2"):
+    with pytest.raises(SatError, match=r"\b1 .*\b2\b"):
         reset_streams(tagger.init(2, "none"), tagger.init(1, "none"), np.ones(2, bool))
 
 

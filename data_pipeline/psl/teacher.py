@@ -68,7 +68,7 @@ def load_teacher(name: str, *, batch_size: int = 32) -> tuple[Teacher, dict[str,
     tagger = Tagger.load(name)
     check_rate(tagger.config.frontend.sample_rate)
     scorer = WindowScorer(
-        tagger.config,
+        tagger.streams,
         tagger.variables,
         batch_size=batch_size,
         mesh=make_mesh(jax.local_devices()),

@@ -205,9 +205,10 @@ def _threshold() -> float | None:
 
 
 def _load_tagger() -> "tuple[Checkpoint, Tagger]":
+    from sat_jax.find_model import find_checkpoint, random_checkpoint
     from sat_jax.runtime.files import cache_dir
     from sat_jax.runtime.program_store import ProgramStore
-    from sat_jax.tagger import Tagger, find_checkpoint, random_checkpoint
+    from sat_jax.tagger import Tagger
 
     programs = ProgramStore(cache_dir() / "programs")
     if _RANDOM_WEIGHTS.value:

@@ -101,8 +101,8 @@ def main(arguments: Sequence[str]) -> bool:
     config, workdir = _CONFIG.value, str(_WORKDIR.value)
     # Imported late, so that --help and wrong flags are answered at once.
     from data_pipeline.training_data import open_training_data, window_config
+    from sat_jax.find_model import find_checkpoint
     from sat_jax.runtime.program_store import cache_compiled_programs
-    from sat_jax.tagger import find_checkpoint
     from sat_jax.training.from_config import to_model, to_train_config, trains_init
     from sat_jax.training.initialization import check_input_norm, initial_variables, output_names
     from sat_jax.training.loop import train

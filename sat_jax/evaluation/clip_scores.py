@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.evaluation.modes import Mode
 from sat_jax.runtime.sharding import make_mesh
+from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import Aggregation, Variables
 from sat_jax.streaming.stream_scorer import StreamScorer
 from sat_jax.streaming.window_scorer import WindowScorer
@@ -39,12 +40,12 @@ def make_scorer(
     """
     mesh = mesh or make_mesh(jax.local_devices())
     framing = mode.framing_for(config)
+    model = StreamingModel(config, framing)
     patch = PATCH_SIZE * config.frontend.hop_length
     if mode.name == "stream":
         streams = StreamScorer(
-            config,
+            model,
             variables,
-            framing=framing,
             warmup=mode.warmup,
             batch_size=batch_size,
             mesh=mesh,
@@ -56,7 +57,7 @@ def make_scorer(
         )
     # In chunks and sliding mode each window is a prediction of its own.
     within = mode.aggregation if mode.name == "clip" else "mean"
-    windows = WindowScorer(config, variables, batch_size=batch_size, aggregation=within, mesh=mesh)
+    windows = WindowScorer(model, variables, batch_size=batch_size, aggregation=within, mesh=mesh)
     buffer = round(mode.buffer * config.frontend.sample_rate)
 
     def spans(num_samples: int) -> list[tuple[int, int]]:

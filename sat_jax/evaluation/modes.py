@@ -7,8 +7,8 @@ from typing import Literal, get_args
 from sat_jax.config import ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.streaming.framing import Framing, FramingKind, make_framing
+from sat_jax.streaming.model import Warmup
 from sat_jax.streaming.pieces import Aggregation
-from sat_jax.streaming.step import Warmup
 
 ModeName = Literal["stream", "chunks", "sliding", "clip"]
 

@@ -18,7 +18,7 @@ from sat_jax.labels import audioset_labels
 from sat_jax.weights.catalog import PUBLISHED_FILES
 
 if TYPE_CHECKING:  # Imported late below: --help of a program should be answered at once.
-    from sat_jax.tagging.tags import ScoredChunk
+    from sat_jax.streaming.scored_chunk import ScoredChunk
     from sat_jax.weights.checkpoint import Checkpoint
 
 TOLERANCE = 0.55e-4

@@ -14,7 +14,7 @@ from sat_jax.plots.class_ap import plot_class_ap
 from sat_jax.plots.clip_scores import Track, plot_clip_scores
 from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
 from sat_jax.plots.spectrogram import SpectrogramPool
-from sat_jax.streaming.blocks import SpectrogramStream
+from sat_jax.streaming.incremental import SpectrogramStream
 
 _MAX_CLASSES = 6
 _MAX_TRACKS = 8

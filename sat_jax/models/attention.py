@@ -113,7 +113,7 @@ def fused_attention(
       [b, n, d].
     """
     if key_is_real is not None:
-        shape = (len(query), 1, query.shape[1], key.shape[1])
+        shape = (query.shape[0], 1, query.shape[1], key.shape[1])
         key_is_real = jnp.broadcast_to(key_is_real[:, None, None, :], shape)
     mixed = jax.nn.dot_product_attention(
         query, key, value, mask=key_is_real, implementation=implementation

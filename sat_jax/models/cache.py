@@ -1,8 +1,7 @@
-"""What a streaming model remembers: past tokens of every layer, as a plain pytree."""
+"""The cache of a streaming model: past tokens of every layer, as a plain pytree."""
 
 from typing import Literal, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +11,13 @@ CacheForm = Literal["kv", "tokens"]
 
 
 class TokenPast(NamedTuple):
-    """A layer's past as the residual stream that entered it, [b, m, d]."""
+    """A layer's past as its input, the residual stream: [b, m, d]."""
 
     tokens: jax.Array
 
 
 class KVPast(NamedTuple):
-    """A layer's past as keys and values already projected, [b, m, 2 d] (keys first)."""
+    """A layer's past as projected keys and values: [b, m, 2 d], keys first."""
 
     kv: jax.Array
 
@@ -26,23 +25,8 @@ class KVPast(NamedTuple):
 Past = TokenPast | KVPast
 
 
-@flax.struct.dataclass
-class WindowPast:
-    """What came before a window whose pieces a layer hears together.
-
-    Before each piece the layer finds this and the pieces that precede it.
-
-    Attributes:
-      tokens: [b, m, d] as in `TokenPast`, or None where nothing came before.
-      num_pieces: of the window.
-    """
-
-    tokens: jax.Array | None
-    num_pieces: int = flax.struct.field(pytree_node=False)
-
-
 def append_past(past: jax.Array, new: jax.Array) -> jax.Array:
-    """Keeps the newest tokens: the last m of [b, m, d] followed by [b, n, d]."""
+    """Returns the newest m tokens of [b, m, d] followed by [b, n, d]."""
     room = past.shape[1]
     return jnp.concatenate([past, new], axis=1)[:, -room:]
 
@@ -51,9 +35,9 @@ class Cache(NamedTuple):
     """Past of all layers, newest token last.
 
     Attributes:
-      past: one entry a layer; empty for a clip model.
-      num_real: int32 [b], how many of the last slots hold tokens; the others are zeros and
-        masked, so an empty cache and a full one run the same program.
+      past: one entry per layer; empty for a clip model.
+      num_real: int32 [b], number of slots with tokens, which are the last ones. The others are
+        zeros and masked, so an empty cache and a full one run the same program.
     """
 
     past: tuple[Past, ...]
@@ -66,15 +50,15 @@ class Cache(NamedTuple):
 
 
 def init_cache(config: ModelConfig, batch_size: int, form: CacheForm) -> Cache:
-    """An empty cache.
+    """Returns an empty cache.
 
     Args:
       config: the model; a clip model's cache holds no layers.
-      batch_size: streams.
-      form: "tokens" keeps every layer's residual stream, as published (training needs it: its
-        gradients reach the projections of past tokens). "kv" keeps projected keys and values
-        instead, with the same answers and less work; layer 0, whose cached tokens get positions
-        anew at each call, stays in token form.
+      batch_size: number of streams.
+      form: "tokens" keeps every layer's input, as published. Training needs it: its gradients
+        reach the projections of past tokens. "kv" keeps projected keys and values, which gives the
+        same outputs with less work. Layer 0 stays in token form, because its cached tokens get
+        positions anew at each call.
     """
     dtype = jnp.dtype(config.dtype)
     room, width = config.cache_tokens, config.width

@@ -12,8 +12,8 @@ from sat_jax.models.attention import (
     split_heads,
     suits_cudnn,
 )
-from sat_jax.models.cache import KVPast, Past, TokenPast, WindowPast, append_past
-from sat_jax.models.linear import Linear, linear_twice
+from sat_jax.models.cache import KVPast, Past, TokenPast, append_past
+from sat_jax.models.linear import Linear
 
 POSITION_INIT = nn.initializers.normal(0.02)
 CLS_INIT = nn.initializers.normal(1e-6)
@@ -21,16 +21,16 @@ BLOCK_EPSILON = 1e-6
 HEAD_EPSILON = 1e-5
 
 
-# A function of its own for the sake of its gradient: thus the parts of it are added up before they
-# join the residual stream's. Else XLA computes the stream's gradient, from the last block on, anew
-# for every use in every block when it compiles for CPUs (a training step took 1.4 times as long).
+# Compiled as a function of its own for the sake of its gradient, whose parts are then summed before
+# they join that of the residual stream. Otherwise XLA for CPUs recomputes the stream's gradient for
+# every use in every block: a training step took 1.4 times as long.
 _LayerNorm = nn.jit(nn.LayerNorm)
 
 
 def layer_norm(epsilon: float, dtype: str, *, learned: bool = True) -> nn.LayerNorm:
-    """LayerNorm, or without learned scale and bias its first half: zero mean, variance one.
+    """Returns a LayerNorm, with or without learned scale and bias.
 
-    Statistics are float32 whatever the compute type.
+    Its statistics are float32 whatever the compute type.
     """
     return _LayerNorm(
         epsilon=epsilon,
@@ -42,7 +42,7 @@ def layer_norm(epsilon: float, dtype: str, *, learned: bool = True) -> nn.LayerN
 
 
 def patches(log_mel: jax.Array) -> jax.Array:
-    """Cuts spectrograms into 16 x 16 patches; leftover frames are dropped.
+    """Cuts spectrograms into 16 x 16 patches and drops leftover frames.
 
     Args:
       log_mel: [b, 16 f, t'].
@@ -61,7 +61,7 @@ def patches(log_mel: jax.Array) -> jax.Array:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose keys may reach into a past."""
+    """Multi-head self-attention over new and past tokens."""
 
     config: ModelConfig
 
@@ -76,7 +76,7 @@ class Attention(nn.Module):
     def __call__(
         self, query: jax.Array, kv: jax.Array, *, key_is_real: jax.Array | None, train: bool
     ) -> jax.Array:
-        """Attends from queries to keys and values, all projected.
+        """Attends from projected queries to projected keys and values.
 
         Args:
           query: [b, n, d].
@@ -97,7 +97,7 @@ class Attention(nn.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU by erf, as published; `nn.gelu` computes erfc, which takes 1.5 times as long."""
+    """Exact GELU by erf, as published; `nn.gelu` uses erfc, which takes 1.5 times as long."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
 
 
@@ -108,7 +108,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[b, n, d] -> [b, n, d]."""
+        """Maps [b, n, d] -> [b, n, d]."""
         config = self.config
         dropout = nn.Dropout(config.dropout, deterministic=not train)
         x = Linear(int(config.width * config.mlp_ratio), config.dtype, name="fc1")(x)
@@ -117,13 +117,13 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned gain per feature, or nothing where the config asks for none."""
+    """A learned gain per feature; the identity if `initial` is None."""
 
     initial: float | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, n, d] -> [b, n, d]."""
+        """Scales the features of [b, n, d]."""
         if self.initial is None:
             return x
         gamma = self.param("gamma", nn.initializers.constant(self.initial), x.shape[-1:])
@@ -140,7 +140,6 @@ class Block(nn.Module):
         """Declares the parts under their published names."""
         config = self.config
         self.norm1 = layer_norm(BLOCK_EPSILON, config.dtype)
-        self.standardize = layer_norm(BLOCK_EPSILON, config.dtype, learned=False)
         self.attn = Attention(config)
         self.ls1 = LayerScale(config.layer_scale)
         self.norm2 = layer_norm(BLOCK_EPSILON, config.dtype)
@@ -152,7 +151,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        past: Past | WindowPast | None = None,
+        past: Past | None = None,
         key_is_real: jax.Array | None = None,
         train: bool = False,
         num_out: int | None = None,
@@ -161,65 +160,42 @@ class Block(nn.Module):
 
         Args:
           x: [b, n, d], the residual stream.
-          past: what came before, m tokens, or None. In training x may have rows for k pieces of
-            each recording, one recording after the other: then it is what came before the window,
-            or, piece by piece, it may leave out the rows of the first pieces, which have none.
-          key_is_real: bool [b, m + n] when there is a past: which keys may be seen.
+          past: m tokens of the pieces before, or None.
+          key_is_real: bool [b, m + n], the keys to attend to; needed with a past.
           train: whether dropout and stochastic depth act.
-          num_out: how many of the first tokens are wanted, the others being only seen; None means
-            all n.
+          num_out: number of tokens to return, the first ones; None means all n. The others serve
+            as keys and values only.
 
         Returns:
-          The residual stream [b, num_out, d] and the new past, of the same form and shape as
-          `past`; None without one, and for several pieces at once.
+          The residual stream [b, num_out, d], and the new past in the form and shape of `past`,
+          or None without one.
         """
-        new_past: Past | None = None
-        if isinstance(past, WindowPast):
-            query, keys = self._within_window(x, past)
-        else:
-            query, kv = self._split(self.attn.qkv(self.norm1(x)))
-            keys, new_past = self._with_past(x, kv, past)
+        query, kv = jnp.split(self.attn.qkv(self.norm1(x)), [self.config.width], axis=-1)
+        keys, new_past = self._with_past(x, kv, past)
+        mixed = self.mix(x, query, keys, key_is_real=key_is_real, train=train, num_out=num_out)
+        return mixed, new_past
+
+    def mix(
+        self,
+        x: jax.Array,
+        query: jax.Array,
+        keys: jax.Array,
+        *,
+        key_is_real: jax.Array | None,
+        train: bool,
+        num_out: int | None,
+    ) -> jax.Array:
+        """Runs the block behind the projection of queries [b, n, d], keys and values."""
         x, query = x[:, :num_out], query[:, :num_out]
         attended = self.attn(query, keys, key_is_real=key_is_real, train=train)
         x = x + self.stochastic_depth(self.ls1(attended), deterministic=not train)
         mixed = self.mlp(self.norm2(x), train=train)
-        return x + self.stochastic_depth(self.ls2(mixed), deterministic=not train), new_past
-
-    def _split(self, qkv: jax.Array) -> list[jax.Array]:
-        """Queries [..., d], and keys and values [..., 2 d]."""
-        return jnp.split(qkv, [self.config.width], axis=-1)
-
-    def _within_window(self, x: jax.Array, past: WindowPast) -> tuple[jax.Array, jax.Array]:
-        """Queries of k pieces, and the keys and values [b k, m + n, 2 d] that each can see.
-
-        A piece's keys and values are what the next one finds, so they need not be projected again
-        for it. But gradients of what was found go to the weights alone, not to its tokens.
-        """
-        room, width = self.config.cache_tokens, self.config.width
-        pieces = x.reshape(-1, past.num_pieces, *x.shape[1:])
-        scale: jax.Array = self.norm1.get_variable("params", "scale")
-        shift: jax.Array = self.norm1.get_variable("params", "bias")
-        kernel, bias = self.attn.qkv.weights(width)
-        # The norm's weights join the projection's: so what follows has all the weights, whose
-        # gradients come both ways, and what it is given has none.
-        bias = bias + jnp.matmul(kernel, shift, precision="highest")
-        x_std = self.standardize(pieces)
-        weights = [w.astype(x_std.dtype) for w in (kernel * scale, bias)]
-        qkv, seen = linear_twice(x_std, *weights, width)
-        query, kv = self._split(qkv)
-        before = jnp.zeros((len(pieces), room, 2 * width), seen.dtype)
-        if past.tokens is not None:
-            before = self.attn.qkv(self.norm1(past.tokens), skip=width)
-        line = jnp.concatenate([before, seen.reshape(len(pieces), -1, 2 * width)], axis=1)
-        starts = [j * x.shape[1] for j in range(past.num_pieces)]
-        found = jnp.stack([line[:, start : start + room] for start in starts], axis=1)
-        keys = jnp.concatenate([found, kv], axis=2)
-        return query.reshape(x.shape), keys.reshape(len(x), -1, 2 * width)
+        return x + self.stochastic_depth(self.ls2(mixed), deterministic=not train)
 
     def _with_past(
         self, x: jax.Array, kv: jax.Array, past: Past | None
     ) -> tuple[jax.Array, Past | None]:
-        """Keys and values of past and piece [b, m + n, 2 d], and the past to keep."""
+        """Returns keys and values of past and piece [b, m + n, 2 d], and the new past."""
         if past is None:
             return kv, None
         kept: Past
@@ -227,15 +203,5 @@ class Block(nn.Module):
             earlier, kept = past.kv, KVPast(append_past(past.kv, kv))
         else:
             earlier = self.attn.qkv(self.norm1(past.tokens), skip=self.config.width)
-            if len(earlier) < len(x):
-                return jnp.concatenate([_before_pieces(earlier, len(x)), kv], axis=1), None
             kept = TokenPast(append_past(past.tokens, x))
         return jnp.concatenate([earlier, kv], axis=1), kept
-
-
-def _before_pieces(earlier: jax.Array, rows: int) -> jax.Array:
-    """Zeros for the first of the k pieces of each recording: [b (k - 1), ...] -> [b k, ...]."""
-    batch_size = rows - len(earlier)
-    by_recording = earlier.reshape(batch_size, rows // batch_size - 1, *earlier.shape[1:])
-    padded = jnp.pad(by_recording, ((0, 0), (1, 0), (0, 0), (0, 0)))
-    return padded.reshape(rows, *earlier.shape[1:])

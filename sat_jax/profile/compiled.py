@@ -1,7 +1,6 @@
 """The compiled step: what the compiler tells of it, and calls that can be timed."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 
@@ -9,12 +8,12 @@ import jax
 import numpy as np
 
 from sat_jax.config import ModelConfig
-from sat_jax.models.transformer import AudioTransformer
 from sat_jax.profile.analytic import variable_shapes
 from sat_jax.profile.traced import count_matmul_flops
 from sat_jax.streaming.framing import Framing
+from sat_jax.streaming.model import StreamingModel, Warmup
 from sat_jax.streaming.pieces import Variables
-from sat_jax.streaming.step import StreamState, Warmup, init_stream, stream_step
+from sat_jax.streaming.state import StreamState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,19 +50,13 @@ class CompiledStep:
         Args:
           variables: weights, on the device.
           samples: float32 [b, s], a full chunk.
-          warmup: see `init_stream`; a step takes as long with either.
+          warmup: see `StreamingModel.init`; a step takes as long with either.
 
         Returns:
           A call that gives scores [b, y] once the next state is ready too.
         """
-        begin = functools.partial(
-            init_stream,
-            AudioTransformer(self.config),
-            batch_size=self.batch_size,
-            framing=self.framing,
-            warmup=warmup,
-        )
-        state = jax.jit(begin)(variables)
+        streams = StreamingModel(self.config, self.framing)
+        state = streams.init(variables, self.batch_size, warmup=warmup)
 
         def call() -> np.ndarray:
             nonlocal state
@@ -75,7 +68,7 @@ class CompiledStep:
 
 
 def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> CompiledStep:
-    """Compiles the step of `sat_jax.streaming.step.stream_step`; no weights are needed.
+    """Compiles `sat_jax.streaming.StreamingModel.step`; no weights are needed.
 
     Args:
       config: the model.
@@ -110,10 +103,7 @@ def trace_matmul_flops(config: ModelConfig, framing: Framing, batch_size: int) -
 def _step_and_shapes(
     config: ModelConfig, framing: Framing, batch_size: int
 ) -> tuple[Callable[..., tuple[jax.Array, StreamState]], tuple[Variables, ...]]:
-    model = AudioTransformer(config)
-    variables = variable_shapes(config)
-    empty = functools.partial(init_stream, model, framing=framing, warmup="none")
-    state = jax.eval_shape(functools.partial(empty, batch_size=batch_size), variables)
+    streams, variables = StreamingModel(config, framing), variable_shapes(config)
+    state = streams.state_shape(variables, batch_size)
     samples = jax.ShapeDtypeStruct((batch_size, framing.hop), np.float32)
-    step = functools.partial(stream_step, model, framing=framing)
-    return step, (variables, samples, state)
+    return streams.step, (variables, samples, state)

@@ -9,6 +9,7 @@ import numpy as np
 
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.find_model import find_checkpoint
 from sat_jax.models.registry import MAES, MODELS
 from sat_jax.profile.analytic import (
     MultiplyAdds,
@@ -22,7 +23,6 @@ from sat_jax.profile.compiled import CompiledStep, compile_step
 from sat_jax.profile.timing import spread, time_for
 from sat_jax.streaming.framing import make_framing
 from sat_jax.streaming.pieces import Variables
-from sat_jax.tagger import find_checkpoint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

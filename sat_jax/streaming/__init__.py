@@ -1,1 +1,37 @@
-"""Sound as it arrives: framing, the state of streams, one step, and a scan over many."""
+"""Streams: framing, the state, one step, and a scan over many steps.
+
+`StreamingModel` is a model with its framing. Its `init`, `step`, `scan` and `finish` are pure
+functions of weights and a `StreamState`, which is a plain pytree.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sat_jax.streaming.framing import Framing as Framing
+    from sat_jax.streaming.framing import make_framing as make_framing
+    from sat_jax.streaming.model import StreamingModel as StreamingModel
+    from sat_jax.streaming.model import scan_chunks as scan_chunks
+    from sat_jax.streaming.state import StreamState as StreamState
+    from sat_jax.streaming.state import reset_streams as reset_streams
+    from sat_jax.streaming.state import state_from_bytes as state_from_bytes
+    from sat_jax.streaming.state import state_to_bytes as state_to_bytes
+
+_HOMES = {  # Imported when asked for: JAX takes a second.
+    "Framing": "framing",
+    "StreamState": "state",
+    "StreamingModel": "model",
+    "make_framing": "framing",
+    "reset_streams": "state",
+    "scan_chunks": "model",
+    "state_from_bytes": "state",
+    "state_to_bytes": "state",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""How a stream of samples becomes spectrograms, one for each step of the model."""
+"""Framing: how a stream of samples is cut into spectrograms, one for each step."""
 
 import dataclasses
 import math
@@ -17,17 +17,17 @@ FramingKind = Literal["chunk", "seamless"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framing:
-    """The window that collects samples until the model can run.
+    """The window that collects samples until the model can run; hashable.
 
     The window's first `margin` samples are the left half of the first frame. When `required`
-    samples are filled the model runs, and the window moves on by `hop`.
+    samples are filled, the model runs and the window moves on by `hop`.
 
     Attributes:
-      kind: "chunk" gives each chunk a spectrogram of its own with reflected edges, as published:
-        frames behind the last whole patch are never seen. "seamless" lets frames fall where those
-        of the whole recording fall, so that streaming equals clip mode.
-      hop: samples from one chunk to the next: the delay of the tagger.
-      window: samples that one spectrogram is made of, margins included.
+      kind: "chunk" computes a spectrogram with reflected edges for each chunk, as published; the
+        model ignores frames behind the last whole patch. "seamless" computes one continuous
+        spectrogram, so that streaming equals clip mode.
+      hop: samples from one chunk to the next: the algorithmic delay.
+      window: samples of one spectrogram, margins included.
       margin: samples in half an FFT.
       required: filled samples at which the model can run.
     """
@@ -40,35 +40,42 @@ class Framing:
 
 
 def default_chunk_seconds(config: ModelConfig) -> float:
-    """What one step takes unless told otherwise: as published, 2 s for clip models too."""
-    return config.target_length / 96 if config.is_streaming else 2.0
+    """Returns the chunk length used by default: as published, 2 s for clip models too."""
+    if not config.is_streaming:
+        return 2.0
+    return max(config.target_length / 96, _patch_samples(config) / config.frontend.sample_rate)
+
+
+def _patch_samples(config: ModelConfig) -> int:
+    return PATCH_SIZE * config.frontend.hop_length
 
 
 def make_framing(
     config: ModelConfig, kind: FramingKind = "chunk", *, chunk_seconds: float | None = None
 ) -> Framing:
-    """The framing of a model's streams.
+    """Returns the framing of a model's streams.
 
     Args:
       config: the model.
       kind: see `Framing`.
-      chunk_seconds: what one step takes, at least 0.16 s; None is `default_chunk_seconds`. With
-        seamless framing it is rounded down to whole patches, so that 2 s become 1.92 s.
+      chunk_seconds: length of a chunk, at least 0.16 s; None is `default_chunk_seconds`. Seamless
+        framing rounds it down to whole patches, so that 2 s become 1.92 s.
 
     Raises:
-      SatError: the chunk is shorter than a patch, or longer than one seamless piece can be.
+      SatError: the chunk is shorter than a patch, or with seamless framing longer than the model's
+        `target_length`.
     """
     check_choice("framing", kind, get_args(FramingKind))
     seconds = default_chunk_seconds(config) if chunk_seconds is None else chunk_seconds
     frontend = config.frontend
     margin, hop_length = frontend.n_fft // 2, frontend.hop_length
     if not (isinstance(seconds, Real) and math.isfinite(seconds)):
-        raise SatError(f"a chunk of {seconds!r} s is no length: give a number of seconds")
+        raise SatError(f"the chunk length {seconds!r} is not a number: give seconds")
     samples = round(seconds * frontend.sample_rate)
-    shortest = PATCH_SIZE * hop_length
+    shortest = _patch_samples(config)
     if samples < shortest:
         raise SatError(
-            f"a chunk of {seconds:g} s is under one patch: give at least "
+            f"a chunk of {seconds:g} s is shorter than a patch: give at least "
             f"{shortest / frontend.sample_rate:g} s"
         )
     if kind == "chunk":
@@ -83,8 +90,8 @@ def make_framing(
     if frames > config.target_length:
         longest = config.target_length * hop_length / frontend.sample_rate
         raise SatError(
-            f"a seamless chunk of {seconds:g} s is longer than the model's {longest:g} s: give "
-            "less, or use chunk framing"
+            f"a seamless chunk of {seconds:g} s is longer than the model's {longest:g} s: give a "
+            "shorter one, or use chunk framing"
         )
     window = (frames - 1) * hop_length + frontend.n_fft
     return Framing(
@@ -100,14 +107,14 @@ def chunk_spectrogram(
     framing: Framing,
     frontend: FrontendConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    """Log-mel of a full window.
+    """Computes the log-mel spectrogram of a full window.
 
     Args:
       window: float32 [b, s], s = framing.window.
-      chunks: int32 [b], chunks the stream has completed before.
-      peak_db: float32 [b], loudest value of the stream so far; used by seamless framing, whose
-        floor follows it since the rest of the recording is not known yet.
-      framing: how the window is to be read.
+      chunks: int32 [b], chunks that the stream has completed before.
+      peak_db: float32 [b], loudest value of the stream so far. The floor of seamless framing
+        follows it, since the rest of the recording is not known yet.
+      framing: of the stream.
       frontend: spectrogram settings.
 
     Returns:
@@ -135,21 +142,21 @@ def last_spectrogram(
     framing: Framing,
     frontend: FrontendConfig,
 ) -> jax.Array:
-    """Log-mel of a window that the end of the stream left partly filled.
+    """Computes the log-mel spectrogram of a window that the end of a stream left partly filled.
 
     Args:
       window: float32 [b, s], s = framing.window.
       filled: int32 [b], samples in the window, the margin included.
-      chunks: int32 [b], chunks the stream has completed before.
+      chunks: int32 [b], chunks that the stream has completed before.
       peak_db: float32 [b], see `chunk_spectrogram`.
-      framing: how the window is to be read.
+      framing: of the stream.
       frontend: spectrogram settings.
 
     Returns:
       float32 dB [b, f, t]; the first 1 + (filled - margin) // hop_length frames are real.
     """
     starts_here = (chunks == 0) | (framing.kind == "chunk")
-    # What ends just short of the next whole frame has one frame more, by its mirror image.
+    # A stream that ends just short of the next frame gets that frame by its mirror image.
     window = jnp.pad(window, ((0, 0), (0, frontend.hop_length)))
     mirrored = reflect_edges(window, jnp.where(starts_here, framing.margin, 0), filled)
     power_db = framed_power_db(mirrored, frontend)

@@ -1,49 +1,30 @@
-"""Many windows of sound, each scored as if it were alone."""
+"""Clip mode for many windows of sound, in batches of few shapes."""
 
 import collections
-import functools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.config import PATCH_SIZE, ModelConfig
-from sat_jax.errors import SatError
-from sat_jax.models.cache import init_cache
-from sat_jax.models.frontend import log_mel
-from sat_jax.models.transformer import AudioTransformer
+from sat_jax.config import PATCH_SIZE
 from sat_jax.runtime.sharding import make_mesh, replicated, shard_batch
-from sat_jax.streaming.pieces import (
-    Aggregation,
-    PiecePlan,
-    Variables,
-    aggregate,
-    normalize,
-    only_heard,
-    plan_pieces,
-    run_pieces,
-)
+from sat_jax.streaming.model import StreamingModel
+from sat_jax.streaming.pieces import Aggregation, PiecePlan, Variables, plan_clip
+from sat_jax.streaming.scored_chunk import check_finite
+from sat_jax.streaming.stream_scorer import WIDTH_STEP, rows_per_call
 
 Key = TypeVar("Key")
-
-_LONG_SECONDS = 12.0
-"""Batches of longer windows have fewer rows, so that memory stays about the same."""
-
-
-_WIDTH_STEP = 2 * PATCH_SIZE
-"""Windows are padded to a multiple of so many frames."""
 
 
 class _Shape(NamedTuple):
     """What windows that share a compiled program have in common.
 
     Attributes:
-      plan: what is heard of them.
-      width: samples they are padded to. It covers what is not heard too, for the floor of the
-        spectrogram lies under the maximum of all.
+      plan: their pieces.
+      width: samples they are padded to. It covers the frames that the model ignores too, because
+        the floor of the spectrogram follows the maximum of all frames.
     """
 
     plan: PiecePlan
@@ -51,14 +32,14 @@ class _Shape(NamedTuple):
 
 
 class WindowScorer:
-    """Clip mode on many windows at once, spread over devices, in batches of few shapes.
+    """Scores many windows in clip mode, spread over devices.
 
-    A window's answer is that of clip mode on it alone; it does not depend on its neighbours.
+    A window gets the probabilities of clip mode on it alone, whatever its neighbours are.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        streams: StreamingModel,
         variables: Variables,
         *,
         batch_size: int,
@@ -68,21 +49,21 @@ class WindowScorer:
         """Makes a scorer.
 
         Args:
-          config: the model.
+          streams: the model; its framing does not matter.
           variables: its weights.
-          batch_size: windows of up to 12 s in a call, of longer ones fewer; rounded up to a
+          batch_size: windows in a call, fewer if they are longer than 12 s; rounded up to a
             multiple of the devices.
-          aggregation: how the answers of a window's pieces become one.
-          mesh: the devices that windows are spread over; None is the first one.
+          aggregation: how the outputs of a window's pieces become one.
+          mesh: the devices; None is the first one.
         """
-        self._config = config
-        self._model = AudioTransformer(config)
+        self._streams = streams
+        self._frontend = streams.config.frontend
         self._mesh = mesh or make_mesh(jax.local_devices()[:1])
         self._variables = jax.device_put(variables, replicated(self._mesh))
         self._batch_size = batch_size
         self._aggregation = aggregation
-        # Tagger too gives what is shorter than a patch silence behind it.
-        self._shortest = PATCH_SIZE * config.frontend.hop_length
+        # As in `Tagger.clip`, silence follows a window that is shorter than a patch.
+        self._shortest = PATCH_SIZE * self._frontend.hop_length
 
     def score(self, windows: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
         """Scores windows.
@@ -91,10 +72,10 @@ class WindowScorer:
           windows: any key, and float32 [s] in [-1, 1] at the model's rate.
 
         Yields:
-          Each key with its window's probabilities float32 [y]; in another order.
+          Each key with its window's probabilities float32 [y], in another order.
 
         Raises:
-          SatError: scores are not finite.
+          SatError: probabilities are not finite.
         """
         waiting = collections.defaultdict[_Shape, list[tuple[Key, np.ndarray]]](list)
         for key, samples in windows:
@@ -106,18 +87,16 @@ class WindowScorer:
             yield from self._score_batch(shape, batch)
 
     def _shape(self, num_samples: int) -> _Shape:
-        frames = self._config.frontend.num_frames(max(num_samples, self._shortest))
-        plan = only_heard(plan_pieces(self._config, frames))
+        frames = self._frontend.num_frames(max(num_samples, self._shortest))
+        plan = plan_clip(self._streams.config, frames)
         frames = max(frames, plan.num_whole * plan.length + plan.padded)
-        width = -(-frames // _WIDTH_STEP) * _WIDTH_STEP * self._config.frontend.hop_length
-        # Zeros stand for the frames that a last piece lacks, however many.
+        width = -(-frames // WIDTH_STEP) * WIDTH_STEP * self._frontend.hop_length
+        # A last piece is cut at its padded length: frames behind the window's end are zeros.
         return _Shape(plan._replace(rest=plan.padded), width)
 
     def _rows(self, shape: _Shape) -> int:
-        """Windows in a call, as many on every device."""
-        usual = int(_LONG_SECONDS * self._config.frontend.sample_rate)
-        rows = max(1, self._batch_size * usual // max(usual, shape.width))
-        return -(-rows // self._mesh.size) * self._mesh.size
+        """Returns the windows in a call, as many on every device."""
+        return rows_per_call(self._batch_size, shape.width / self._frontend.sample_rate, self._mesh)
 
     def _score_batch(
         self, shape: _Shape, batch: list[tuple[Key, np.ndarray]]
@@ -129,33 +108,9 @@ class WindowScorer:
             waveform[row, : len(samples)] = samples
             num_samples[row] = max(len(samples), self._shortest)
         placed = shard_batch(self._mesh, {"waveform": waveform, "num_samples": num_samples})
-        answers = _score_windows(
-            self._model, self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
+        probs = self._streams.clip(
+            self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
         )
-        probs = np.asarray(answers)[: len(batch)]
-        if not np.isfinite(probs).all():
-            raise SatError("scores are not finite: the model's weights are damaged, choose others")
-        for (key, _), answer in zip(batch, probs, strict=True):
+        scored = check_finite(np.asarray(probs)[: len(batch)])
+        for (key, _), answer in zip(batch, scored, strict=True):
             yield key, answer
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("plan", "aggregation"))
-def _score_windows(
-    model: AudioTransformer,
-    variables: Variables,
-    *,
-    waveform: jax.Array,
-    num_samples: jax.Array,
-    plan: PiecePlan,
-    aggregation: Aggregation,
-) -> jax.Array:
-    """Clip mode on float32 [b, s], of which num_samples [b] are sound -> probabilities [b, y]."""
-    frontend = model.config.frontend
-    spectrogram = log_mel(waveform, frontend, num_samples=num_samples)
-    normalized = normalize(model, variables, spectrogram)
-    is_heard = jnp.arange(spectrogram.shape[-1]) < frontend.num_frames(num_samples)[:, None]
-    normalized = jnp.where(is_heard[:, None], normalized, 0.0)
-    cache = init_cache(model.config, waveform.shape[0], "kv")
-    scores, _ = run_pieces(model, variables, normalized, cache, plan=plan)
-    answer = aggregate(scores, aggregation)
-    return jax.nn.sigmoid(answer) if model.config.pooling == "logit" else answer

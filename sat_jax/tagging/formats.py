@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sat_jax.errors import SatError, one_line
 
 if TYPE_CHECKING:
-    from sat_jax.tagging.tags import ScoredChunk, Tag, TagSelection
+    from sat_jax.streaming.scored_chunk import ScoredChunk
+    from sat_jax.tagging.tags import Tag, TagSelection
 
 
 class TagFormat:

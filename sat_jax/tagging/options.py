@@ -10,8 +10,8 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.plots.figures import check_plot
 from sat_jax.runtime.files import check_writable_folder, refuse_overwriting
+from sat_jax.streaming.model import Warmup
 from sat_jax.streaming.pieces import Aggregation
-from sat_jax.streaming.step import Warmup
 from sat_jax.tagger import Mode
 from sat_jax.tagging.formats import check_format
 

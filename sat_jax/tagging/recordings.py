@@ -14,7 +14,8 @@ from sat_jax.errors import SatError
 from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool
 from sat_jax.runtime.files import open_output
-from sat_jax.streaming.blocks import SpectrogramStream
+from sat_jax.streaming.incremental import SpectrogramStream
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.options import (
     STDIN,
@@ -24,7 +25,7 @@ from sat_jax.tagging.options import (
     plot_paths,
     score_paths,
 )
-from sat_jax.tagging.tags import ScoredChunk, TagSelection
+from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import OutputError, TagWriter, save_scores, stack_chunks
 
 

@@ -8,21 +8,6 @@ import numpy as np
 from sat_jax.errors import SatError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class ScoredChunk:
-    """One chunk of a recording and what the model says about it.
-
-    Attributes:
-      start: where the chunk begins, seconds from the start of the recording.
-      end: where it ends, seconds.
-      probs: [y] float32, the probability of each class.
-    """
-
-    start: float
-    end: float
-    probs: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tag:
     """A class that was detected in a chunk.

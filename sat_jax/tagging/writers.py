@@ -9,8 +9,9 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, explain_write_errors
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
-from sat_jax.tagging.tags import ScoredChunk, TagSelection
+from sat_jax.tagging.tags import TagSelection
 
 
 class OutputError(SatError):

@@ -11,11 +11,12 @@ from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
-from sat_jax.streaming.pieces import Variables, normalize, run_pieces_together
-from sat_jax.streaming.step import hear_silence
+from sat_jax.streaming.model import warm_cache
+from sat_jax.streaming.pieces import Variables, normalize, to_probs
 from sat_jax.training.augment import change_waveforms, mixup, spec_augment
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.losses import binary_cross_entropy, mae_loss
+from sat_jax.training.window import run_window
 
 
 class Arrays(TypedDict):
@@ -81,8 +82,8 @@ def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objectiv
         spectrogram = spec_augment(next(keys), spectrogram, augment)
         cache = _first_cache(model, variables, len(waveform), config.silence_share, next(keys))
         rngs = {"dropout": next(keys), "patchout": next(keys)}
-        scores = run_pieces_together(model, variables, spectrogram, cache, rngs=rngs)
-        probs = jax.nn.sigmoid(scores) if model.config.pooling == "logit" else scores
+        scores = run_window(model, variables, spectrogram, cache, rngs=rngs)
+        probs = to_probs(model.config, scores)
         loss = tagging_loss(probs, target, per_chunk=config.loss_per_chunk)
         return loss, Answer(probs.mean(0), batch_stats)
 
@@ -112,11 +113,11 @@ def _first_cache(
     key: jax.Array,
 ) -> Cache:
     """Empty caches, but for a random share of the examples, which have heard silence."""
+    # Keys and values already projected would cut the gradients of the past's projections.
     if not silence_share:
         return Cache((), jnp.zeros((batch_size,), jnp.int32))
-    # Keys and values already projected would cut the gradients of the past's projections.
     cache = init_cache(model.config, batch_size, "tokens")
-    silent = hear_silence(model, jax.lax.stop_gradient(variables), cache)
+    silent = warm_cache(model, jax.lax.stop_gradient(variables), cache)
     chosen = jax.random.bernoulli(key, silence_share, (batch_size,))
     return silent._replace(num_real=jnp.where(chosen, silent.num_real, 0))
 

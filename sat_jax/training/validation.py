@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,7 +16,8 @@ from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.runtime.sharding import shard_batch
-from sat_jax.streaming.pieces import apply, ragged_clip_probs
+from sat_jax.streaming.clip import score_clips
+from sat_jax.streaming.pieces import Variables, apply, plan_pieces, to_probs
 from sat_jax.training.losses import mae_loss
 from sat_jax.training.objectives import mask_noise
 from sat_jax.training.processes import gather
@@ -63,14 +65,14 @@ def make_validator(config: AnyConfig, mesh: Mesh) -> Validator:
 
 
 def _tagger_validator(model: AudioTransformer, mesh: Mesh) -> Validator:
-    score_clips = jax.jit(partial(ragged_clip_probs, model))
+    probs_of_clips = jax.jit(partial(mean_probs, model))
 
     def validate(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
         scores: list[np.ndarray] = []
         targets: list[np.ndarray] = []
         for batch in batches:
             placed = shard_batch(mesh, batch)  # type: ignore[arg-type]
-            probs = score_clips(variables, placed["waveform"], placed["num_samples"])
+            probs = probs_of_clips(variables, placed["waveform"], placed["num_samples"])
             probs, target, is_real = gather((probs, placed["target"], placed["is_real"]))
             scores.append(probs[is_real])
             targets.append(target[is_real] > 0.5)
@@ -81,6 +83,33 @@ def _tagger_validator(model: AudioTransformer, mesh: Mesh) -> Validator:
         return {"score": mean_ap, "mAP": mean_ap, "clips": float(metrics.num_clips)}
 
     return validate
+
+
+def mean_probs(
+    model: AudioTransformer, variables: Variables, waveform: jax.Array, num_samples: jax.Array
+) -> jax.Array:
+    """Returns the mean probabilities of the pieces of clips of different lengths.
+
+    A piece counts where it lies inside its clip; the first one always does. A clip shorter than a
+    piece is followed by silence.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      waveform: float32 [b, s], zeros behind a clip's end.
+      num_samples: int32 [b].
+
+    Returns:
+      float32 [b, y].
+    """
+    config = model.config
+    probs = to_probs(config, score_clips(model, variables, waveform, num_samples))
+    frames = config.frontend.num_frames(num_samples)
+    length = plan_pieces(config, config.frontend.num_frames(waveform.shape[1])).length
+    # With pad_last a piece counts from its first frame on, else only when it is whole.
+    needed = jnp.arange(probs.shape[0]) * length + (1 if config.pad_last else length)
+    counts = (needed[:, None] <= frames[None, :]).at[0].set(True)
+    return jnp.where(counts[..., None], probs, 0.0).sum(0) / counts.sum(0)[:, None]
 
 
 def _autoencoder_validator(config: MaeConfig, mesh: Mesh) -> Validator:

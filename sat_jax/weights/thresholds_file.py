@@ -20,7 +20,7 @@ def thresholds_path(name_or_path: str | Path) -> Path:
     """The thresholds.json of a model: in its folder, beside its file, or in the cache.
 
     Args:
-      name_or_path: as for `sat_jax.tagger.find_checkpoint`.
+      name_or_path: as for `sat_jax.find_model.find_checkpoint`.
     """
     path = Path(name_or_path)
     if path.is_dir():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from tests.support.golden_models import GOLDEN
 from tests.support.programs import run_command
 from tests.support.published_weights import as_published

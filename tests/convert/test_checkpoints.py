@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -15,8 +14,7 @@ from sat_jax.convert.weight_table import from_torch, fuse_qkv, is_learned
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
 from sat_jax.models.shapes import weight_shapes
-from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.pieces import clip_scores
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.reference.torch_model import SAT, Config
 from tests.support.golden_models import clip, mae_config, numbers, small_config, small_weights
@@ -108,8 +106,8 @@ def test_a_converted_file_gives_the_published_answers(name: str) -> None:
     assert checkpoint.labels == tuple(f"class {i}" for i in range(11))
     assert checkpoint.source == f"{name}.pt"
     assert_same(checkpoint.variables, small_weights(name))
-    score = jax.jit(clip_scores, static_argnums=0)
-    scores = score(AudioTransformer(checkpoint.config), checkpoint.variables, clip()[None])
+    streams = StreamingModel(checkpoint.config, make_framing(checkpoint.config))
+    scores = streams.clip(checkpoint.variables, clip()[None])
     answers = numbers(name)
     want = answers["clip_mean"] if "clip_mean" in answers else answers["clip_full"]
     np.testing.assert_allclose(scores[0], want, atol=1e-4)

@@ -11,7 +11,7 @@ import pytest
 from sat_jax.errors import SatError
 from sat_jax.evaluation.published_scores import compare, published_scores, tagger_scores
 from sat_jax.labels import audioset_labels
-from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.weights.catalog import PUBLISHED_FILES
 from tests.support.golden_models import GOLDEN, numbers
 from tests.support.published_weights import as_published, save_published_weights

@@ -7,7 +7,7 @@ import pytest
 
 from sat_jax.config import FrontendConfig
 from sat_jax.models.frontend import log_mel, mel_filterbank
-from sat_jax.streaming.blocks import SpectrogramStream, rebuffer
+from sat_jax.streaming.incremental import SpectrogramStream, rebuffer
 from tests.support.golden_models import numbers
 
 FRONTEND = FrontendConfig()

@@ -12,9 +12,8 @@ from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import AudioTransformer, flatten_grid
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.pieces import clip_scores, normalize
-from sat_jax.streaming.step import StreamState, init_stream, scan_chunks
+from sat_jax.streaming import StreamingModel, StreamState, make_framing
+from sat_jax.streaming.pieces import normalize
 from sat_jax.training.losses import mae_loss
 from tests.support.golden_models import (
     SATS,
@@ -30,15 +29,17 @@ from tests.support.golden_models import (
 
 TOLERANCE = {"mean": 1e-4, "token": 1e-4, "dm": 1e-4, "logit": 1e-3}
 
-_clip_scores = jax.jit(clip_scores, static_argnums=0, static_argnames=("aggregation", "cache_form"))
-_init_stream = jax.jit(
-    init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup", "cache_form")
-)
-_scan_chunks = jax.jit(scan_chunks, static_argnums=0, static_argnames="framing")
+
+def published(config: ModelConfig, probs: jax.Array) -> np.ndarray:
+    """Returns what the golden files hold: probabilities, or logits of models that pool to them."""
+    if config.pooling != "logit":
+        return np.asarray(probs)
+    probs = np.asarray(probs, np.float64)
+    return np.log(probs) - np.log1p(-probs)
 
 
 def stream(
-    model: AudioTransformer,
+    config: ModelConfig,
     variables: object,
     *,
     seconds: float,
@@ -46,13 +47,20 @@ def stream(
     warmup: str,
     cache_form: str = "kv",
 ) -> tuple[np.ndarray, StreamState]:
-    """Scores [k, y] of the golden recording's first chunks, and the state after them."""
-    framing = make_framing(model.config, "chunk", chunk_seconds=seconds)
-    state = _init_stream(model, variables, 1, framing=framing, warmup=warmup, cache_form=cache_form)
+    """Returns scores [k, y] of the golden recording's first chunks, and the state after them."""
+    framing = make_framing(config, "chunk", chunk_seconds=seconds)
+    streams = StreamingModel(config, framing)
+    state = streams.init(variables, 1, warmup=warmup, cache_form=cache_form)
     samples = clip()[: count * framing.hop].reshape(count, 1, framing.hop)
-    scores, ready, state = _scan_chunks(model, variables, samples, state, framing=framing)
+    probs, ready, state = streams.scan(variables, samples, state)
     assert bool(ready.all())
-    return np.asarray(scores)[:, 0], state
+    return published(config, probs)[:, 0], state
+
+
+def whole(config: ModelConfig, variables: object, wave: np.ndarray, **options: str) -> np.ndarray:
+    """Returns scores [y] of a recording in clip mode."""
+    streams = StreamingModel(config, make_framing(config))
+    return published(config, streams.clip(variables, wave[None], **options))[0]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def stream(
 )
 def test_stream_mode(name: str, cache_form: str) -> None:
     config, variables, golden = small_config(name), small_weights(name), numbers(name)
-    run = functools.partial(stream, AudioTransformer(config), variables, cache_form=cache_form)
+    run = functools.partial(stream, config, variables, cache_form=cache_form)
     tolerance, seconds = TOLERANCE[config.pooling], config.target_length / 96
     for warmup, key in (("silence", "stream_primed"), ("none", "stream_unprimed")):
         want = golden[key]
@@ -95,9 +103,9 @@ def test_clip_mode(name: str) -> None:
         (False, "last", "clip_last"),
         (True, "mean", "clip_mean_padlast"),
     ):
-        model = AudioTransformer(small_config(name, pad_last=pad_last))
-        have = _clip_scores(model, variables, clip()[None], aggregation=aggregation)
-        np.testing.assert_allclose(have[0], golden[key], atol=tolerance, err_msg=key)
+        config = small_config(name, pad_last=pad_last)
+        have = whole(config, variables, clip(), aggregation=aggregation)
+        np.testing.assert_allclose(have, golden[key], atol=tolerance, err_msg=key)
 
 
 @pytest.mark.parametrize("name", SATS)
@@ -116,13 +124,13 @@ def test_features_of_the_first_chunk(name: str) -> None:
 @pytest.mark.parametrize("name", VITS)
 def test_clip_models(name: str) -> None:
     config, variables, golden = small_config(name), small_weights(name), numbers(name)
-    model, tolerance = AudioTransformer(config), TOLERANCE[config.pooling]
+    tolerance = TOLERANCE[config.pooling]
     for wave, key in ((clip(), "clip_full"), (np.tile(clip(), 2), "clip_long")):
-        have = _clip_scores(model, variables, wave[None])[0]
+        have = whole(config, variables, wave)
         np.testing.assert_allclose(have, golden[key], atol=tolerance, err_msg=key)
     for seconds in (2.0, 1.0, 0.16):
         want = golden[f"chunks_{seconds}"]
-        have, _ = stream(model, variables, seconds=seconds, count=len(want), warmup="none")
+        have, _ = stream(config, variables, seconds=seconds, count=len(want), warmup="none")
         np.testing.assert_allclose(have, want, atol=tolerance, err_msg=str(seconds))
 
 

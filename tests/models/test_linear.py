@@ -1,17 +1,13 @@
-import dataclasses
-import re
+"""The affine layer, its faster product for few rows, and the switch of that product."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sat_jax.models.linear import FEW_ROWS, FEWEST_VALUES, Linear
-from sat_jax.models.registry import model_config
-from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.step import init_stream, scan_chunks, stream_step
-from sat_jax.weights.warm_start import fresh_variables
+from sat_jax.models.few_rows import FEW_ROWS, FEWEST_VALUES, few_rows_product
+from sat_jax.models.linear import Linear
+from tests.support.jaxprs import equations
 
 
 @pytest.mark.parametrize(
@@ -39,7 +35,6 @@ def test_products_and_their_gradients(shape, skip):
 
     program = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
     (_, y), (grads, grad_x) = program(variables, jnp.float32(x))
-    assert " convolution(" not in program.lower(variables, jnp.float32(x)).compile().as_text()
     exact = {"rtol": 1e-5, "atol": 1e-4}
     np.testing.assert_allclose(y, (x @ kernel.T + bias)[..., skip:], **exact)
     np.testing.assert_allclose(grad_x, weights @ kernel[skip:], **exact)
@@ -50,25 +45,34 @@ def test_products_and_their_gradients(shape, skip):
     assert not found["kernel"][:skip].any() and not found["bias"][:skip].any()
 
 
-def test_cpus_multiply_where_a_step_has_few_rows():
-    """A convolution that XLA leaves as it is takes twice as long as a product."""
-    config = dataclasses.replace(model_config("SAT_T_2s"), depth=2)
-    model, variables = AudioTransformer(config), fresh_variables(config, jax.random.key(0))
-    framing = make_framing(config, "chunk")
-    state = init_stream(model, variables, 1, framing=framing)
-    for run, chunks in ((stream_step, ()), (scan_chunks, (3,))):
-        program = jax.jit(run, static_argnums=0, static_argnames="framing")
-        heard = {"samples": jnp.zeros((*chunks, 1, framing.hop)), "state": state}
-        text = program.lower(model, variables, **heard, framing=framing).compile().as_text()
-        products = re.findall(r"= f32\[(\d+),48\]\S* dot\(", text)
-        assert 48 in FEW_ROWS and 48 * config.width >= FEWEST_VALUES
-        # Of each block, and keys and values of the first one's past.
-        assert sorted(map(int, products)) == sorted([192, *[192, 192, 576, 768] * 2, 576])
-        assert " convolution(" not in text
+@pytest.mark.parametrize(
+    ("rows", "width", "dtype", "is_few"),
+    [
+        (48, 192, "float32", True),  # a chunk of SAT_T_2s
+        (49, 384, "float32", True),  # a chunk of SAT_S_2s, with its cls token
+        (48, 192, "bfloat16", False),
+        (8, 64, "float32", False),
+        (50, 192, "float32", False),
+        (256, 192, "float32", False),
+    ],
+)
+def test_few_rows_are_multiplied_kernel_first_unless_switched_off(rows, width, dtype, is_few):
+    layer = Linear(features=10, dtype=dtype)
+    x = jnp.zeros((1, rows, width))
+    variables = layer.init(jax.random.key(0), x)
+    apply = jax.jit(layer.apply)  # Traced anew when the switch turns.
+
+    def primitives():
+        return {equation.primitive.name for equation in equations(apply, variables, x)}
+
+    assert ("conv_general_dilated" in primitives()) == is_few
+    with few_rows_product(False):
+        assert not primitives() & {"conv_general_dilated", "platform_index", "custom_jvp_call"}
+    assert (rows in FEW_ROWS and rows * width >= FEWEST_VALUES) >= is_few
 
 
 def test_fresh_matrices_are_as_wide_as_pytorch_s():
-    """Whose truncated normal of deviation 0.02 is cut off at 2: a normal distribution, that is."""
+    """PyTorch cuts a truncated normal of deviation 0.02 off at 2, which hardly cuts anything."""
     kernel = np.asarray(
         Linear(1000, "float32").init(jax.random.key(0), jnp.zeros((1, 1000)))["params"]["kernel"]
     )

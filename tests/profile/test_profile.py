@@ -18,15 +18,14 @@ from sat_jax.config import FrontendConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models import registry
 from sat_jax.models.registry import MODELS
-from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.models.transformer import init_variables
 from sat_jax.profile import published
 from sat_jax.profile.analytic import count_multiply_adds, count_parameters, count_tokens
 from sat_jax.profile.compiled import compile_step, trace_matmul_flops
 from sat_jax.profile.measure import find_subject, profile_step
 from sat_jax.profile.timing import time_for
 from sat_jax.profile.traced import count_matmul_flops
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.step import init_stream
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.weights.checkpoint import Checkpoint, save_checkpoint
 
 SAT = ModelConfig(width=64, depth=3, num_classes=5, target_length=32, cache_length=32)
@@ -118,8 +117,8 @@ def test_tokens_are_those_in_the_cache_after_a_step():
     config = changed(SAT, cache_length=320)
     framing = make_framing(config)
     step = compile_step(config, framing, 2)
-    model, weights = AudioTransformer(config), fresh_weights(config, jax.random.key(0))
-    state = init_stream(model, weights, 2, framing=framing, warmup="none")
+    weights = fresh_weights(config, jax.random.key(0))
+    state = StreamingModel(config, framing).init(weights, 2, warmup="none")
     assert step.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     _, state = step.program(weights, np.zeros((2, framing.hop), np.float32), state)
     tokens = count_tokens(config, framing)

@@ -6,11 +6,10 @@ import pytest
 
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
-from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.pieces import clip_scores
+from sat_jax.models.transformer import init_variables
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.streaming.stream_scorer import StreamScorer
-from sat_jax.streaming.window_scorer import WindowScorer, _score_windows
+from sat_jax.streaming.window_scorer import WindowScorer
 from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import Checkpoint
 
@@ -42,6 +41,15 @@ def sounds(lengths=LENGTHS):
     ]
 
 
+def half_second_streams():
+    config, variables = make_model(**STREAMING_MODEL)
+    return StreamingModel(config, make_framing(config, chunk_seconds=0.5)), variables
+
+
+def default_streams(config):
+    return StreamingModel(config, make_framing(config))
+
+
 # --- streams
 
 
@@ -60,7 +68,7 @@ def sounds(lengths=LENGTHS):
 def test_streams_side_by_side_get_the_answers_they_get_alone(model, framing, seconds, warmup):
     config, variables = make_model(**model)
     tagger = make_tagger(config, variables, chunk_seconds=seconds, framing=framing)
-    scorer = StreamScorer(config, variables, framing=tagger.framing, warmup=warmup, batch_size=4)
+    scorer = StreamScorer(tagger.streams, variables, warmup=warmup, batch_size=4)
     for sound, probs in zip(sounds(), scorer.score(sounds()), strict=True):
         alone = [chunk.probs for chunk in tagger.stream([sound], warmup=warmup)]
         assert probs.shape == (len(alone), 12)
@@ -68,34 +76,29 @@ def test_streams_side_by_side_get_the_answers_they_get_alone(model, framing, sec
 
 
 def test_a_stream_longer_than_a_call_goes_on(monkeypatch):
-    config, variables = make_model(**STREAMING_MODEL)
-    framing = make_framing(config, chunk_seconds=0.5)
-    options = {"framing": framing, "warmup": "none", "batch_size": 3}
-    whole = StreamScorer(config, variables, **options).score(sounds())
+    streams, variables = half_second_streams()
+    options = {"warmup": "none", "batch_size": 3}
+    whole = StreamScorer(streams, variables, **options).score(sounds())
     monkeypatch.setattr("sat_jax.streaming.stream_scorer._SECONDS_PER_CALL", 1.0)
-    cut = StreamScorer(config, variables, **options).score(sounds())
+    cut = StreamScorer(streams, variables, **options).score(sounds())
     for one, other in zip(whole, cut, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_streams_in_any_batch(batch_size):
-    config, variables = make_model(**STREAMING_MODEL)
-    framing = make_framing(config, chunk_seconds=0.5)
-    scorer = StreamScorer(
-        config, variables, framing=framing, warmup="silence", batch_size=batch_size
-    )
-    reference = StreamScorer(config, variables, framing=framing, warmup="silence", batch_size=4)
+    streams, variables = half_second_streams()
+    scorer = StreamScorer(streams, variables, warmup="silence", batch_size=batch_size)
+    reference = StreamScorer(streams, variables, warmup="silence", batch_size=4)
     backwards = scorer.score(sounds()[::-1])[::-1]
     for one, other in zip(reference.score(sounds()), backwards, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
 def test_damaged_weights_are_noticed_in_streams():
-    config, variables = make_model(**STREAMING_MODEL)
+    streams, variables = half_second_streams()
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), variables)
-    framing = make_framing(config, chunk_seconds=0.5)
-    scorer = StreamScorer(config, broken, framing=framing, warmup="none", batch_size=2)
+    scorer = StreamScorer(streams, broken, warmup="none", batch_size=2)
     with pytest.raises(SatError, match="not finite"):
         scorer.score(sounds())
 
@@ -114,7 +117,7 @@ def test_damaged_weights_are_noticed_in_streams():
 def test_windows_get_the_answers_of_clip_mode(model, aggregation):
     config, variables = make_model(**model)
     tagger = make_tagger(config, variables)
-    scorer = WindowScorer(config, variables, batch_size=3, aggregation=aggregation)
+    scorer = WindowScorer(tagger.streams, variables, batch_size=3, aggregation=aggregation)
     scored = dict(scorer.score(enumerate(sounds())))
     assert sorted(scored) == list(range(len(LENGTHS)))
     for key, sound in enumerate(sounds()):
@@ -124,29 +127,28 @@ def test_windows_get_the_answers_of_clip_mode(model, aggregation):
 
 def test_long_windows_come_in_smaller_batches():
     config, variables = make_model(**STREAMING_MODEL)
-    scorer = WindowScorer(config, variables, batch_size=4)
+    scorer = WindowScorer(default_streams(config), variables, batch_size=4)
     rows = [scorer._rows(scorer._shape(RATE * seconds)) for seconds in (1, 10, 24, 3600)]
     assert rows == [4, 4, 1, 1]
 
 
 def test_windows_of_one_length_are_a_batch_of_clips():
     config, variables = make_model(**CLIP_MODEL)
-    scorer = WindowScorer(config, variables, batch_size=4)
+    scorer = WindowScorer(default_streams(config), variables, batch_size=4)
     windows = 0.1 * np.random.default_rng(0).standard_normal((3, RATE)).astype(np.float32)
     scored = dict(scorer.score(enumerate(windows)))
-    model = AudioTransformer(config)
-    logits = jax.jit(clip_scores, static_argnums=0)(model, variables, windows)
-    expected = jax.nn.sigmoid(logits)
+    expected = default_streams(config).clip(variables, windows)
     np.testing.assert_allclose([scored[i] for i in range(3)], expected, atol=2e-6)
 
 
 def test_equal_shapes_share_a_program():
-    scorer = WindowScorer(*make_model(**CLIP_MODEL), batch_size=4)
+    config, variables = make_model(**CLIP_MODEL)
+    scorer = WindowScorer(default_streams(config), variables, batch_size=4)
 
     # Lengths within the same patches, and single windows, are no new programs.
     def score(*lengths):
         list(scorer.score((n, np.full(n, 0.1, np.float32)) for n in lengths))
-        return _score_windows._cache_size()
+        return StreamingModel.clip._cache_size()
 
     before = score(RATE, 8000)
     assert score(8001, 8200, RATE, 9000, 8000, *[RATE] * 9) == before
@@ -156,5 +158,6 @@ def test_equal_shapes_share_a_program():
 def test_damaged_weights_are_noticed_in_windows():
     config, variables = make_model(**CLIP_MODEL)
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), variables)
+    scorer = WindowScorer(default_streams(config), broken, batch_size=2)
     with pytest.raises(SatError, match="not finite"):
-        list(WindowScorer(config, broken, batch_size=2).score(enumerate(sounds())))
+        list(scorer.score(enumerate(sounds())))

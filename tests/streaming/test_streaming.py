@@ -12,29 +12,17 @@ import pytest
 from sat_jax.config import FrontendConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.cache import CacheForm
-from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.streaming.blocks import rebuffer
-from sat_jax.streaming.framing import Framing, make_framing
-from sat_jax.streaming.pieces import clip_scores
-from sat_jax.streaming.step import (
+from sat_jax.models.transformer import init_variables
+from sat_jax.streaming import (
+    StreamingModel,
     StreamState,
-    init_stream,
-    plan_rest,
+    make_framing,
     reset_streams,
-    scan_chunks,
-    score_rest,
     state_from_bytes,
     state_to_bytes,
-    stream_step,
 )
-
-_init = jax.jit(
-    init_stream, static_argnums=(0, 2), static_argnames=("framing", "warmup", "cache_form")
-)
-_step = jax.jit(stream_step, static_argnums=0, static_argnames="framing")
-_scan = jax.jit(scan_chunks, static_argnums=0, static_argnames="framing")
-_rest = jax.jit(score_rest, static_argnums=0, static_argnames=("framing", "plan"))
-_clip = jax.jit(clip_scores, static_argnums=0)
+from sat_jax.streaming.incremental import rebuffer
+from sat_jax.streaming.pieces import plan_rest
 
 SMALL = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
 
@@ -81,30 +69,28 @@ VARIANTS = {
 class Stream(NamedTuple):
     """All that a test needs to run streams of a variant."""
 
-    model: AudioTransformer
+    model: StreamingModel
     variables: Any
-    framing: Framing
     form: CacheForm
     samples: np.ndarray  # [k, b, s]
 
+    @property
+    def hop(self) -> int:
+        return self.model.framing.hop
+
+    @property
+    def is_seamless(self) -> bool:
+        return self.model.framing.kind == "seamless"
+
     def init(self, batch_size: int = 2, warmup: str = "silence") -> StreamState:
-        return _init(
-            self.model,
-            self.variables,
-            batch_size,
-            framing=self.framing,
-            warmup=warmup,
-            cache_form=self.form,
-        )
+        return self.model.init(self.variables, batch_size, warmup=warmup, cache_form=self.form)
 
     def step(self, samples: Any, state: StreamState) -> tuple[jax.Array, StreamState]:
-        return _step(self.model, self.variables, samples, state, framing=self.framing)
+        return self.model.step(self.variables, samples, state)
 
     def scan(self, samples: Any, state: StreamState) -> tuple[np.ndarray, np.ndarray, StreamState]:
-        scores, ready, state = _scan(
-            self.model, self.variables, samples, state, framing=self.framing
-        )
-        return np.asarray(scores), np.asarray(ready), state
+        probs, ready, state = self.model.scan(self.variables, samples, state)
+        return np.asarray(probs), np.asarray(ready), state
 
     def loop(self, samples: Any, state: StreamState) -> tuple[np.ndarray, StreamState]:
         scores = []
@@ -131,7 +117,7 @@ def stream_of(name: str) -> Stream:
     framing = make_framing(config, variant.kind, chunk_seconds=variant.seconds)
     rng = np.random.default_rng(0)
     samples = 0.1 * rng.standard_normal((5, 2, framing.hop)).astype(np.float32)
-    return Stream(AudioTransformer(config), variables, framing, variant.form, samples)
+    return Stream(StreamingModel(config, framing), variables, variant.form, samples)
 
 
 RARE = {
@@ -170,7 +156,7 @@ def test_scan_is_a_loop_of_steps_and_state_shapes_are_a_fixed_point(name: str) -
     looped, after = stream.loop(stream.samples, before)
     scanned, ready, last = stream.scan(stream.samples, before)
     np.testing.assert_allclose(scanned, looped, rtol=1e-4, atol=tolerance(name))
-    first_chunk = 1 if stream.framing.kind == "seamless" else 0
+    first_chunk = 1 if stream.is_seamless else 0
     assert ready[first_chunk:].all() and not ready[:first_chunk].any()
     for leaf, other, initial in zip(*map(jax.tree.leaves, (after, last, before)), strict=True):
         assert (leaf.shape, leaf.dtype) == (initial.shape, initial.dtype)
@@ -186,9 +172,9 @@ def test_scan_is_a_loop_of_steps_and_state_shapes_are_a_fixed_point(name: str) -
 def test_one_program_from_the_first_step_to_the_last(name: str) -> None:
     stream = stream_of(name)
     _, state = stream.step(stream.samples[0], stream.init())
-    programs = _step._cache_size()
+    programs = StreamingModel.step._cache_size()
     stream.loop(stream.samples[1:], state)
-    assert _step._cache_size() == programs
+    assert StreamingModel.step._cache_size() == programs
 
 
 @every_variant
@@ -227,7 +213,7 @@ def test_streams_at_different_points_are_as_if_alone(name: str) -> None:
         twice = np.repeat(stream.samples[begin:, index : index + 1], 2, axis=1)
         alone, _ = stream.loop(twice, stream.init())
         np.testing.assert_array_equal(mixed[:, index], alone[2 - begin :, index])
-    chunks_behind = 1 if stream.framing.kind == "seamless" else 0
+    chunks_behind = 1 if stream.is_seamless else 0
     assert state.chunks.tolist() == [3 - chunks_behind, 5 - chunks_behind]
 
 
@@ -244,9 +230,9 @@ def test_a_saved_state_goes_on_as_if_never_stopped(name: str) -> None:
 def test_damaged_or_foreign_states_are_refused() -> None:
     stream = stream_of("mean")
     data = state_to_bytes(stream.init())
-    with pytest.raises(SatError, match="no stream state"):
+    with pytest.raises(SatError):
         state_from_bytes(stream.init(), data[: len(data) // 2])
-    with pytest.raises(SatError, match="another model, framing or batch"):
+    with pytest.raises(SatError, match=r"\[2, 8, 64\].*\[3, 8, 64\]"):
         state_from_bytes(stream.init(3), data)
 
 
@@ -269,15 +255,13 @@ def test_gradients_of_scan_and_loop_agree(name: str) -> None:
     state, samples = stream.init(warmup="none"), stream.samples[:3]
 
     def scanned(variables: Any) -> jax.Array:
-        scores, _, _ = scan_chunks(stream.model, variables, samples, state, framing=stream.framing)
+        scores, _, _ = stream.model.scan(variables, samples, state)
         return jnp.square(scores).sum()
 
     def looped(variables: Any) -> jax.Array:
         total, current = 0.0, state
         for block in samples:
-            scores, current = stream_step(
-                stream.model, variables, block, current, framing=stream.framing
-            )
+            scores, current = stream.model.step(variables, block, current)
             total += jnp.square(scores).sum()
         return total
 
@@ -297,7 +281,7 @@ def push(
     stream: Stream, block: np.ndarray, state: StreamState
 ) -> tuple[StreamState, np.ndarray | None]:
     """A step on a whole hop; a shorter last block is only put into the window."""
-    if block.shape[1] == stream.framing.hop:
+    if block.shape[1] == stream.hop:
         score, state = stream.step(block, state)
         return state, np.asarray(score) if state.ready.all() else None
     window, filled = np.array(state.window), int(state.filled[0])
@@ -327,20 +311,21 @@ def push(
 )
 def test_seamless_streaming_is_clip_mode(name: str, pad_last: bool, num_samples: int) -> None:
     stream = stream_of(name)
-    model = AudioTransformer(dataclasses.replace(stream.model.config, pad_last=pad_last))
+    config = dataclasses.replace(stream.model.config, pad_last=pad_last)
+    model = dataclasses.replace(stream.model, config=config)
     stream = stream._replace(model=model)
     wave = whole_recording(stream, num_samples)
-    want = _clip(model, stream.variables, wave)
+    want = model.clip(stream.variables, wave)
     state, scores = stream.init(1, warmup="none"), []
     # A piece needs 96 samples beyond its hop: with them ahead, each hop completes one.
     for block in rebuffer([wave[0]], 5120, first=96):
         state, score = push(stream, block[None], state)
         scores += [] if score is None else [score]
     plan = plan_rest(
-        model.config, stream.framing, filled=int(state.filled[0]), chunks=int(state.chunks[0])
+        config, model.framing, filled=int(state.filled[0]), chunks=int(state.chunks[0])
     )
-    if plan.num_whole or plan.rest:
-        scores += list(_rest(model, stream.variables, state, framing=stream.framing, plan=plan))
+    if not plan.is_empty:
+        scores += list(model.finish(stream.variables, state, plan=plan))
     np.testing.assert_allclose(np.mean(scores, axis=0), want, atol=2e-5)
 
 
@@ -349,7 +334,7 @@ def test_any_way_of_cutting_the_input_gives_the_same(name: str) -> None:
     stream = stream_of(name)
     wave = stream.samples.swapaxes(0, 1).reshape(2, -1)
     want, ready, _ = stream.scan(stream.samples, stream.init())
-    hop = stream.framing.hop
+    hop = stream.hop
     for block in (hop // 7, hop - 1):
         state, have = stream.init(), []
         for begin in range(0, wave.shape[1] - block + 1, block):
@@ -362,20 +347,20 @@ def test_any_way_of_cutting_the_input_gives_the_same(name: str) -> None:
 
 def test_a_step_takes_at_most_one_hop() -> None:
     stream = stream_of("mean")
-    too_many = np.zeros((2, stream.framing.hop + 1), np.float32)
-    with pytest.raises(SatError, match=r"a step takes 1 to 5440 samples, not 5441"):
+    too_many = np.zeros((2, stream.hop + 1), np.float32)
+    with pytest.raises(SatError, match="5440.*5441"):
         stream.step(too_many, stream.init())
 
 
 @pytest.mark.parametrize(
-    ("kind", "seconds", "reason"),
-    [("chunk", 0.15, "at least 0.16 s"), ("seamless", 0.34, None), ("seamless", 0.48, "longer")],
+    ("kind", "seconds", "limit"),
+    [("chunk", 0.15, "0.16 s"), ("seamless", 0.34, None), ("seamless", 0.48, "0.32 s")],
 )
-def test_chunk_lengths_that_make_no_sense(kind: str, seconds: float, reason: str | None) -> None:
-    if reason is None:
+def test_chunk_lengths_that_make_no_sense(kind: str, seconds: float, limit: str | None) -> None:
+    if limit is None:
         assert make_framing(SMALL, kind, chunk_seconds=seconds).hop == 32 * 160
         return
-    with pytest.raises(SatError, match=reason):
+    with pytest.raises(SatError, match=f"{seconds} s.*{limit}"):
         make_framing(SMALL, kind, chunk_seconds=seconds)
 
 
@@ -383,10 +368,8 @@ def test_scan_memory_does_not_grow_with_the_chunks() -> None:
     stream = stream_of("mean")
 
     def temporary_bytes(num_chunks: int) -> int:
-        samples = jax.ShapeDtypeStruct((num_chunks, 2, stream.framing.hop), jnp.float32)
-        lowered = _scan.lower(
-            stream.model, stream.variables, samples, stream.init(), framing=stream.framing
-        )
+        samples = jax.ShapeDtypeStruct((num_chunks, 2, stream.hop), jnp.float32)
+        lowered = StreamingModel.scan.lower(stream.model, stream.variables, samples, stream.init())
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     # A chunk's scores may be set aside, but nothing of the order of its samples or tokens.

@@ -8,7 +8,7 @@ import torch
 
 from sat_jax.evaluation.published_scores import published_scores
 from sat_jax.labels import audioset_labels
-from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.weights.catalog import PUBLISHED_FILES
 from tests.support.golden_weights import load_models, state_dict_by_rule
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
-from sat_jax.tagging.tags import ScoredChunk, TagSelection
+from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import TagWriter
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]

@@ -11,7 +11,7 @@ import pytest
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import PIPE_CLOSED
-from sat_jax.tagging.tags import ScoredChunk
+from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.writers import save_scores, stack_chunks
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
@@ -29,7 +29,8 @@ import numpy as np
 from sat_jax.runtime.command_line import Program
 from sat_jax.runtime.files import open_output
 from absl import flags
-from sat_jax.tagging.tags import ScoredChunk, TagSelection
+from sat_jax.streaming.scored_chunk import ScoredChunk
+from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import TagWriter
 def main(arguments):
     with open_output(None) as stream:

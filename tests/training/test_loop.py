@@ -16,7 +16,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.tagger import Tagger, find_checkpoint
+from sat_jax.find_model import find_checkpoint
+from sat_jax.tagger import Tagger
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.loop import _check_batches
 from sat_jax.weights.checkpoint import load_checkpoint

@@ -16,10 +16,8 @@ from sat_jax.convert.weight_table import to_torch
 from sat_jax.errors import SatError
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import init_mae_variables
-from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.pieces import clip_scores
-from sat_jax.streaming.step import init_stream, stream_step
+from sat_jax.models.transformer import init_variables
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.losses import binary_cross_entropy
 from sat_jax.training.objectives import make_objective, tagging_loss
@@ -216,10 +214,8 @@ def test_a_stream_that_begins_with_silence_is_trained_as_it_will_be_heard():
     objective = make_objective(run_config(config, silence_share=1.0))
     batch = {"waveform": waveform, "target": TARGET}
     _, said = jax.jit(objective)(variables["params"], {}, batch, KEY)
-    model = AudioTransformer(config)
-    framing = make_framing(config, chunk_seconds=0.31, kind="chunk")
-    state = init_stream(model, variables, 2, framing=framing, warmup="silence")
-    probs, _ = stream_step(model, variables, jnp.asarray(waveform), state, framing=framing)
+    streams = StreamingModel(config, make_framing(config, chunk_seconds=0.31))
+    probs, _ = streams.step(variables, waveform, streams.init(variables, 2, warmup="silence"))
     np.testing.assert_allclose(said.probs, probs, atol=2e-6)
     cold = make_objective(run_config(config))
     assert np.abs(jax.jit(cold)(variables["params"], {}, batch, KEY)[1].probs - probs).max() > 1e-4
@@ -237,7 +233,7 @@ def test_a_frozen_input_norm_hears_as_the_tagger_does_and_stays():
         )[1]
         for frozen in (True, False)
     }
-    probs = jax.jit(partial(clip_scores, AudioTransformer(config)))(variables, waveform)
+    probs = StreamingModel(config, make_framing(config)).clip(variables, waveform)
     np.testing.assert_allclose(said[True].probs, probs, atol=2e-6)
     jax.tree.map(np.testing.assert_array_equal, said[True].batch_stats, stats)
     assert np.abs(said[False].probs - probs).max() > 1e-4

@@ -14,9 +14,9 @@ from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.runtime.sharding import make_mesh
-from sat_jax.streaming.pieces import clip_scores, ragged_clip_probs
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.training.losses import mae_loss
-from sat_jax.training.validation import make_validator
+from sat_jax.training.validation import make_validator, mean_probs
 from sat_jax.weights.warm_start import fresh_variables
 
 SAT = ModelConfig(width=64, depth=2, target_length=32, cache_length=32, num_classes=3)
@@ -32,6 +32,10 @@ def noise(num_samples, seed):
     return 0.1 * wave * np.linspace(0.1, 1, num_samples, dtype=np.float32)
 
 
+def alone_probs(config, variables, wave):
+    return StreamingModel(config, make_framing(config)).clip(variables, wave[None])[0]
+
+
 def padded(lengths=LENGTHS):
     waves = [noise(length, seed) for seed, length in enumerate(lengths)]
     return waves, np.stack([np.pad(wave, (0, max(lengths) - len(wave))) for wave in waves])
@@ -42,13 +46,12 @@ def test_padded_clips_answer_as_they_do_alone(fields):
     config = dataclasses.replace(SAT, **fields)
     model, variables = AudioTransformer(config), weights(config)
     waves, batch = padded()
-    together = jax.jit(partial(ragged_clip_probs, model))(variables, batch, np.array(LENGTHS))
+    together = jax.jit(partial(mean_probs, model))(variables, batch, np.array(LENGTHS))
     for wave, probs in zip(waves, together, strict=True):
         if config.pooling == "logit" and len(wave) > 5_200:
             # As in training, probabilities of pieces are averaged; clip mode averages logits.
             continue
-        alone = clip_scores(model, variables, wave[None])[0]
-        alone = jax.nn.sigmoid(alone) if config.pooling == "logit" else alone
+        alone = alone_probs(config, variables, wave)
         np.testing.assert_allclose(probs, alone, atol=2e-6)
 
 
@@ -56,9 +59,9 @@ def test_a_short_last_piece_counts_where_the_model_pads():
     config = dataclasses.replace(SAT, pad_last=True, cache_length=0)
     model, variables = AudioTransformer(config), weights(config)
     wave = noise(12_000, 3)  # 76 frames: two pieces of 32 and one of 12
-    alone = clip_scores(model, variables, wave[None])
-    ragged = ragged_clip_probs(model, variables, np.pad(wave, (0, 4_000))[None], np.array([12_000]))
-    np.testing.assert_allclose(ragged, alone, atol=2e-6)
+    alone = alone_probs(config, variables, wave)
+    ragged = mean_probs(model, variables, np.pad(wave, (0, 4_000))[None], np.array([12_000]))
+    np.testing.assert_allclose(ragged[0], alone, atol=2e-6)
 
 
 def test_map_is_that_of_the_real_clips():
@@ -77,8 +80,7 @@ def test_map_is_that_of_the_real_clips():
             }
 
     numbers = measure(variables, batches())
-    model = AudioTransformer(SAT)
-    scores = np.concatenate([clip_scores(model, variables, wave[None]) for wave in waves])
+    scores = np.stack([alone_probs(SAT, variables, wave) for wave in waves])
     expected = np.mean([average_precision_score(target[:, y], scores[:, y]) for y in range(3)])
     assert numbers["clips"] == 5
     np.testing.assert_allclose(numbers["mAP"], expected, rtol=1e-6)

@@ -1,5 +1,6 @@
 """The labels of a teacher, against a plain loop over windows that are cut by hand."""
 
+import dataclasses
 import shutil
 
 import h5py
@@ -17,6 +18,7 @@ from data_pipeline.sources.hdf5 import Hdf5Source
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.transformer import init_variables
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.streaming.window_scorer import WindowScorer
 from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import Checkpoint
@@ -44,7 +46,8 @@ def checkpoint():
 
 
 def make_teacher(checkpoint, batch_size=4):
-    return WindowScorer(checkpoint.config, checkpoint.variables, batch_size=batch_size)
+    streams = StreamingModel(checkpoint.config, make_framing(checkpoint.config))
+    return WindowScorer(streams, checkpoint.variables, batch_size=batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +260,7 @@ def test_unreadable_clips_are_reported_and_tried_again(teacher, folder, tmp_path
 
 def test_non_finite_scores_end_the_run(checkpoint, source, tmp_path):
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), checkpoint.variables)
-    teacher = WindowScorer(checkpoint.config, broken, batch_size=4)
+    teacher = make_teacher(dataclasses.replace(checkpoint, variables=broken))
     with pytest.raises(SatError, match="not finite"):
         label(source, teacher, tmp_path / "p.parquet")
     assert not list(tmp_path.iterdir())

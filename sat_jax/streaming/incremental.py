@@ -1,29 +1,37 @@
-"""Samples and frames that arrive in blocks of any length, on the host."""
+"""Recordings that arrive in blocks of any length: re-cutting, spectrogram, clip mode.
+
+All of it runs on the host, apart from the compiled functions that it calls.
+"""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from sat_jax.config import FrontendConfig
+from sat_jax.config import FrontendConfig, ModelConfig
+from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.frontend import framed_power_db
 from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.streaming.pieces import plan_clip
 
 FRAMES_PER_BLOCK = 500
-"""Frames that one call of the spectrogram program makes: 5 s at the published settings."""
+"""Frames that one call of the spectrogram program computes: 5 s at the published settings."""
+
+PieceScorer = Callable[[np.ndarray, np.ndarray, np.ndarray, Cache], tuple[jax.Array, Cache]]
+"""`sat_jax.streaming.model.StreamingModel.clip_piece` without its weights."""
 
 
 def rebuffer(blocks: Iterable[np.ndarray], size: int, *, first: int = 0) -> Iterator[np.ndarray]:
-    """Cuts a signal anew.
+    """Cuts a signal into blocks of one size.
 
     Args:
-      blocks: float32 [s] each, of any length.
-      size: samples in the blocks wanted.
-      first: samples in the first of them; 0 means `size` as well.
+      blocks: arrays of any length, joined along their first axis.
+      size: length of the blocks to yield.
+      first: length of the first of them; 0 means `size`.
 
     Yields:
-      float32 [size] blocks, the last one perhaps shorter, none empty.
+      Blocks of length `size`; the last one may be shorter, none is empty.
     """
     wanted, held = first or size, 0
     parts: list[np.ndarray] = []
@@ -40,10 +48,10 @@ def rebuffer(blocks: Iterable[np.ndarray], size: int, *, first: int = 0) -> Iter
 
 
 class SpectrogramStream:
-    """The spectrogram of a whole recording, made while its samples arrive.
+    """Computes the spectrogram of a whole recording while its samples arrive.
 
-    The frames are those of `log_mel` on the whole recording, without the floor
-    under its maximum, which is known only at the end.
+    The frames are those of `log_mel` on the whole recording, without the floor under its maximum,
+    which is known only at the end.
     """
 
     def __init__(self, frontend: FrontendConfig, programs: ProgramStore | None = None) -> None:
@@ -51,7 +59,7 @@ class SpectrogramStream:
 
         Args:
           frontend: spectrogram settings.
-          programs: where the compiled program is kept for the next start; None keeps none.
+          programs: stores the compiled program for the next start; None stores none.
         """
         self._frontend = frontend
         self._programs = programs
@@ -61,7 +69,7 @@ class SpectrogramStream:
         self._at_start = True
 
     def push(self, samples: np.ndarray) -> list[np.ndarray]:
-        """Hears float32 [s]; gives the dB blocks [f, t] that are now complete."""
+        """Takes float32 [s] and returns the dB blocks [f, t] that are now complete."""
         self._pending = np.concatenate([self._pending, samples])
         if self._at_start and len(self._pending) > self._margin:
             mirrored = self._pending[self._margin : 0 : -1]
@@ -74,7 +82,7 @@ class SpectrogramStream:
         return done
 
     def finish(self) -> list[np.ndarray]:
-        """Gives the frames that wait for the end; recordings under half an FFT have none."""
+        """Returns the last frames; recordings shorter than half an FFT have none."""
         if self._at_start:
             return []
         mirrored = self._pending[-2 : -self._margin - 2 : -1]
@@ -95,3 +103,31 @@ class SpectrogramStream:
 
 
 _framed_power_db = functools.partial(jax.jit, static_argnames="config")(framed_power_db)
+
+
+def score_in_pieces(
+    config: ModelConfig, parts: Sequence[np.ndarray], score_piece: PieceScorer
+) -> np.ndarray:
+    """Scores a clip piece by piece, so that the spectrogram of hours is not held twice.
+
+    Args:
+      config: the model.
+      parts: from `SpectrogramStream`, dB [f, t] each, at least one.
+      score_piece: runs the model on one piece.
+
+    Returns:
+      The model's outputs float32 [k, 1, y].
+    """
+    plan = plan_clip(config, sum(part.shape[1] for part in parts))
+    peak = np.array([max(part.max() for part in parts)])
+    cache = init_cache(config, 1, "kv")
+    scores: list[np.ndarray] = []
+    for piece in rebuffer((part.T for part in parts), plan.length):
+        is_whole = len(scores) < plan.num_whole
+        if not is_whole and not plan.rest:
+            break
+        length = plan.length if is_whole else plan.padded
+        padded = np.pad(piece.T, ((0, 0), (0, length - len(piece))))[None]
+        output, cache = score_piece(padded, np.array([len(piece)], np.int32), peak, cache)
+        scores.append(np.asarray(output))
+    return np.stack(scores)

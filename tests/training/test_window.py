@@ -1,4 +1,4 @@
-"""In training all pieces of a window run at once: same scores and gradients as one by one."""
+"""Training runs all pieces of a window at once: same scores and gradients as one by one."""
 
 import dataclasses
 
@@ -11,8 +11,9 @@ import pytest
 from sat_jax.config import ModelConfig
 from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.streaming.pieces import run_pieces, run_pieces_together
-from sat_jax.streaming.step import hear_silence
+from sat_jax.streaming.model import warm_cache
+from sat_jax.streaming.pieces import run_pieces
+from sat_jax.training.window import run_window
 
 STREAMING = ModelConfig(
     width=64, depth=2, target_length=32, cache_length=32, num_classes=5, input_norm="fixed"
@@ -43,14 +44,14 @@ RARE = ("a rest", "one piece", "no cache")
 def test_scores_and_gradients_are_those_of_one_piece_after_the_other(config, frames, warm):
     model = AudioTransformer(config)
     variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))
-    # So that no norm has a scale of one and a shift of zero.
+    # No norm has a scale of one or a shift of zero, as after training.
     flat, unravel = jax.flatten_util.ravel_pytree(variables)
     variables = unravel(flat + 0.1 * jax.random.normal(jax.random.key(3), flat.shape))
     spectrogram = jax.random.normal(jax.random.key(1), (3, 64, frames))
     weights = jax.random.normal(jax.random.key(2), (4, 3, 5))
 
     def silent_cache():
-        cache = hear_silence(model, variables, init_cache(config, 3, "tokens"))
+        cache = warm_cache(model, variables, init_cache(config, 3, "tokens"))
         return cache._replace(num_real=cache.num_real.at[1].set(0))
 
     def one_by_one(variables):
@@ -60,7 +61,7 @@ def test_scores_and_gradients_are_those_of_one_piece_after_the_other(config, fra
 
     def together(variables):
         cache = silent_cache() if warm else Cache((), jnp.zeros((3,), jnp.int32))
-        scores = run_pieces_together(model, variables, spectrogram, cache, rngs={})
+        scores = run_window(model, variables, spectrogram, cache, rngs={})
         return (scores * weights[: len(scores)]).sum(), scores
 
     (_, expected), expected_grads = jax.jit(jax.value_and_grad(one_by_one, has_aux=True))(variables)

@@ -1,0 +1,308 @@
+"""A model with its framing: all ways to run it, as pure functions of weights and state."""
+
+import dataclasses
+import functools
+from typing import Literal, cast
+
+import jax
+import jax.numpy as jnp
+
+from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.errors import SatError
+from sat_jax.models.cache import Cache, CacheForm, init_cache
+from sat_jax.models.frontend import log_mel
+from sat_jax.models.transformer import AudioTransformer
+from sat_jax.streaming.clip import score_clips, score_piece
+from sat_jax.streaming.framing import Framing, chunk_spectrogram, last_spectrogram
+from sat_jax.streaming.pieces import (
+    Aggregation,
+    PiecePlan,
+    Variables,
+    aggregate,
+    normalize,
+    plan_pieces,
+    run_pieces,
+    to_probs,
+)
+from sat_jax.streaming.state import StreamState, where_streams
+
+Warmup = Literal["silence", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingModel:
+    """A model and how its streams are cut into chunks.
+
+    It holds no weights and no state: every method is a pure function of those it is given,
+    compiled by `jax.jit` at its first call. The object is hashable, so it can be a static argument
+    of other compiled functions. Within a batch, streams may be at different points and never
+    influence each other.
+
+        streams = StreamingModel(config, make_framing(config))
+        state = streams.init(variables, 16)
+        probs, state = streams.step(variables, samples, state)
+
+    Attributes:
+      config: the model.
+      framing: from `make_framing`.
+    """
+
+    config: ModelConfig
+    framing: Framing
+
+    @property
+    def network(self) -> AudioTransformer:
+        """The Flax module."""
+        return AudioTransformer(self.config)
+
+    @functools.partial(jax.jit, static_argnames=("self", "batch_size", "warmup", "cache_form"))
+    def init(
+        self,
+        variables: Variables,
+        batch_size: int,
+        *,
+        warmup: Warmup = "silence",
+        cache_form: CacheForm = "kv",
+    ) -> StreamState:
+        """Returns the state of new streams.
+
+        Args:
+          variables: the weights.
+          batch_size: b, the number of streams.
+          warmup: "silence" fills the cache by one call on silence of the cache's length, as the
+            published program does; "none" starts with an empty cache, as training and clip mode do.
+          cache_form: see `init_cache`.
+        """
+        cache = init_cache(self.config, batch_size, cache_form)
+        if warmup == "silence" and self.config.is_streaming:
+            cache = warm_cache(self.network, variables, cache)
+        framing = self.framing
+        return StreamState(
+            cache=cache,
+            window=jnp.zeros((batch_size, framing.window), jnp.float32),
+            filled=jnp.full((batch_size,), framing.margin, jnp.int32),
+            chunks=jnp.zeros((batch_size,), jnp.int32),
+            peak_db=jnp.full((batch_size,), -jnp.inf, jnp.float32),
+            ready=jnp.zeros((batch_size,), bool),
+        )
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(
+        self, variables: Variables, samples: jax.Array, state: StreamState
+    ) -> tuple[jax.Array, StreamState]:
+        """Processes the next samples of every stream; `scan` is the same for many steps.
+
+        ``scan(variables, samples, state)`` on [k, b, s] equals k calls of
+        ``step(variables, samples[i], state)`` with the state carried along, up to rounding.
+
+        Step 0 and step 1000 are one compiled program: an empty cache is masked, not skipped.
+
+        Args:
+          variables: the weights.
+          samples: float32 [b, s] in [-1, 1], 1 <= s <= framing.hop.
+          state: from `init` or the step before.
+
+        Returns:
+          Probabilities float32 [b, y] of the chunk that these samples complete, zeros for streams
+          where they complete none (``ready`` is False); and the next state.
+
+        Raises:
+          SatError: more samples than one hop, which could complete two chunks.
+        """
+        framing = self.framing
+        if not 1 <= samples.shape[1] <= framing.hop:
+            raise SatError(
+                f"a step takes 1 to {framing.hop} samples, not {samples.shape[1]}: cut them into "
+                "blocks"
+            )
+        # With a hop of room behind, samples can be put in at `filled` whatever their number.
+        window = jnp.pad(state.window, ((0, 0), (0, framing.hop)))
+        window = jax.vmap(jax.lax.dynamic_update_slice)(window, samples, state.filled[:, None])
+        filled = state.filled + samples.shape[1]
+        ready = filled >= framing.required
+        probs, cache, peak_db = jax.lax.cond(
+            ready.any(),
+            self._score_chunk,
+            self._score_nothing,
+            variables,
+            window[:, : framing.window],
+            state,
+        )
+        next_state = StreamState(
+            cache=where_streams(ready, cache, state.cache),
+            window=jnp.where(ready[:, None], window[:, framing.hop :], window[:, : framing.window]),
+            filled=jnp.where(ready, filled - framing.hop, filled),
+            chunks=state.chunks + ready,
+            peak_db=jnp.where(ready, peak_db, state.peak_db),
+            ready=ready,
+        )
+        return jnp.where(ready[:, None], probs, 0.0), next_state
+
+    def _score_chunk(
+        self, variables: Variables, window: jax.Array, state: StreamState
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        spectrogram, peak_db = chunk_spectrogram(
+            window,
+            state.chunks,
+            state.peak_db,
+            framing=self.framing,
+            frontend=self.config.frontend,
+        )
+        normalized = normalize(self.network, variables, spectrogram)
+        scores, cache = run_pieces(self.network, variables, normalized, state.cache)
+        return to_probs(self.config, aggregate(scores, "mean")), cache, peak_db
+
+    def _score_nothing(
+        self, variables: Variables, window: jax.Array, state: StreamState
+    ) -> tuple[jax.Array, Cache, jax.Array]:
+        del variables
+        probs = jnp.zeros((window.shape[0], self.config.num_classes), jnp.float32)
+        return probs, state.cache, state.peak_db
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def scan(
+        self, variables: Variables, samples: jax.Array, state: StreamState
+    ) -> tuple[jax.Array, jax.Array, StreamState]:
+        """Runs many steps as one program, whose memory does not grow with their number.
+
+        It equals `step` in a loop over the first axis, up to rounding.
+
+        Args:
+          variables: the weights.
+          samples: float32 [k, b, s], the samples of each step.
+          state: before the first step.
+
+        Returns:
+          Probabilities [k, b, y] and ready [k, b] of the steps, and the state after the last.
+        """
+
+        def step(
+            state: StreamState, block: jax.Array
+        ) -> tuple[StreamState, tuple[jax.Array, jax.Array]]:
+            probs, state = self.step(variables, block, state)
+            return state, (probs, state.ready)
+
+        state, (probs, ready) = jax.lax.scan(step, state, samples)
+        return probs, ready, state
+
+    @functools.partial(jax.jit, static_argnums=0, static_argnames="plan")
+    def finish(self, variables: Variables, state: StreamState, *, plan: PiecePlan) -> jax.Array:
+        """Scores what the end of the streams left in their windows.
+
+        Args:
+          variables: the weights.
+          state: after the last step.
+          plan: from `plan_rest`, not empty, the same for all streams.
+
+        Returns:
+          Probabilities float32 [k, b, y]: one chunk with chunk framing, one for each piece with
+          seamless framing.
+        """
+        config, framing = self.config, self.framing
+        # A recording, or a chunk of its own, that is under one patch ends with silence.
+        shortest = framing.margin + PATCH_SIZE * config.frontend.hop_length
+        begins_here = (state.chunks == 0) | (framing.kind == "chunk")
+        spectrogram = last_spectrogram(
+            state.window,
+            jnp.where(begins_here, jnp.maximum(state.filled, shortest), state.filled),
+            state.chunks,
+            state.peak_db,
+            framing=framing,
+            frontend=config.frontend,
+        )
+        normalized = normalize(self.network, variables, spectrogram)
+        scores, _ = run_pieces(self.network, variables, normalized, state.cache, plan=plan)
+        return to_probs(
+            config, scores if framing.kind == "seamless" else aggregate(scores, "mean")[None]
+        )
+
+    @functools.partial(
+        jax.jit, static_argnums=0, static_argnames=("plan", "aggregation", "cache_form")
+    )
+    def clip(
+        self,
+        variables: Variables,
+        waveform: jax.Array,
+        num_samples: jax.Array | None = None,
+        *,
+        plan: PiecePlan | None = None,
+        aggregation: Aggregation = "mean",
+        cache_form: CacheForm = "kv",
+    ) -> jax.Array:
+        """Runs clip mode on a batch of clips; see `score_clips` for the other arguments.
+
+        Args:
+          variables: the weights.
+          waveform: float32 [b, s] in [-1, 1].
+          num_samples: int32 [b], or None.
+          plan: the pieces of every clip, or None.
+          aggregation: how the outputs of the pieces become one.
+          cache_form: see `init_cache`.
+
+        Returns:
+          Probabilities float32 [b, y].
+        """
+        scores = score_clips(
+            self.network, variables, waveform, num_samples, plan=plan, cache_form=cache_form
+        )
+        return to_probs(self.config, aggregate(scores, aggregation))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def clip_piece(
+        self,
+        variables: Variables,
+        power_db: jax.Array,
+        num_frames: jax.Array,
+        peak_db: jax.Array,
+        cache: Cache,
+    ) -> tuple[jax.Array, Cache]:
+        """Compiled `score_piece`: one piece of clips that are too long for one array."""
+        return score_piece(self.network, variables, power_db, num_frames, peak_db, cache)
+
+    def state_shape(self, variables: Variables, batch_size: int = 1) -> StreamState:
+        """Returns a state's shapes and dtypes, as `jax.ShapeDtypeStruct`, without computing it."""
+        init = functools.partial(self.init, batch_size=batch_size, warmup="none")
+        return cast(StreamState, jax.eval_shape(init, variables))
+
+    def step_warms_up(self) -> bool:
+        """Returns whether a step on silence leaves the same cache as the warm-up.
+
+        Then a start needs one compiled program less. Silence is the same in every frame, so both
+        only need one piece with the same number of patches, as every published model has.
+        """
+        config, framing = self.config, self.framing
+        if framing.kind != "chunk" or not config.is_streaming:
+            return False
+        frames = (config.cache_length + 1, config.frontend.num_frames(framing.hop))
+        warmup, step = (plan_pieces(config, each) for each in frames)
+        one_piece = all(plan.num_whole == 1 and plan.rest == 0 for plan in (warmup, step))
+        return one_piece and warmup.length // PATCH_SIZE == step.length // PATCH_SIZE
+
+
+def warm_cache(network: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
+    """Returns the cache of streams after silence of the cache's length.
+
+    Args:
+      network: the model.
+      variables: its weights.
+      cache: an empty one, from `init_cache`.
+    """
+    frontend = network.config.frontend
+    batch_size = cache.num_real.shape[0]
+    silence = jnp.zeros((1, network.config.cache_length * frontend.hop_length), jnp.float32)
+    one = jax.tree.map(lambda leaf: leaf[:1], cache)
+    spectrogram = normalize(network, variables, log_mel(silence, frontend))
+    _, one = run_pieces(network, variables, spectrogram, one)
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, batch_size, axis=0), one)
+
+
+def scan_chunks(
+    model: AudioTransformer,
+    variables: Variables,
+    samples: jax.Array,
+    state: StreamState,
+    *,
+    framing: Framing,
+) -> tuple[jax.Array, jax.Array, StreamState]:
+    """Runs `StreamingModel.scan` for code that holds a Flax module and a framing."""
+    return StreamingModel(model.config, framing).scan(variables, samples, state)
