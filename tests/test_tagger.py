@@ -214,7 +214,7 @@ def test_what_is_no_stream_of_samples_is_refused(taggers):
         tagger.step(np.zeros(100, np.int16), state)
     with pytest.raises(SatError, match="batch_size=0"):
         tagger.init(0)
-    with pytest.raises(SatError, match="'loud'.*silence, none"):
+    with pytest.raises(SatError, match=r"'loud'.*silence, none"):
         tagger.init(1, "loud")
-    with pytest.raises(SatError, match="'foo'.*stream, clip"):
+    with pytest.raises(SatError, match=r"'foo'.*stream, clip"):
         tagger.tag_file("x.wav", mode="foo")

@@ -27,18 +27,9 @@ HEAD_EPSILON = 1e-5
 _LayerNorm = nn.jit(nn.LayerNorm)
 
 
-def layer_norm(epsilon: float, dtype: str, *, learned: bool = True) -> nn.LayerNorm:
-    """Returns a LayerNorm, with or without learned scale and bias.
-
-    Its statistics are float32 whatever the compute type.
-    """
-    return _LayerNorm(
-        epsilon=epsilon,
-        dtype=jnp.dtype(dtype),
-        use_scale=learned,
-        use_bias=learned,
-        use_fast_variance=False,
-    )
+def layer_norm(epsilon: float, dtype: str) -> nn.LayerNorm:
+    """Returns a LayerNorm whose statistics are float32 whatever the compute type."""
+    return _LayerNorm(epsilon=epsilon, dtype=jnp.dtype(dtype), use_fast_variance=False)
 
 
 def patches(log_mel: jax.Array) -> jax.Array:

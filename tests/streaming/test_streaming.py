@@ -348,7 +348,7 @@ def test_any_way_of_cutting_the_input_gives_the_same(name: str) -> None:
 def test_a_step_takes_at_most_one_hop() -> None:
     stream = stream_of("mean")
     too_many = np.zeros((2, stream.hop + 1), np.float32)
-    with pytest.raises(SatError, match="5440.*5441"):
+    with pytest.raises(SatError, match=r"5440.*5441"):
         stream.step(too_many, stream.init())
 
 

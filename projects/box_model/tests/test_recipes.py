@@ -383,7 +383,7 @@ def test_only_names_of_bundled_models_have_a_folder(name):
             "run python -m projects.box_model.scenes",
         ),
         ("choose_class", ["-m", "x"], 2, "--clips is needed"),
-        ("choose_class", ["-m", "x", "--clips=c", "--output=o"], 1, "x is no file"),
+        ("choose_class", ["-m", "x", "--clips=c", "--output=o"], 1, "x "),
         ("esc10", ["--workdir=w"], 2, "--clips is needed"),
         ("esc10", ["--clips=c", "--workdir=w", "x"], 2, "x is no flag"),
         ("esc10", ["--clips=no.csv", "--workdir=w"], 1, "no.csv"),
