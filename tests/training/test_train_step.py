@@ -237,9 +237,9 @@ def test_a_frozen_input_norm_hears_as_the_tagger_does_and_stays():
     np.testing.assert_allclose(said[True].probs, probs, atol=2e-6)
     jax.tree.map(np.testing.assert_array_equal, said[True].batch_stats, stats)
     assert np.abs(said[False].probs - probs).max() > 1e-4
-    with pytest.raises(SatError, match="frozen_input_norm is for taggers"):
+    with pytest.raises(SatError, match="frozen_input_norm=True"):
         run_config(mae_config(), frozen_input_norm=True)
-    with pytest.raises(SatError, match=r"layer_decay=0\.0 is for taggers"):
+    with pytest.raises(SatError, match=r"layer_decay=0\.0"):
         run_config(mae_config(), optimizer=OptimizerConfig(learning_rate=1.0, layer_decay=0.0))
 
 
