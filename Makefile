@@ -52,19 +52,19 @@ docs: $(DEV)/.ready ## build the documentation into site/; every warning is an e
 bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
 
-# What plays the soundfont depends on packages for playing aloud, which nothing here does.
-pkg-audio-data: $(DEV)/.ready ## fetch sounds out of Debian packages (9 GB), and mix scenes of them
+# tinysoundfont depends on packages for playback, which are not needed here.
+pkg-audio-data: $(DEV)/.ready ## fetch Debian packages (9 GB) and mix scenes of their sounds
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
 	tinysoundfont==0.3.7
-	$(DEV)/bin/python -m data_pipeline.pkg_audio --packages data/packages --data_dir data/tfds
+	$(DEV)/bin/python -m projects.box_model.scenes --packages data/packages --data_dir data/tfds
 
-pkg-audio: pkg-audio-data ## train the model in the box on them, four seeds, see docs/pkg_audio.md
-	$(DEV)/bin/python -m recipes.pkg_audio --tfds_dir data/tfds --workdir runs/pkg_audio \
+pkg-audio: pkg-audio-data ## train the bundled model on them with four seeds
+	$(DEV)/bin/python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio \
 	--seeds 0,1,2,3 $(ARGS)
 
-bundle: pkg-audio ## put the best of them into the box, its results into docs and its sounds into tests
-	$(DEV)/bin/python -m recipes.bundle runs/pkg_audio
-	$(DEV)/bin/python -m recipes.held_out_sounds data/packages
+bundle: pkg-audio ## bundle the best of them; write its results, examples and test sounds
+	$(DEV)/bin/python -m projects.box_model.bundle runs/pkg_audio
+	$(DEV)/bin/python -m projects.box_model.held_out_sounds data/packages
 
 clean: ## remove caches and builds
 	rm -rf build dist site .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

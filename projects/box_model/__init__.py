@@ -1,1 +1,1 @@
-"""Whole courses of training, from recordings to a model that tags; each is one command."""
+"""How the bundled model was made: scenes, training, results. Not part of the package."""

@@ -1,11 +1,13 @@
-"""Puts the best model of a course into the package, half its size, and what came of it into docs.
+"""Puts the best model of a course into the package, at half its size, and the results into docs.
 
 python -m projects.box_model.bundle runs/pkg_audio
 
-The folder is that of `python -m projects.box_model.course --workdir`; the seed with the highest
-mAP on the validation scenes is taken. A file beside the model lists its results by class; those of
-all seeds go into docs/results.md and .png. Weights are rounded to bfloat16 and stored as float32
-with a zero lower half: compressed, they take half the space, and every program reads them.
+The argument is the --workdir of projects.box_model.course. The seed with the highest mAP on the
+validation scenes is bundled. A file beside the model lists its results by class; the results of all
+seeds go to docs/results.md and results.png.
+
+Weights are rounded to bfloat16 and stored as float32 with a zero lower half. Compressed, they take
+half the space, and every program can read them.
 """
 
 import dataclasses
@@ -28,27 +30,25 @@ from sat_jax.weights.catalog import BUNDLED, DEFAULT_MODEL
 from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
 DOCS = Path(__file__).parent / "docs"
-RESULTS = "pkg_audio_results"
-"""Files of this name in docs are those of the course, as they are."""
 
 
 def bundle_best(work: Path, name: str = DEFAULT_MODEL) -> Path:
-    """Replaces the bundled model by the best of a course, and all results by the course's.
+    """Replaces the bundled model with the best one of a course, and the published results.
 
     Args:
-      work: folder of `projects.box_model.course`.
-      name: of the streaming model.
+      work: folder of the course.
+      name: name of the streaming model.
 
     Returns:
-      The folder in the package.
+      The model's folder in the package.
 
     Raises:
-      SatError: the course is not through, or something can't be read or written.
+      SatError: the course is not finished, or a file can't be read or written.
     """
     seed, _ = best_seed(work, name)
     by_class = class_results(work, name)
     write_results(work)
-    docs = {suffix: DOCS / f"{RESULTS}{suffix}" for suffix in (".md", ".png")}
+    docs = {suffix: DOCS / f"results{suffix}" for suffix in (".md", ".png")}
     results = BUNDLED / f"{name}.results.md"
     for path in (*docs.values(), results):
         check_writable_file(path)
@@ -62,26 +62,26 @@ def bundle_best(work: Path, name: str = DEFAULT_MODEL) -> Path:
 
 
 def bundle(model: Path, name: str) -> Path:
-    """Replaces the bundled model of a name.
+    """Replaces a bundled model.
 
     Args:
       model: a checkpoint folder.
-      name: of a model in the registry; it must be that.
+      name: name of the model in the registry.
 
     Returns:
-      The folder in the package.
+      The model's folder in the package.
 
     Raises:
-      SatError: the checkpoint is of another model, can't be read, or the folder can't be written.
+      SatError: the checkpoint is of another model or can't be read, or the folder can't be written.
     """
     checkpoint = load_checkpoint(model)
     if checkpoint.config != model_config(name):
-        raise SatError(f"{model} is no {name}: its config is another")
+        raise SatError(f"{model} is not a {name}: their configs differ")
     rounded = jax.tree.map(_round, checkpoint.variables)
     with explain_write_errors(BUNDLED), tempfile.TemporaryDirectory(dir=_made(BUNDLED)) as beside:
         new = Path(beside) / name
         save_checkpoint(new, dataclasses.replace(checkpoint, variables=rounded))
-        # They only say that saving is over, and where it was done.
+        # These mark the end of saving, and have paths of this machine.
         for note in new.rglob("commit_success.txt"):
             note.unlink()
         load_checkpoint(new)

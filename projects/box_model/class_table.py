@@ -1,13 +1,13 @@
-"""How well a model in the box finds each class, in words for its users."""
+"""Writes the results by class that stand beside a bundled model."""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from projects.box_model.measured import (
-    LEAST_SCENES,
+    MIN_SCENES,
     ClassResult,
-    Way,
+    Setting,
     best_seed,
     read_class_results,
     read_kinds_of_classes,
@@ -16,35 +16,35 @@ from projects.box_model.measured import (
 from sat_jax.errors import SatError
 
 _BOUNDS = (1.0, 0.7, 0.5, 0.3, 0.1, 0.0)
-"""Average precisions between which the rows of the table lie."""
+"""Bounds of average precision between the rows of the table."""
 
 
 def class_results(work: Path, name: str) -> str:
-    """What the best of a course's models of a name hears as a stream, as Markdown.
+    """Returns the results of the best seed of a streaming model, as Markdown.
 
     Args:
-      work: folder of `projects.box_model.course`.
-      name: a streaming model, such as "SAT_XS_2s".
+      work: folder of the course.
+      name: the model, such as "SAT_XS_2s".
 
     Raises:
-      SatError: it was not trained there, or not measured.
+      SatError: the model was not trained or not measured.
     """
     seed, score = best_seed(work, name)
-    ways = [way for way in read_measured(work) if (way.mode, way.model) == ("stream", name)]
-    if not ways:
+    settings = [each for each in read_measured(work) if (each.mode, each.model) == ("stream", name)]
+    if not settings:
         raise SatError(f"{work} has no results of {name}: run projects.box_model.course to its end")
-    [way] = ways
-    classes = read_class_results(work, seed, way)
+    [setting] = settings
+    classes = read_class_results(work, seed, setting)
     return "\n".join(
         [
             f"# Results of {name}",
             "",
-            f"Of seed {seed}, which has the highest mAP on the validation scenes ({score:.3f}), "
-            "before its weights were rounded. It heard the test scenes as streams in steps of "
-            f"{way.delay:g} s; what a row tells stands in docs/pkg_audio.md. Written by `python -m "
-            "projects.box_model.bundle`.",
+            f"Seed {seed} has the highest mAP on the validation scenes ({score:.3f}). Below are "
+            "its results on the test scenes before its weights were rounded, in stream mode with "
+            f"chunks of {setting.delay:g} s. See projects/box_model/README.md for the rows. "
+            "Written by `python -m projects.box_model.bundle`.",
             "",
-            *_measures(work, seed, way),
+            *_measures(work, seed, setting),
             "",
             *_classes(classes),
             "",
@@ -52,32 +52,32 @@ def class_results(work: Path, name: str) -> str:
     )
 
 
-def _measures(work: Path, seed: int, way: Way) -> list[str]:
-    result, sources = read_measured(work)[way][seed], read_kinds_of_classes(work)[way][seed]
-    played, recorded = sources["played"], sources["recorded"]
+def _measures(work: Path, seed: int, setting: Setting) -> list[str]:
+    result, kinds = read_measured(work)[setting][seed], read_kinds_of_classes(work)[setting][seed]
+    played, recorded = kinds["played"], kinds["recorded"]
     rows = {
         f"mAP, {result['classes'] - result['classes_without_positives']} classes": result["mAP"],
-        f"mAP of the {played['classes']} that the soundfont plays there": played["mAP"],
-        f"mAP of the {recorded['classes']} that nothing played there is of": recorded["mAP"],
+        f"mAP of the {played['classes']} that the soundfont plays": played["mAP"],
+        f"mAP of the {recorded['classes']} that only recordings have": recorded["mAP"],
         "lwlrap": result["lwlrap"],
-        f"mAP of each {way.delay:g} s": (result["strong"] or {}).get("segment_mAP"),
+        "segment mAP": (result["strong"] or {}).get("segment_mAP"),
     }
-    told = [f"| {what} | {value:.3f} |" for what, value in rows.items() if value is not None]
-    return [f"| {result['clips_scored']} test scenes | |", "|---|--:|", *told]
+    lines = [f"| {name} | {value:.3f} |" for name, value in rows.items() if value is not None]
+    return [f"| {result['clips_scored']} test scenes | |", "|---|--:|", *lines]
 
 
 def _classes(results: Sequence[ClassResult]) -> list[str]:
-    often = [one for one in results if one.positives >= LEAST_SCENES]
+    common = [one for one in results if one.positives >= MIN_SCENES]
     lines = [
-        f"Average precision of the {len(often)} classes that are in {LEAST_SCENES} scenes or more:",
+        f"Average precision of the {len(common)} classes in at least {MIN_SCENES} scenes:",
         "",
-        "| average precision | classes | which |",
+        "| average precision | classes | names |",
         "|---|--:|---|",
     ]
     for high, low in itertools.pairwise(_BOUNDS):
         names = [
             f"{one.label} {one.average_precision:.2f}"
-            for one in often
+            for one in common
             if low <= one.average_precision < high or one.average_precision == high == _BOUNDS[0]
         ]
         lines.append(f"| {low:.2f} to {high:.2f} | {len(names)} | {'; '.join(names)} |")

@@ -1,16 +1,19 @@
-r"""The model in the box: a clip model, then streaming models, of sounds that lie in packages.
+r"""Trains the bundled model: a masked autoencoder, a clip model, then streaming models.
 
 python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2,3
 
 The scenes come from `python -m projects.box_model.scenes --packages data/packages --data_dir
-data/tfds`. With each seed a masked autoencoder learns from single sounds; from it a clip model
-(audiotransformer_xs) learns from the same sounds and then from whole scenes, and from that
-SAT_XS_2s and SAT_XS_1s learn what is heard in each chunk; beside each of them a model learns the
-same without a memory. So seeds have nothing in common but the scenes. All are measured on scenes of
-sounds that none of them learned from. `--size tiny` makes all of them larger. A run that was
-stopped goes on by the same command; runs of other seeds may use the same WORKDIR meanwhile. What
-came of it stands in WORKDIR/results.md and results.png. Flags behind a `--` go to every train.py,
-such as `-- --config.num_steps=2`.
+data/tfds`. For each seed:
+
+1. A masked autoencoder learns from single sounds.
+2. A clip model (audiotransformer_xs) starts from it, and learns from the same sounds, then scenes.
+3. SAT_XS_2s and SAT_XS_1s start from the clip model, and learn from labels of each chunk. A model
+   without a cache learns the same beside each of them.
+4. All models are measured on test scenes, whose sounds no model has learned from.
+
+`--size tiny` makes all models larger. The same command resumes a stopped run, and processes with
+other seeds can use the same WORKDIR. Results are WORKDIR/results.md and results.png. Flags after a
+`--` go to every train.py, such as `-- --config.num_steps=2`.
 """
 
 import sys
@@ -19,8 +22,7 @@ from pathlib import Path
 
 from absl import flags
 
-from projects.box_model.results import write_results
-from projects.box_model.runs import (
+from projects.box_model.measured import (
     CLIP_MODEL,
     DELAYS,
     LONGER_CLIP_MODEL,
@@ -28,7 +30,8 @@ from projects.box_model.runs import (
     streaming_model,
     without_memory,
 )
-from projects.box_model.stages import run_stage, use_two_cores_well
+from projects.box_model.results import write_results
+from projects.box_model.stages import run_stage
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, require_flags
 
@@ -37,8 +40,8 @@ COMMON = (
     "--config.checkpoint_minutes=3",
     "--config.keep_best=1",
 )
-# Single sounds in short windows, as in the stage after it. The encoder is what counts: with a small
-# decoder a step takes half the time.
+# Single sounds in short windows, as in the next stage. Only the encoder is used later, and a small
+# decoder halves the time of a step.
 MAE = (
     "--config.data.window_seconds=2",
     "--config.model.encoder.target_length=192",
@@ -50,9 +53,8 @@ MAE = (
     "--config.optimizer.learning_rate=1e-3",
     "--config.glorot_init=True",
 )
-# A model that knows no classes yet learns them sooner from short windows of single sounds than from
-# scenes: see docs/pkg_audio_history.md. Mixing two of them makes scenes that never come
-# again.
+# An untrained model learns classes sooner from short windows of single sounds than from scenes: see
+# docs/history.md. Mixup makes new scenes of them.
 SOUNDS = (
     "--config.data.window_seconds=2",
     "--config.model.target_length=192",
@@ -62,12 +64,12 @@ SOUNDS = (
     "--config.optimizer.learning_rate=1e-3",
     "--config.optimizer.layer_decay=1.0",
     "--config.glorot_init=True",
-    # Three or four of 527 classes in a sound; see configs/common.py.
+    # A sound has three or four of 527 classes; see configs/common.py.
     "--config.head_bias=-5.0",
     "--config.augment.time_masks=0",
     "--config.augment.freq_masks=1",
 )
-# Whole scenes, half of their columns hidden from each step: that halves the time.
+# Whole scenes. Patchout of half of the columns halves the time.
 VIT = (
     "--config.model.time_patchout=0.5",
     "--config.data.batch_size=32",
@@ -76,18 +78,18 @@ VIT = (
     "--config.optimizer.learning_rate=5e-4",
     "--config.optimizer.layer_decay=1.0",
     "--config.data.sampler=shuffle",
-    # Scenes are mixed already, and steps are few.
+    # Scenes are mixtures already, and steps are few.
     "--config.augment.mixup=0.0",
     "--config.augment.time_masks=0",
     "--config.augment.freq_masks=1",
 )
-# What streaming models learn for, after the clip model.
+# Steps of the streaming models, and of the clip model that is trained for as long.
 LONGER = (
     "--config.data.batch_size=16",
     "--config.num_steps=3600",
     "--config.evaluate_every=600",
 )
-# What is heard in each chunk is known, so each has its own target.
+# Onsets are known, so each chunk has its own target.
 SAT = (
     *LONGER,
     "--config.optimizer.learning_rate=5e-4",
@@ -96,36 +98,35 @@ SAT = (
     "--config.data.sampler=shuffle",
     "--config.silence_share=0.25",
 )
-# The same windows, targets and steps, but each chunk is heard alone.
+# The same windows, targets and steps, without a cache.
 WITHOUT_MEMORY = ("--config.model.cache_length=0", "--config.silence_share=0.0")
 
 FLAGS = flags.FlagValues()
 
 _TFDS = flags.DEFINE_string(
-    "tfds_dir", "", "Folder of projects.box_model.scenes's --data_dir. Needed.", flag_values=FLAGS
+    "tfds_dir", "", "The --data_dir of projects.box_model.scenes. Required.", flag_values=FLAGS
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of all stages and results. Needed.", flag_values=FLAGS
+    "workdir", "", "Folder of all stages and results. Required.", flag_values=FLAGS
 )
 _SIZE = flags.DEFINE_enum("size", "xs", list(SIZES), "Size of all models.", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list(
-    "seeds", ["0"], "Seeds, with commas: each trains all models anew.", flag_values=FLAGS
+    "seeds", ["0"], "Seeds, separated by commas; each trains all models.", flag_values=FLAGS
 )
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Runs all stages of all seeds, then tells what came of them."""
+    """Runs all stages of all seeds, and writes the results."""
     from projects.box_model.dataset_fingerprint import dataset_fingerprint
 
     tfds, work = Path(_TFDS.value).absolute(), Path(_WORKDIR.value).absolute()
     folder = _scenes(tfds)
     if not (folder / "strong_train.tsv").is_file():
         raise SatError(
-            f"{folder} is missing: run python -m projects.box_model.scenes --packages DIR "
+            f"{folder} does not exist: run python -m projects.box_model.scenes --packages DIR "
             f"--data_dir {tfds}"
         )
-    use_two_cores_well()
-    course = _Course(work, tfds, f"the data set {dataset_fingerprint(folder)}", arguments)
+    course = _Course(work, tfds, f"the dataset {dataset_fingerprint(folder)}", arguments)
     for seconds in DELAYS:
         course.label_chunks(seconds)
     for seed in _SEEDS.value:
@@ -148,22 +149,22 @@ def _streaming_model(seconds: int) -> str:
 
 
 class _Course:
-    """All stages, for one data set in one folder."""
+    """The stages of one dataset in one folder."""
 
     def __init__(self, work: Path, tfds: Path, data: str, more: Sequence[str]) -> None:
         self._work, self._tfds, self._more = work, tfds, more
-        # Other scenes may lie at the same place tomorrow.
+        # Other scenes may take the same place later.
         self._inputs = (data,)
 
     def label_chunks(self, seconds: int) -> None:
-        """What is heard in every chunk of the training scenes, two chunks a second apart."""
-        result = self._heard(seconds)
+        """Labels the chunks of the training scenes, one per second, from the known onsets."""
+        result = self._labels(seconds)
         command = ("-m", "data_pipeline.psl", f"--strong={self._strong('train')}")
         windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
         self._run("labels", result, (*command, *windows, *self._source("train")))
 
     def train(self, seed: int) -> None:
-        """The autoencoder of a seed, the clip model from it, and the streaming models from that."""
+        """Trains all models of a seed."""
         at = self._work / f"seed{seed}"
         mae, sounds, vit = at / "mae", at / "sounds", at / CLIP_MODEL
         common = (*self._source("validation", "valid_"), *COMMON, f"--config.seed={seed}")
@@ -184,7 +185,7 @@ class _Course:
         )
         for seconds in DELAYS:
             name = _streaming_model(seconds)
-            start = (f"--init={vit / 'model'}", f"--psl={self._heard(seconds)}")
+            start = (f"--init={vit / 'model'}", f"--psl={self._labels(seconds)}")
             command = (*_learning(f"sat.py:{name}"), *SAT, *start, *common)
             for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
                 run = at / other
@@ -192,30 +193,27 @@ class _Course:
                 self._run(other, run / "model", (*command, *changes, *about, *self._more))
 
     def measure(self, seed: int) -> None:
-        """How good all taggers of a seed are, and what their memory is worth."""
+        """Measures all taggers of a seed, and what their cache is worth."""
         at = self._work / f"seed{seed}"
         source = (*self._source("test"), f"--strong={self._strong('test')}")
-        # In chunks, a streaming model does without its memory: that tells what it is worth.
-        hearings = {
-            name: (at / name / "model", "2,1", "chunks,sliding,clip")
-            for name in (CLIP_MODEL, LONGER_CLIP_MODEL)
-        }
+        # Mode "chunks" takes the cache away from a streaming model, which shows its worth.
+        clip_models = (CLIP_MODEL, LONGER_CLIP_MODEL)
+        evaluations = dict.fromkeys(clip_models, ("2,1", "chunks,sliding,clip"))
         for seconds in DELAYS:
             name = _streaming_model(seconds)
-            hearings[name] = (at / name / "model", f"{seconds}", "stream,chunks")
-            other = without_memory(name)
-            hearings[other] = (at / other / "model", f"{seconds}", "chunks")
-        for name, (model, delays, modes) in hearings.items():
-            result = at / "measured" / name
-            heard = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
-            command = ("evaluate.py", f"--model={model}", *heard, "--noplots", *source)
+            evaluations[name] = (f"{seconds}", "stream,chunks")
+            evaluations[without_memory(name)] = (f"{seconds}", "chunks")
+        for name, (delays, modes) in evaluations.items():
+            model, result = at / name / "model", at / "measured" / name
+            how = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
+            command = ("evaluate.py", f"--model={model}", *how, "--noplots", *source)
             self._run("measuring", result / "metrics.json", command)
         result = at / "memory.json"
         where = (f"--measured={at / 'measured'}", f"--output={result}")
         self._run("measuring", result, ("-m", "projects.box_model.measure_memory", *where, *source))
 
-    def _heard(self, seconds: int) -> Path:
-        return self._work / f"heard_{seconds}s.parquet"
+    def _labels(self, seconds: int) -> Path:
+        return self._work / f"labels_{seconds}s.parquet"
 
     def _strong(self, split: str) -> Path:
         return _scenes(self._tfds) / f"strong_{split}.tsv"
@@ -229,10 +227,11 @@ class _Course:
 
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
-        raise flags.Error(f"{strange[0]} is no flag")
+        raise flags.Error(f"{strange[0]} is not a flag")
     require_flags(_TFDS, _WORKDIR, _SEEDS)
     if not all(seed.isdecimal() and int(seed) < 2**32 for seed in _SEEDS.value):
-        raise flags.Error(f"--seeds={','.join(_SEEDS.value)} are no numbers from 0 to {2**32 - 1}")
+        seeds = ",".join(_SEEDS.value)
+        raise flags.Error(f"--seeds={seeds}: not whole numbers from 0 to {2**32 - 1}")
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

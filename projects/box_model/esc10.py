@@ -1,13 +1,14 @@
-r"""ESC-10 by a trained model: as it is, and after fine-tuning, a fold at a time.
+r"""Measures a model on ESC-10: zero-shot, and fine-tuned for each fold.
 
 python -m projects.box_model.esc10 -m SAT_XS_2s --clips esc10.csv --workdir runs/esc10
 
-The table has the columns file, fold, class, and audioset_names (Bark;Dog). As it is, the model
-chooses among those names (choose_class). Then it is fine-tuned once for each fold on all others,
-with configs/finetune.py, and measured once, at the end, on the fold it never heard. Results go to
+The table has the columns file, fold, class, and audioset_names (Bark;Dog). Zero-shot, the model
+chooses among those names (choose_class). For each fold, it is also fine-tuned on all other folds
+with configs/finetune.py, and measured on that fold once, at the end. Results are
 WORKDIR/results.md and results.json. Flags after a `--` go to every train.py.
 """
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,9 @@ from typing import Any
 from absl import flags
 
 from data_pipeline.sources.clips import column_values
-from projects.box_model.clips_fingerprint import clips_fingerprint
 from projects.box_model.esc10_results import read_choice, summarize_folds, write_tables
 from projects.box_model.stage_log import write_json
-from projects.box_model.stages import run_stage, use_two_cores_well
+from projects.box_model.stages import run_stage
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, require_flags
 from sat_jax.runtime.files import atomic_write
@@ -28,10 +28,10 @@ from sat_jax.weights.catalog import DEFAULT_MODEL
 FINETUNE = (
     "--config=configs/finetune.py",
     "--config.data.batch_size=16",
-    # Drawing 6400 of 240 clips: some minutes on two cores.
+    # 6400 draws of 240 clips: some minutes on two cores.
     "--config.num_steps=400",
-    # Of clips neither mixed nor hidden in part, a head that learns fast and layers that learn the
-    # slower the deeper they are: the best when trained on two folds, see docs/pkg_audio_history.md.
+    # No mixup or masks, a fast head, and slower learning in deeper layers were best in a comparison
+    # on two folds: see docs/history.md.
     "--config.optimizer.layer_decay=0.4",
     "--config.optimizer.learning_rate=3e-3",
     "--config.augment.mixup=0",
@@ -44,15 +44,14 @@ FLAGS = flags.FlagValues()
 _MODEL = flags.DEFINE_string(
     "model", DEFAULT_MODEL, "The model to measure.", short_name="m", flag_values=FLAGS
 )
-_CLIPS = flags.DEFINE_string("clips", "", "CSV table of ESC-10. Needed.", flag_values=FLAGS)
+_CLIPS = flags.DEFINE_string("clips", "", "CSV table of ESC-10. Required.", flag_values=FLAGS)
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "", "Folder of all runs and results. Needed.", flag_values=FLAGS
+    "workdir", "", "Folder of all runs and results. Required.", flag_values=FLAGS
 )
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Measures the model, and what fine-tuning makes of it."""
-    use_two_cores_well()
+    """Measures the model, zero-shot and fine-tuned."""
     course = _Course(arguments)
     before = {fold: course.choose_zero_shot(fold) for fold in course.folds}
     after = {fold: course.choose_fine_tuned(fold) for fold in course.folds}
@@ -66,10 +65,10 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 class _Course:
-    """What the flags ask for, and its stages."""
+    """The stages, and what they share."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        # Imported late: a wrong flag or --help should be answered at once.
+        # Imported late, so that wrong flags and --help are answered at once.
         from sat_jax.tagger import Tagger
         from sat_jax.weights.checkpoint import fingerprint
 
@@ -78,17 +77,17 @@ class _Course:
         self.model = _absolute(_MODEL.value)
         tagger = Tagger.load(self.model)
         self._more = arguments
-        # A name may mean other weights tomorrow, and a table's other clips.
+        # The same name or table may mean other weights or clips later.
         weights = fingerprint(tagger.config, tagger.variables)
         self._inputs = (f"the weights {weights}", f"the clips {clips_fingerprint(self.table)}")
 
     def choose_zero_shot(self, fold: str) -> Any:
-        """What is chosen on a fold, among AudioSet's names of its classes."""
+        """Chooses classes of a fold by their AudioSet names."""
         output = self.work / f"zero_shot{fold}.json"
         return self._choose(fold, "audioset_names", self.model, output)
 
     def choose_fine_tuned(self, fold: str) -> Any:
-        """What is chosen on a fold by a model that was fine-tuned on the others."""
+        """Fine-tunes a model on the other folds, and chooses classes of a fold with it."""
         run = self.work / f"fold{fold}"
         others = ",".join(other for other in self.folds if other != fold)
         clips = (f"--clips={self.table}", "--columns=file,class", f"--where=fold={others}")
@@ -97,7 +96,7 @@ class _Course:
         return self._choose(fold, "class", str(run / "model"), run / "chosen.json")
 
     def _choose(self, fold: str, column: str, model: str, output: Path) -> Any:
-        """What a model chooses on a fold, its classes being those in a column."""
+        """Chooses among the classes in a column."""
         command = (
             "-m",
             "projects.box_model.choose_class",
@@ -112,8 +111,22 @@ class _Course:
         run_stage(self.work, stage, result, command, inputs=self._inputs)
 
 
+def clips_fingerprint(table: Path) -> str:
+    """Returns a short hash of a table and the sizes of the recordings in its column "file".
+
+    Raises:
+      SatError: the table can't be read.
+    """
+    names = sorted(column_values(table, "file"))
+    digest = hashlib.sha256(table.read_bytes())
+    for name in names:
+        path = table.parent / name
+        digest.update(f"{name} {path.stat().st_size if path.is_file() else None}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def _absolute(model: str) -> str:
-    """The commands run elsewhere, so a path must hold there too."""
+    """Makes a path absolute, because the commands run in another folder; keeps names."""
     return str(Path(model).absolute()) if Path(model).exists() else model
 
 
@@ -121,14 +134,14 @@ def _folds(table: Path) -> list[str]:
     folds = sorted(column_values(table, "fold"))
     if len(folds) < 2:
         raise SatError(
-            f"{table} has clips of {len(folds)} fold: two are needed, to learn and to measure"
+            f"{table} has {len(folds)} fold; two are needed, one to train and one to measure"
         )
     return folds
 
 
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
-        raise flags.Error(f"{strange[0]} is no flag")
+        raise flags.Error(f"{strange[0]} is not a flag")
     require_flags(_CLIPS, _WORKDIR)
 
 

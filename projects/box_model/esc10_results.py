@@ -1,4 +1,4 @@
-"""What came of ESC-10: a table of its folds and one of its classes."""
+"""Tables of ESC-10 by fold and by class."""
 
 import statistics
 from collections.abc import Mapping
@@ -9,29 +9,30 @@ from projects.box_model.stage_log import read_json
 from sat_jax.errors import SatError
 
 Choices = Mapping[str, Any]
-"""By fold, what `projects.box_model.choose_class` wrote."""
+"""The output of `projects.box_model.choose_class` by fold."""
 
 
 def read_choice(path: Path) -> Any:
-    """What `projects.box_model.choose_class` wrote of one fold.
+    """Reads the output of `projects.box_model.choose_class`.
 
     Raises:
-      SatError: the file is damaged, or of an earlier version.
+      SatError: the file is damaged, or of an older version.
     """
     chosen = read_json(path)
     wanted = {"accuracy", "by_class", "among_first_five"}
     if not isinstance(chosen, dict) or not chosen.keys() >= wanted:
-        raise SatError(f"{path} is damaged: remove it, and the recipe makes it again")
+        raise SatError(f"{path} is damaged: remove it and run the course again")
     return chosen
 
 
 def summarize_folds(zero_shot: Choices, fine_tuned: Choices) -> dict[str, Any]:
-    """The numbers of results.json: accuracies over all folds, by fold and by class.
+    """Computes accuracies over all folds, by fold and by class, for results.json.
+
+    Means over folds are means over clips, since all folds have equally many clips of each class.
 
     Returns:
-      "zero_shot" and "fine_tuned", each with "accuracy", "by_fold" and "by_class"; the former has
-      "among_first_five" too. All are means over folds, which ESC-10 has the same number of clips
-      of each class in.
+      "zero_shot" and "fine_tuned", each with "accuracy", "by_fold" and "by_class"; zero_shot also
+      has "among_first_five".
     """
     result: dict[str, Any] = {
         "zero_shot": _summarize(zero_shot),
@@ -56,22 +57,22 @@ def _summarize(choices: Choices) -> dict[str, Any]:
 
 
 def write_tables(result: Mapping[str, Any]) -> str:
-    """The tables of results.md, of what `summarize_folds` returned."""
-    as_it_is, tuned = result["zero_shot"], result["fine_tuned"]
-    folds = list(as_it_is["by_fold"])
+    """Formats the result of `summarize_folds` as Markdown."""
+    zero_shot, tuned = result["zero_shot"], result["fine_tuned"]
+    folds = list(zero_shot["by_fold"])
     lines = [
         f"| choice among the classes | all | {' | '.join(f'fold {fold}' for fold in folds)} |",
         "|---|--:|" + "--:|" * len(folds),
     ]
-    for title, kind in (("zero-shot", as_it_is), ("fine-tuned on the other folds", tuned)):
+    for title, kind in (("zero-shot", zero_shot), ("fine-tuned on the other folds", tuned)):
         cells = [f"{value:.3f}" for value in (kind["accuracy"], *kind["by_fold"].values())]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Zero-shot, a name of a clip's class is among the five likeliest of all the model's for "
-        f"{as_it_is['among_first_five']:.3f} of the clips.",
+        "Zero-shot, a name of the clip's class is among the five most likely of all classes for "
+        f"{zero_shot['among_first_five']:.3f} of the clips.",
     ]
-    for title, kind in (("zero-shot", as_it_is), ("fine-tuned", tuned)):
+    for title, kind in (("zero-shot", zero_shot), ("fine-tuned", tuned)):
         lines += ["", f"| class | {title} |", "|---|--:|"]
         lines += [f"| {name} | {value:.3f} |" for name, value in kind["by_class"].items()]
     return "\n".join(lines) + "\n"

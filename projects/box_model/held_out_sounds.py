@@ -1,10 +1,10 @@
-"""Sounds that models did not learn from, for the demo and for the test of the bundled model.
+"""Writes sounds of the test split for the demo, and for the test of the bundled model.
 
 python -m projects.box_model.held_out_sounds data/packages
 
-The folder is that of `python -m projects.box_model.scenes --packages`. Writes examples/*.flac, and
-into tests/held_out/ two seconds of each class that the soundfont plays in the test split, one after
-another, their names, and those of the classes that no training sound is of.
+The argument is the --packages of projects.box_model.scenes. Writes examples/*.flac, and in
+tests/held_out/: two seconds of each class that the soundfont plays in the test split, joined
+(sounds.ogg); their names (labels.txt); and the classes without training sounds (never_learned.txt).
 """
 
 import sys
@@ -26,22 +26,22 @@ EXAMPLES = {
     "choir": ("sonic-pi-samples/usr/share/sonic-pi/samples/ambi_choir.flac",),
     "concert": ("soundfont/Cello/test/5", "soundfont/Clapping/test/3"),
 }
-"""What each file plays, at most six seconds of each: sounds of the test split. What was recorded is
-in the public domain (CC0), so that the files may be part of the project."""
+"""Sounds in each file, at most six seconds of each. The recordings are in the public domain
+(CC0), so that the files can be part of the project."""
 
 SAMPLE_RATE = 16_000
 _ROOT = Path(__file__).parents[2]
 
 
 def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
-    """Fetches what is not there yet, and writes everything anew.
+    """Fetches missing packages, and writes all files.
 
     Args:
       packages: folder of unpacked packages.
-      root: where examples/ and tests/ are.
+      root: folder with examples/ and tests/.
 
     Raises:
-      SatError: a sound can't be had, or a file can't be written.
+      SatError: a sound can't be fetched or read, or a file can't be written.
     """
     by_split = split_sounds(all_sounds())
     held_out = {sound.name: sound for sound in by_split["test"]}
@@ -82,7 +82,7 @@ def _two_seconds(library: Library, sound: Sound) -> np.ndarray:
 
 def _write(path: Path, samples: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:  # soundfile's own errors don't say why.
+    with path.open("wb") as file:  # The errors of soundfile give no reason.
         soundfile.write(file, samples, SAMPLE_RATE, format=path.suffix[1:].upper())
 
 

@@ -1,46 +1,52 @@
-r"""What a model's memory is worth for sounds that go on, and for sounds that begin.
+r"""Measures what a model's cache is worth for sounds that continue, and for sounds that begin.
 
 python -m projects.box_model.measure_memory \
     --measured runs/pkg_audio/seed0/measured --output memory.json \
     --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/1.2.0/strong_test.tsv
 
-Reads the scores that evaluate.py left in MEASURED/*/scores, of streams and of chunks that were
-heard alone. What is measured stands in recipes/memory.py.
+Reads the scores that evaluate.py left in MEASURED/*/scores, in stream mode and for single chunks. A
+class present in a chunk is "continuing" if it was also present in the chunk before, else "new".
+Average precision is measured with one kind as positives, and all chunks without the class as
+negatives.
 """
 
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
 from data_pipeline.sources.source import SAMPLE_RATE
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
-from projects.box_model.memory import continuing_and_new
 from projects.box_model.stage_log import read_json, write_json
 from sat_jax.errors import SatError
 from sat_jax.evaluation.clip_scores import prediction_times
 from sat_jax.evaluation.score_store import ClipScores, ScoreStore
 from sat_jax.labels import Event
-from sat_jax.metrics.strong import TimedClip
+from sat_jax.metrics.strong import TimedClip, class_columns, overlaps
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
 FLAGS = flags.FlagValues()
 
 _MEASURED = flags.DEFINE_string(
-    "measured", "", "Folder of evaluate.py's --workdirs. Needed.", flag_values=FLAGS
+    "measured", "", "Folder of evaluate.py's --workdirs. Required.", flag_values=FLAGS
 )
 _STRONG = flags.DEFINE_string(
-    "strong", "", "TSV table of what is heard when. Needed.", flag_values=FLAGS
+    "strong", "", "TSV of onsets and offsets. Required.", flag_values=FLAGS
 )
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the result. Needed.", flag_values=FLAGS)
-
+_OUTPUT = flags.DEFINE_string("output", "", "JSON output file. Required.", flag_values=FLAGS)
 define_source_flags(FLAGS)
+
+MIN_POSITIVES = 10
+"""A class with fewer chunks of a kind is not measured."""
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Measures all scores that are there."""
+    """Measures all scores in the folder."""
     del arguments
     from data_pipeline.sources.source import clip_versions
     from sat_jax.labels import audioset_labels
@@ -59,24 +65,62 @@ def main(arguments: Sequence[str]) -> bool:
         with ScoreStore(path.parent, about, len(labels), versions) as store:
             timed = _timed(store.scores, events, mode["delay"])
         if not timed:
-            raise SatError(f"{path.parent} has no scores of these clips: run evaluate.py anew")
+            raise SatError(f"{path.parent} has no scores of these clips: run evaluate.py again")
         setting = {"model": path.parts[-4], "mode": mode["name"], "delay": mode["delay"]}
         results.append(setting | continuing_and_new(timed))
     write_json(Path(_OUTPUT.value), results)
     return False
 
 
+def continuing_and_new(clips: Sequence[TimedClip]) -> dict[str, Any]:
+    """Computes segment mAP for continuing and for new classes.
+
+    Args:
+      clips: chunks, scores and events of each clip.
+
+    Returns:
+      JSON-ready: "continuing" and "new", each with `mAP` and the number of `classes` that have
+      `MIN_POSITIVES`; mAP is None if there are none.
+    """
+    from sklearn.metrics import average_precision_score
+
+    present, before = _present(clips)
+    precisions: dict[str, list[float]] = {"continuing": [], "new": []}
+    for index, column in class_columns(clips, np.flatnonzero(present.any(0))):
+        now, earlier = present[:, index], before[:, index]
+        for kind, positive in (("continuing", now & earlier), ("new", now & ~earlier)):
+            if positive.sum() >= MIN_POSITIVES:
+                chosen = positive | ~now
+                value = average_precision_score(positive[chosen], column[chosen])
+                precisions[kind].append(float(value))
+    return {
+        kind: {"classes": len(values), "mAP": statistics.mean(values) if values else None}
+        for kind, values in precisions.items()
+    }
+
+
+def _present(clips: Sequence[TimedClip]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns bool [n, y] twice: classes present in each chunk, and in the chunk before it."""
+    parts = []
+    for clip in clips:
+        present = np.zeros(clip.scores.shape, bool)
+        for event in clip.events:
+            present[:, event.class_index] |= overlaps(event, clip.start, clip.end)
+        parts.append((present, np.concatenate([np.zeros_like(present[:1]), present[:-1]])))
+    return np.concatenate([now for now, _ in parts]), np.concatenate([last for _, last in parts])
+
+
 def _events(ids: Sequence[str], labels: Sequence[str]) -> dict[int, tuple[Event, ...]]:
-    """What is heard when in the clips of which that is known, by place."""
+    """Returns the events of the clips in the table, by the clip's index."""
     events = read_strong_labels(_STRONG.value, labels).events
     names = match_clips(ids, events)
-    return {place: events[name] for place, name in enumerate(names) if name is not None}
+    return {index: events[name] for index, name in enumerate(names) if name is not None}
 
 
 def _timed(
     scored: Mapping[int, ClipScores], events: Mapping[int, Sequence[Event]], delay: float
 ) -> list[TimedClip]:
-    """The chunks, scores and events of the clips whose events are known."""
+    """Returns chunks, scores and events of the clips that have events."""
     timed = []
     for clip, (_, num_samples, probs) in scored.items():
         if clip in events:
@@ -91,7 +135,7 @@ def _timed(
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "the clips are named by --tfds and the like")
+    refuse_arguments(arguments, "name the clips with --clips, --hdf5_tsv or --tfds")
     require_flags(_MEASURED, _STRONG, _OUTPUT)
     if source_flags(FLAGS) is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")

@@ -1,4 +1,4 @@
-"""What was measured of the model in the box, read from where programs left it."""
+"""Reads what the programs of a course measured."""
 
 import collections
 import csv
@@ -8,14 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from projects.box_model.runs import all_taggers
 from projects.box_model.scenes.soundfont import read_voices
-from projects.box_model.scenes.sounds import with_classes_above
+from projects.box_model.scenes.sounds import with_parents
 from projects.box_model.stage_log import read_json, read_json_lines
 from sat_jax.errors import SatError
 
-LEAST_SCENES = 8
-"""Test scenes that a class needs to be told of: average precision over fewer is mostly chance."""
+DELAYS = (2, 1)
+"""Chunk lengths of the streaming models in seconds."""
+
+SIZES = {"xs": "XS", "tiny": "T", "small": "S", "base": "B"}
+"""Sizes in configs, and in the names of streaming models."""
+
+CLIP_MODEL = "vit"
+"""The model that streaming models start from."""
+
+LONGER_CLIP_MODEL = "vit_longer"
+"""The clip model after as many more steps as the streaming models."""
+
+MIN_SCENES = 8
+"""Results of a class in fewer test scenes are not shown, because they are mostly chance."""
 
 _Fields = Mapping[str, type | tuple[type, ...]]
 _NUMBER = (int, float, type(None))
@@ -32,30 +43,29 @@ _RESULT: _Fields = {
     "clips_scored": int,
 }
 _MEMORY: _Fields = {"model": str, "mode": str, "delay": _NUMBER, "continuing": dict, "new": dict}
-"""What is read of each result, and must be there."""
 
 _SEEDS = "seed*[0-9]"
-"""What the folders of seeds are called."""
+"""Folders of seeds."""
 
 
-class Way(NamedTuple):
-    """A model and how it heard; without a delay, it waited for a clip's end."""
+class Setting(NamedTuple):
+    """A model and the mode of its evaluation; the delay is None for whole clips."""
 
     mode: str
     delay: float | None
     model: str
 
 
-Found = Mapping[Way, Mapping[int, Any]]
-"""What was measured of each way, by seed."""
+Results = Mapping[Setting, Mapping[int, Any]]
+"""Results of each setting by seed."""
 
 
 class ClassResult(NamedTuple):
-    """How well a class is found.
+    """The result of a class.
 
     Attributes:
       label: the class.
-      positives: the scenes that have it.
+      positives: scenes that have it.
       average_precision: over all scenes, in [0, 1].
     """
 
@@ -64,100 +74,117 @@ class ClassResult(NamedTuple):
     average_precision: float
 
 
-def read_measured(work: Path) -> Found:
-    """What evaluate.py measured of all models of all seeds, as in its metrics.json."""
-    return _by_way(
-        (_seed(path.parents[2]), Way(result["mode"], result["delay"], path.parent.name), result)
+def streaming_model(size: str, seconds: int) -> str:
+    """Returns the name of a streaming model, such as "SAT_XS_2s" for the size "XS"."""
+    return f"SAT_{size}_{seconds}s"
+
+
+def without_memory(name: str) -> str:
+    """Returns the name of the model that learns like this streaming model, without a cache."""
+    return name.replace("SAT", "no_memory")
+
+
+def all_taggers(size: str) -> list[str]:
+    """Returns the names of all measured models of a seed, for a size such as "XS"."""
+    streaming = [streaming_model(size, seconds) for seconds in DELAYS]
+    return [CLIP_MODEL, LONGER_CLIP_MODEL, *streaming, *map(without_memory, streaming)]
+
+
+def read_measured(work: Path) -> Results:
+    """Reads the metrics.json of evaluate.py of all models and seeds."""
+    return _by_setting(
+        (_seed(path.parents[2]), Setting(result["mode"], result["delay"], path.parent.name), result)
         for path, result in _measurements(work)
     )
 
 
-def read_memory(work: Path) -> Found:
-    """What `projects.box_model.measure_memory` measured: "continuing" and "new"."""
-    return _by_way(
-        (_seed(path.parent), Way(result["mode"], result["delay"], result["model"]), result)
+def read_memory(work: Path) -> Results:
+    """Reads the output of `projects.box_model.measure_memory`: "continuing" and "new"."""
+    return _by_setting(
+        (_seed(path.parent), Setting(result["mode"], result["delay"], result["model"]), result)
         for path in sorted(work.glob(f"{_SEEDS}/memory.json"))
         for result in _read_rows(path, _MEMORY)
     )
 
 
-def read_kinds_of_classes(work: Path) -> Found:
-    """Mean average precision of some of the classes.
+def read_kinds_of_classes(work: Path) -> Results:
+    """Computes mean average precision over kinds of classes.
 
     Returns:
-      "played", classes that the soundfont plays; "recorded", those that none of it reaches (a class
-      above one that is played, such as "Music", is neither); and "common", those that are in
-      `LEAST_SCENES` scenes or more. Each has `classes` and their `mAP`, None if there are none.
+      "played": classes that the soundfont plays in test scenes; "recorded": classes of which it
+      plays neither a sound nor a subclass (a parent of a played class, such as "Music", is
+      neither); "common": classes in at least `MIN_SCENES` scenes. Each has the number of `classes`
+      and their `mAP`, None if there are none.
     """
-    return _by_way(
+    return _by_setting(
         (
             _seed(path.parents[2]),
-            Way(result["mode"], result["delay"], path.parent.name),
+            Setting(result["mode"], result["delay"], path.parent.name),
             _by_kind(_read_classes(path, result)),
         )
         for path, result in _measurements(work)
     )
 
 
-def read_class_results(work: Path, seed: int, way: Way) -> list[ClassResult]:
-    """How well one model finds each class that the test scenes have, the best first.
+def read_class_results(work: Path, seed: int, setting: Setting) -> list[ClassResult]:
+    """Reads the results of all classes in the test scenes, best first.
 
     Raises:
-      SatError: that was not measured.
+      SatError: the setting was not measured.
     """
     for path, result in _measurements(work):
-        found = Way(result["mode"], result["delay"], path.parent.name)
-        if (_seed(path.parents[2]), found) == (seed, way):
+        found = Setting(result["mode"], result["delay"], path.parent.name)
+        if (_seed(path.parents[2]), found) == (seed, setting):
             return sorted(_read_classes(path, result), key=lambda one: -one.average_precision)
     raise SatError(
-        f"{work} has no results of {way.model} of seed {seed}: run projects.box_model.course"
+        f"{work} has no results of {setting.model} with seed {seed}: run projects.box_model.course"
     )
 
 
 def read_validation(work: Path) -> Mapping[str, Mapping[int, float]]:
-    """By model and by seed, the highest mAP on the validation scenes; of runs that are through."""
+    """Reads the highest validation mAP of finished runs, by model and seed."""
     scores = collections.defaultdict[str, dict[int, float]](dict)
     for path in sorted(work.glob(f"{_SEEDS}/*/log.jsonl")):
         if not (path.parent / "model").is_dir():
             continue
-        told = [(line.get("validation") or {}).get("mAP") for line in read_json_lines(path)]
-        if known := [score for score in told if score is not None]:  # Autoencoders have none.
+        logged = [(line.get("validation") or {}).get("mAP") for line in read_json_lines(path)]
+        if known := [score for score in logged if score is not None]:  # Autoencoders have none.
             scores[path.parent.name][_seed(path.parents[1])] = max(known)
     return scores
 
 
 def best_seed(work: Path, model: str) -> tuple[int, float]:
-    """The seed whose streaming model has the highest mAP on validation scenes, and that mAP.
+    """Returns the seed with the highest validation mAP of a streaming model, and that mAP.
 
     Raises:
-      SatError: none was trained, or something is missing of a seed, or was not measured yet.
+      SatError: no seed was trained, or a seed is not finished.
     """
     if not any(work.glob(f"{_SEEDS}/{model}")):
-        raise SatError(f"{work} has no {model}: give the --workdir of projects.box_model.course")
+        raise SatError(f"{work} has no {model}: name the --workdir of projects.box_model.course")
     scores = read_validation(work)
     measured, memory = read_measured(work), read_memory(work)
     for folder in sorted(work.glob(_SEEDS)):
         seed, names = _seed(folder), all_taggers(model.split("_")[1])
-        wanted = {
+        complete = {
             **{folder / name / "model": seed in scores.get(name, {}) for name in names},
             **{
-                folder / "measured" / name / "metrics.json": _is_whole(measured, seed, name)
+                folder / "measured" / name / "metrics.json": _is_complete(measured, seed, name)
                 for name in names
             },
-            folder / "memory.json": all(_is_whole(memory, seed, name) for name in names),
+            folder / "memory.json": all(_is_complete(memory, seed, name) for name in names),
         }
-        if missing := [path for path, is_there in wanted.items() if not is_there]:
+        if missing := [path for path, is_complete in complete.items() if not is_complete]:
             raise SatError(
-                f"{folder} is not through, {missing[0]} is missing or not whole: run "
+                f"{folder} is not finished, {missing[0]} is missing or incomplete: run "
                 "projects.box_model.course to its end, or move that seed away"
             )
     return max(scores[model].items(), key=lambda item: item[1])
 
 
-def _is_whole(found: Found, seed: int, model: str) -> bool:
-    """Whether a seed has results of a model, and of all ways in which other seeds' was heard."""
-    ways = [by_seed for way, by_seed in found.items() if way.model == model]
-    return bool(ways) and all(seed in by_seed for by_seed in ways)
+def _is_complete(results: Results, seed: int, model: str) -> bool:
+    """Whether a seed has a model's results in all settings in which other seeds have them."""
+    settings = [by_seed for setting, by_seed in results.items() if setting.model == model]
+    return bool(settings) and all(seed in by_seed for by_seed in settings)
 
 
 def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
@@ -173,7 +200,7 @@ def _read_rows(path: Path, fields: _Fields) -> list[dict[str, Any]]:
         and all(name in row and isinstance(row[name], kind) for name, kind in fields.items())
         for row in rows
     ):
-        raise SatError(f"{path} is damaged: remove it, and the recipe makes it again")
+        raise SatError(f"{path} is damaged: remove it and run the course again")
     return rows
 
 
@@ -181,15 +208,15 @@ def _seed(folder: Path) -> int:
     return int(folder.name.removeprefix("seed"))
 
 
-def _by_way(results: Iterable[tuple[int, Way, Any]]) -> Found:
-    found = collections.defaultdict[Way, dict[int, Any]](dict)
-    for seed, way, result in results:
-        found[way][seed] = result
+def _by_setting(results: Iterable[tuple[int, Setting, Any]]) -> Results:
+    found = collections.defaultdict[Setting, dict[int, Any]](dict)
+    for seed, setting, result in results:
+        found[setting][seed] = result
     return found
 
 
 def _read_classes(metrics: Path, result: Any) -> list[ClassResult]:
-    """The classes that the clips of a measurement have."""
+    """Reads the classes that have positives."""
     path = metrics.parent / "per_class" / f"{result['name']}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -206,18 +233,18 @@ def _read_classes(metrics: Path, result: Any) -> list[ClassResult]:
 
 
 def _damaged(path: Path, metrics: Path) -> str:
-    return f"{path} is missing or damaged: remove {metrics.parent}, and the course makes it again"
+    return f"{path} is missing or damaged: remove {metrics.parent} and run the course again"
 
 
 def _by_kind(classes: Iterable[ClassResult]) -> dict[str, Any]:
-    played, reached = _played_classes()
+    played, with_their_parents = _played_classes()
     values: dict[str, list[float]] = {"played": [], "recorded": [], "common": []}
     for one in classes:
         if one.label in played:
             values["played"].append(one.average_precision)
-        elif one.label not in reached:
+        elif one.label not in with_their_parents:
             values["recorded"].append(one.average_precision)
-        if one.positives >= LEAST_SCENES:
+        if one.positives >= MIN_SCENES:
             values["common"].append(one.average_precision)
     return {
         kind: {"classes": len(some), "mAP": statistics.mean(some) if some else None}
@@ -227,7 +254,7 @@ def _by_kind(classes: Iterable[ClassResult]) -> dict[str, Any]:
 
 @functools.cache
 def _played_classes() -> tuple[frozenset[str], frozenset[str]]:
-    """Classes that the soundfont plays in test scenes, and these with all above them."""
+    """Returns the classes that the soundfont plays in test scenes, and these with their parents."""
     played = {voice.label for voice in read_voices() if voice.split == "test"}
-    reached = {name for label in played for name in with_classes_above(label)}
-    return frozenset(played), frozenset(reached)
+    with_their_parents = {name for label in played for name in with_parents(label)}
+    return frozenset(played), frozenset(with_their_parents)

@@ -1,4 +1,4 @@
-"""What came of the model in the box: tables and a picture of all seeds."""
+"""Writes the results of a course: tables and a plot over all seeds."""
 
 import collections
 import statistics
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from projects.box_model.measured import (
-    LEAST_SCENES,
-    Found,
-    Way,
+    CLIP_MODEL,
+    LONGER_CLIP_MODEL,
+    MIN_SCENES,
+    Results,
+    Setting,
     read_kinds_of_classes,
     read_measured,
     read_memory,
     read_validation,
+    without_memory,
 )
-from projects.box_model.runs import CLIP_MODEL, LONGER_CLIP_MODEL, without_memory
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
 from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
@@ -28,92 +30,94 @@ _COLUMNS = {
     "onset delay s": ("strong", "onset_delay_median"),
     "change²": ("stability", "mean_squared_change"),
 }
-"""What is told of each, and where it stands in metrics.json."""
+"""Columns of the table, and their keys in metrics.json."""
 
 
 def write_results(work: Path) -> str:
-    """Writes ``work/results.md`` and ``.png`` of all seeds that were measured; returns the text.
+    """Writes ``work/results.md`` and ``results.png`` of all measured seeds; returns the text.
 
     Raises:
       SatError: nothing was measured, a file is damaged, or the results can't be written.
     """
-    found = read_measured(work)
-    if not found:
-        raise SatError(f"{work} has no results: give the --workdir of projects.box_model.course")
+    results = read_measured(work)
+    if not results:
+        raise SatError(f"{work} has no results: name the --workdir of projects.box_model.course")
     by_kind = read_kinds_of_classes(work)
     parts = [
-        _table(found),
-        _gains(found, by_kind),
+        _table(results),
+        _gains(results, by_kind),
         _kinds(
             read_memory(work),
             ("continuing", "new"),
-            "Segment mAP of classes that were heard in the chunk before too (continuing), and of "
-            "those that were not (new):",
+            "Segment mAP of classes that are also present in the chunk before (continuing), and of "
+            "those that are not (new):",
         ),
         _kinds(
             by_kind,
             ("played", "recorded", "common"),
-            "mAP of classes that the soundfont plays in test scenes (played), of those that "
-            "nothing played there is of (recorded), and of all that are in "
-            f"{LEAST_SCENES} test scenes or more (common):",
+            "mAP of classes that the soundfont plays in test scenes (played), of those that only "
+            f"recordings have (recorded), and of all in at least {MIN_SCENES} scenes (common):",
         ),
         _validation(read_validation(work)),
         _times(StageLog(work)),
     ]
     text = "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
-    _draw(work / "results.png", found)
+    _draw(work / "results.png", results)
     with atomic_write(work / "results.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return text
 
 
-def _table(found: Found) -> list[str]:
+def _table(results: Results) -> list[str]:
     lines = [
-        f"| model | heard as | delay s | seeds | {' | '.join(_COLUMNS)} |",
+        f"| model | mode | delay s | seeds | {' | '.join(_COLUMNS)} |",
         "|---|---|--:|--:|" + "--:|" * len(_COLUMNS),
     ]
-    for way in _sorted(found):
-        by_seed = found[way].values()
+    for setting in _sorted(results):
+        by_seed = results[setting].values()
         cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
-        lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
-    return [*lines, "", "(Of several seeds: the mean, and the lowest and highest.)"]
+        lines.append(f"{_about(setting, len(by_seed))} {' | '.join(cells)} |")
+    return [*lines, "", "(Mean over seeds, and lowest to highest.)"]
 
 
-def _about(way: Way, seeds: int) -> str:
-    delay = "all" if way.delay is None else f"{way.delay:g}"
-    return f"| {way.model} | {way.mode} | {delay} | {seeds} |"
+def _about(setting: Setting, seeds: int) -> str:
+    delay = "all" if setting.delay is None else f"{setting.delay:g}"
+    return f"| {setting.model} | {setting.mode} | {delay} | {seeds} |"
 
 
-def _sorted(found: Found) -> list[Way]:
-    return sorted(found, key=lambda way: (way.delay is None, -(way.delay or 0.0), way))
+def _sorted(results: Results) -> list[Setting]:
+    return sorted(
+        results, key=lambda setting: (setting.delay is None, -(setting.delay or 0.0), setting)
+    )
 
 
-def _gains(found: Found, by_kind: Found) -> list[str]:
-    """How much better each streaming model is than others of its seed that hear chunks alone."""
+def _gains(results: Results, by_kind: Results) -> list[str]:
+    """Compares each streaming model with models of its seed that score single chunks."""
     measures = {
-        "mAP": (found, _COLUMNS["mAP"]),
+        "mAP": (results, _COLUMNS["mAP"]),
         "mAP of common classes": (by_kind, ("common", "mAP")),
-        "segment mAP": (found, _COLUMNS["segment mAP"]),
+        "segment mAP": (results, _COLUMNS["segment mAP"]),
     }
-    streams = [way for way in _sorted(found) if way.mode == "stream"]
-    seeds = sorted({seed for way in streams for seed in found[way]})
+    streams = [each for each in _sorted(results) if each.mode == "stream"]
+    seeds = sorted({seed for setting in streams for seed in results[setting]})
     rows = []
-    for way in streams:
-        for model in (CLIP_MODEL, LONGER_CLIP_MODEL, without_memory(way.model)):
-            other = Way("chunks", way.delay, model)
-            for measure, (results, keys) in measures.items():
-                if gains := _differences(results.get(way, {}), results.get(other, {}), keys):
+    for setting in streams:
+        for model in (CLIP_MODEL, LONGER_CLIP_MODEL, without_memory(setting.model)):
+            other = Setting("chunks", setting.delay, model)
+            for measure, (by_setting, keys) in measures.items():
+                ours, theirs = by_setting.get(setting, {}), by_setting.get(other, {})
+                if gains := _differences(ours, theirs, keys):
                     cells = [f"{gains[seed]:+.3f}" if seed in gains else "-" for seed in seeds]
                     values = list(gains.values())
                     means = (f"{statistics.mean(values):+.3f}", _interval(values))
-                    cells = [way.model, f"{model} in chunks", measure, *means, *cells]
+                    cells = [setting.model, f"{model} in chunks", measure, *means, *cells]
                     rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return []
     by_seed = " | ".join(f"seed {seed}" for seed in seeds)
     return [
-        "What streaming models gain over others of the same delay and seed, its mean, and where by "
-        "Student's t the mean of endlessly many seeds is in 95 of 100 cases:",
+        "Gain of streaming models over others of the same delay and seed: mean, 95 % Student-t "
+        "interval of the mean, and each seed:",
         "",
         f"| gain of | over | in | mean | 95 % | {by_seed} |",
         "|---|---|---|--:|--:|" + "--:|" * len(seeds),
@@ -122,7 +126,7 @@ def _gains(found: Found, by_kind: Found) -> list[str]:
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Where the mean of all that such values are drawn from lies; nothing is known from one."""
+    """Formats the 95 % Student-t interval of the mean; "-" for one value."""
     if len(values) < 2:
         return "-"
     from scipy import stats
@@ -136,7 +140,7 @@ def _interval(values: Sequence[float]) -> str:
 def _differences(
     ours: Mapping[int, Any], theirs: Mapping[int, Any], keys: Sequence[str]
 ) -> dict[int, float]:
-    """By seed, where both are known."""
+    """Returns ours minus theirs for each seed that has both."""
     pairs = {seed: (_at(ours[seed], keys), _at(theirs.get(seed), keys)) for seed in ours}
     return {
         seed: our - their
@@ -152,7 +156,7 @@ def _at(result: Any, keys: Sequence[str]) -> float | None:
 
 
 def _spread(values: Sequence[float | None]) -> str:
-    """The mean, and the lowest and highest where there are several."""
+    """Formats the mean, and the lowest and highest of several values."""
     known = [value for value in values if value is not None]
     if not known:
         return "-"
@@ -160,24 +164,24 @@ def _spread(values: Sequence[float | None]) -> str:
     return f"{mean} ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else mean
 
 
-def _kinds(found: Found, kinds: Sequence[str], title: str) -> list[str]:
-    """A mean average precision, and over how many classes, for each kind of result."""
-    if not found:
+def _kinds(results: Results, kinds: Sequence[str], title: str) -> list[str]:
+    """Tabulates mAP and number of classes for each kind."""
+    if not results:
         return []
     columns = " | ".join(f"{kind} | classes" for kind in kinds)
-    lines = [title, "", f"| model | heard as | delay s | seeds | {columns} |"]
+    lines = [title, "", f"| model | mode | delay s | seeds | {columns} |"]
     lines.append("|---|---|--:|--:|" + "--:|--:|" * len(kinds))
-    for way in _sorted(found):
-        by_seed, cells = list(found[way].values()), []
+    for setting in _sorted(results):
+        by_seed, cells = list(results[setting].values()), []
         for kind in kinds:
             spread = _spread([result[kind]["mAP"] for result in by_seed])
             cells += [spread, str(by_seed[0][kind]["classes"])]
-        lines.append(f"{_about(way, len(by_seed))} {' | '.join(cells)} |")
+        lines.append(f"{_about(setting, len(by_seed))} {' | '.join(cells)} |")
     return lines
 
 
 def _validation(scores: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """The mAP by which a seed is chosen."""
+    """Tabulates the mAP by which a seed is chosen."""
     if not scores:
         return []
     seeds = sorted({seed for by_seed in scores.values() for seed in by_seed})
@@ -197,24 +201,28 @@ def _times(log: StageLog) -> list[str]:
     times = log.seconds().items()
     rows = [f"| {name} | {t['wall']:.0f} | {t['cpu']:.0f} |" for name, t in times]
     lines = ["| stage, of all seeds | seconds | CPU seconds |", "|---|--:|--:|", *rows]
-    if unknown := log.unknown_starts():
-        told = ", ".join(f"{count} of {stage}" for stage, count in unknown.items())
-        lines += ["", f"(Without the time of starts that were killed, or still run: {told}.)"]
+    if unfinished := log.unfinished_starts():
+        listed = ", ".join(f"{count} of {stage}" for stage, count in unfinished.items())
+        lines += ["", f"(Without the time of starts that were killed or still run: {listed}.)"]
     return lines
 
 
-def _draw(path: Path, found: Found) -> None:
-    """The means over seeds; the streaming models, each of one delay, are a curve together."""
+def _draw(path: Path, results: Results) -> None:
+    """Plots means over seeds. The streaming models, each of one delay, share a curve."""
     points = collections.defaultdict[tuple[str, str], dict[float, list[float]]](dict)
     levels = []
-    for way in _sorted(found):
-        values = [result["mAP"] for result in found[way].values() if result["mAP"] is not None]
+    for setting in _sorted(results):
+        values = [
+            result["mAP"] for result in results[setting].values() if result["mAP"] is not None
+        ]
         if not values:
             continue
-        if way.delay is None:
-            levels.append(Level(way.model, way.mode, statistics.mean(values)))
+        if setting.delay is None:
+            levels.append(Level(setting.model, setting.mode, statistics.mean(values)))
         else:
-            points[way.model.removesuffix(f"_{way.delay:g}s"), way.mode][way.delay] = values
+            points[setting.model.removesuffix(f"_{setting.delay:g}s"), setting.mode][
+                setting.delay
+            ] = values
     curves = [
         Curve(
             *name,
@@ -228,7 +236,7 @@ def _draw(path: Path, found: Found) -> None:
 
 
 def _ranges(values: Iterable[Sequence[float]]) -> list[tuple[float, float]]:
-    """The lowest and highest of the seeds at each delay; nothing where there is one seed."""
+    """Returns the lowest and highest value at each delay; nothing for one seed."""
     values = list(values)
     if max(map(len, values)) == 1:
         return []

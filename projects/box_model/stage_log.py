@@ -1,4 +1,4 @@
-"""What a recipe keeps of its stages: how each result was made, and the time it took."""
+"""Logs how each result of a course was made, and the time it took; reads and writes JSON."""
 
 import collections
 import contextlib
@@ -14,34 +14,34 @@ _SECONDS = ("wall", "cpu")
 
 
 def read_json(path: Path) -> Any:
-    """What stands in a file that a recipe, or a program that it called, wrote.
+    """Reads a JSON file that the course wrote.
 
     Raises:
-      SatError: the file is damaged or can't be read.
+      SatError: it is damaged or can't be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SatError(
-            f"{path} is damaged: remove it, and the recipe makes it again ({error})"
+            f"{path} is damaged ({error}): remove it and run the course again"
         ) from error
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """What stands in each whole line of a log that train.py writes.
+    """Reads the complete lines of a log of train.py.
 
     Raises:
-      SatError: the file is damaged or can't be read.
+      SatError: it is damaged or can't be read.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [dict(json.loads(line)) for line in lines if line.endswith("\n")]
     except (OSError, ValueError, TypeError) as error:
-        raise SatError(f"{path} is damaged: train anew in another folder ({error})") from error
+        raise SatError(f"{path} is damaged ({error}): train again in another folder") from error
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes a file whole or not at all; its folder is made if need be.
+    """Writes the whole file or nothing; creates its folder.
 
     Raises:
       SatError: it can't be written.
@@ -53,34 +53,28 @@ def write_json(path: Path, data: Any) -> None:
 
 
 class StageLog:
-    """``WORKDIR/stages.json``: by result, its stage, what it was made by, and seconds so far.
+    """``WORKDIR/stages.json``: stage, command and seconds of each result.
 
-    Several recipes may write into it: it is read anew before each change, and locked meanwhile.
+    Several processes may write to it. It is locked and read again before each change.
     """
 
     def __init__(self, work: Path) -> None:
-        """Opens the log of a course.
-
-        Args:
-          work: the course's folder.
-        """
+        """Opens the log of the folder `work`."""
         self._work, self._path = work, work / "stages.json"
 
     def begin(self, stage: str, result: Path, made_by: Sequence[str]) -> None:
-        """Notes how a result is made, before anything is done for it.
-
-        A result that is there must have been made in the same way: otherwise another model's
-        numbers would be told as this one's.
+        """Logs how a result will be made, or checks how an existing one was made.
 
         Args:
-          stage: what its time is counted as.
+          stage: stage that its time is added to.
           result: a file or folder in the course's folder.
-          made_by: the command, and whatever else the result depends on.
+          made_by: the command, and texts that identify what else the result depends on.
 
         Raises:
-          SatError: it was made in another way, or nothing tells how; or the log is damaged.
+          SatError: the result exists but was made in another or an unknown way, so that its numbers
+            would be taken for those of another model; or the log is damaged.
         """
-        name, now = self._inside(str(result)), [self._inside(part) for part in made_by]
+        name, now = self._relative(str(result)), [self._relative(part) for part in made_by]
         if result.exists():
             _check_same(result, self._read().get(name, {}).get("made_by"), now, self._work)
             return
@@ -91,31 +85,31 @@ class StageLog:
             stages[name] = {"stage": stage, "made_by": now, **counted}
 
     def end(self, result: Path, wall: float, cpu: float) -> None:
-        """Adds what a start of a stage took, however it ended."""
+        """Adds the seconds of a start, whether it succeeded or not."""
         with self._changing() as stages:
-            stage = stages[self._inside(str(result))]
+            stage = stages[self._relative(str(result))]
             stage["wall"] += wall
             stage["cpu"] += cpu
             stage["ended"] += 1
 
     def seconds(self) -> Mapping[str, Mapping[str, float]]:
-        """Seconds of all results of each stage over all starts, on the clock and of the CPUs."""
+        """Returns "wall" and "cpu" seconds by stage, over all results and starts."""
         total = collections.defaultdict[str, dict[str, float]](lambda: dict.fromkeys(_SECONDS, 0.0))
         for stage in self._read().values():
             for kind in _SECONDS:
                 total[stage["stage"]][kind] += stage[kind]
         return total
 
-    def unknown_starts(self) -> Mapping[str, int]:
-        """By stage, how many starts have told no time: they were killed, or still run."""
-        unknown = collections.Counter[str]()
+    def unfinished_starts(self) -> Mapping[str, int]:
+        """Returns, by stage, the starts of unknown time: they were killed, or still run."""
+        unfinished = collections.Counter[str]()
         for stage in self._read().values():
-            unknown[stage["stage"]] += stage.get("begun", 0) - stage.get("ended", 0)
-        return +unknown
+            unfinished[stage["stage"]] += stage.get("begun", 0) - stage.get("ended", 0)
+        return +unfinished
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
-        """What stands in the log, to be changed, while nobody else changes it."""
+        """Locks the log, yields its content, and writes it back."""
         import filelock
 
         with contextlib.ExitStack() as stack:
@@ -132,29 +126,29 @@ class StageLog:
         try:
             stages = dict(read_json(self._path))
             if not all(stage.keys() >= {"stage", *_SECONDS} for stage in stages.values()):
-                raise ValueError("something is missing")
+                raise ValueError("fields are missing")
             return stages
         except (SatError, ValueError, TypeError, AttributeError) as error:
-            # Made again it would not know how the results were made.
+            # Without it, nobody knows how the results were made.
             raise SatError(f"{self._path} is damaged: {_way_out(self._work)}") from error
 
-    def _inside(self, text: str) -> str:
-        """A path that stays the same where the folder is moved."""
+    def _relative(self, text: str) -> str:
+        """Replaces the folder's path, so that the folder can be moved."""
         return text.replace(str(self._work), "WORKDIR")
 
 
 def _check_same(result: Path, before: Sequence[str] | None, now: Sequence[str], work: Path) -> None:
     if before is None:
-        raise SatError(f"{result} is there, but not how it was made: {_way_out(work)}")
+        raise SatError(f"{result} exists, but not in stages.json: {_way_out(work)}")
     if before != now:
         gone, new = (" ".join(_less(*pair)) for pair in ((before, now), (now, before)))
         raise SatError(
-            f"{result} was made with {gone or 'less'}, now it is {new or 'less'}: {_way_out(work)}"
+            f"{result} was made with {gone or 'less'}, not {new or 'less'}: {_way_out(work)}"
         )
 
 
 def _way_out(work: Path) -> str:
-    return f"give another --workdir, or remove {work}"
+    return f"choose another --workdir, or remove {work}"
 
 
 def _less(some: Sequence[str], others: Sequence[str]) -> list[str]:

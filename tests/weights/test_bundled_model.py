@@ -9,7 +9,7 @@ import soundfile
 
 from projects.box_model.held_out_sounds import EXAMPLES
 from projects.box_model.scenes.sounds import all_sounds, split_sounds
-from projects.box_model.scenes.sounds import with_classes_above as with_above
+from projects.box_model.scenes.sounds import with_parents as with_above
 from sat_jax import Tagger
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels

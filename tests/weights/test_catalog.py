@@ -35,7 +35,11 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_default_model_is_bundled() -> None:
     folder = bundled_folder(DEFAULT_MODEL)
     assert folder is not None and is_checkpoint(folder)
-    assert bundled_folder("SAT_T_2s") is None
+
+
+@pytest.mark.parametrize("name", ["SAT_T_2s", "", ".", "..", "../data", "no such model", "/etc"])
+def test_other_names_have_no_bundled_folder(name: str) -> None:
+    assert bundled_folder(name) is None
 
 
 @pytest.mark.parametrize("name", PUBLISHED_FILES)

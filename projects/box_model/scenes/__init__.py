@@ -1,1 +1,1 @@
-"""Scenes mixed from recordings in packages: a data set that anyone can make."""
+"""Scenes mixed from sounds in Debian packages: a dataset that everyone can build."""

@@ -1,13 +1,12 @@
-r"""Scenes to learn from and to measure on, mixed from sounds that lie in Debian packages.
+r"""Builds the dataset pkg_audio: scenes mixed from sounds in Debian packages.
 
 python -m projects.box_model.scenes --packages data/packages --data_dir data/tfds
 
-Downloads the packages (9 GB), unpacks 3139 recordings without installing anything (nobody has to be
-root), plays instruments from a soundfont (which needs pip install --no-deps tinysoundfont), and
-mixes scenes of ten seconds with none to four sounds. Which recordings these are, and their
-licences, stands in projects/box_model/data/clips.csv.
-A run that was stopped goes on with the next package by the same command; scenes are mixed anew, and
-are the same.
+Downloads the packages (9 GB), unpacks 3139 recordings without installing anything or being root,
+plays instruments from a soundfont (pip install --no-deps tinysoundfont), and mixes scenes of ten
+seconds with up to four sounds. projects/box_model/data/clips.csv lists the recordings and licences.
+
+The same command resumes a stopped run with the next package. The scenes are the same each time.
 """
 
 import os
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()
 
 _PACKAGES = flags.DEFINE_string(
-    "packages", None, "Folder for what is in the packages. Needed.", flag_values=FLAGS
+    "packages", None, "Folder for unpacked packages. Required.", flag_values=FLAGS
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of TFDS datasets to write to. Needed.", flag_values=FLAGS
+    "data_dir", None, "Folder of TFDS datasets to write to. Required.", flag_values=FLAGS
 )
 _COUNTS = {
     split: flags.DEFINE_integer(
@@ -40,14 +39,14 @@ _COUNTS = {
     for split, count in (("train", 6000), ("validation", 400), ("test", 800))
 }
 _WORKERS = flags.DEFINE_integer(
-    "workers", os.cpu_count() or 1, "Threads mixing.", lower_bound=1, flag_values=FLAGS
+    "workers", os.cpu_count() or 1, "Threads that mix.", lower_bound=1, flag_values=FLAGS
 )
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Fetches and mixes."""
+    """Downloads packages and builds the dataset."""
     del arguments
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.ERROR)  # TFDS warns about its own code.
     try:
         import tensorflow_datasets as tfds
 
@@ -61,8 +60,8 @@ def main(arguments: Sequence[str]) -> bool:
 
     counts = {split: flag.value for split, flag in _COUNTS.items()}
     tfds.disable_progress_bar()
-    # Whatever could be in the way is found out before gigabytes are fetched.
-    if _is_there(PkgAudio(data_dir=_DATA_DIR.value), counts):
+    # All checks come before gigabytes are downloaded.
+    if _exists(PkgAudio(data_dir=_DATA_DIR.value), counts):
         return False
     check_writable_folder(str(_DATA_DIR.value))
     load_player()
@@ -74,11 +73,11 @@ def main(arguments: Sequence[str]) -> bool:
     gone = {sound.name for sound in library.missing(every)}
     broken = library.load(sound for sound in every if sound.name not in gone)
     for name in sorted(gone):
-        PROGRAM.report(f"{name} is not in this version of its package")
+        PROGRAM.report(f"{name} is missing in this version of its package")
     for reason in broken.values():
         PROGRAM.report(reason)
     left_out = gone | broken.keys()
-    # After they were split: a sound that is missing moves no other.
+    # After splitting, so that a missing sound does not change the split of others.
     sounds = {split: [s for s in by_split[split] if s.name not in left_out] for split in SPLITS}
     builder = PkgAudio(
         sounds=sounds,
@@ -94,27 +93,27 @@ def main(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _is_there(builder: "PkgAudio", counts: Mapping[str, int]) -> bool:
-    """Tells of a data set that is there already.
+def _exists(builder: "PkgAudio", counts: Mapping[str, int]) -> bool:
+    """Prints whether the dataset exists.
 
     Raises:
-      SatError: it is there, with other counts.
+      SatError: it exists with other counts.
     """
     if not builder.is_prepared():
         return False
     found = {split: builder.info.splits[split].num_examples for split in counts}
-    told = ", ".join(f"{count} scenes in {split}" for split, count in found.items())
+    listed = ", ".join(f"{count} scenes in {split}" for split, count in found.items())
     if found != counts:
         raise SatError(
-            f"{builder.data_dir} is there already, with {told}: remove it to build it again, or "
-            "give another --data_dir"
+            f"{builder.data_dir} exists with {listed}: remove it to build it again, or choose "
+            "another --data_dir"
         )
-    print(f"{builder.data_dir} is there already: {told}")
+    print(f"{builder.data_dir} exists: {listed}")
     return True
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "the folders are named by --packages and --data_dir")
+    refuse_arguments(arguments, "name the folders with --packages and --data_dir")
     require_flags(_PACKAGES, _DATA_DIR)
 
 

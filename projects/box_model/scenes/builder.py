@@ -1,4 +1,4 @@
-"""The scenes as a TFDS dataset, and tables of what begins and ends when."""
+"""The TFDS builder of the scenes, with tables of onsets and offsets."""
 
 import collections
 import csv
@@ -23,14 +23,14 @@ from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
 from sat_jax.labels import audioset_labels
 
 SOUNDS = "sounds"
-"""The split of single sounds."""
+"""Split of the single sounds of the training scenes."""
 
 
 class PkgAudio(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation and test, of sounds that no two of them share; and single sounds."""
+    """Scenes in the splits train, validation and test, which share no sound; and single sounds."""
 
     name = "pkg_audio"
-    # Nothing is downloaded; TFDS would look for checksums, by a package it does not depend on.
+    # Nothing is downloaded. Without this, TFDS looks for checksums with a package it lacks.
     url_infos: ClassVar[dict[str, Any]] = {}
     VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
@@ -48,12 +48,12 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         progress: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Mixes nothing yet.
+        """Makes a builder; mixes nothing yet.
 
         Args:
-          sounds: what each split is mixed from; without it, a dataset that is there can be read.
-          read: gives a sound's samples, from any thread.
-          counts: scenes in each split.
+          sounds: sounds of each split. Without them, an existing dataset can be read.
+          read: returns a sound's samples; called from several threads.
+          counts: number of scenes in each split.
           workers: threads that mix.
           progress: whether to show progress bars on a terminal.
           **kwargs: see `tfds.core.GeneratorBasedBuilder`.
@@ -76,7 +76,7 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         return scenes | {SOUNDS: self._generate_sounds()}
 
     def _generate_sounds(self) -> Iterator[tuple[str, Example]]:
-        """What the training scenes are mixed from, each sound alone."""
+        """Yields each sound of the training scenes."""
         assert self._sounds is not None and self._read is not None
         for sound in self._sounds["train"]:
             samples = to_clip(self._read(sound))
@@ -108,21 +108,21 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
 
 
 def strong_name(split: str) -> str:
-    """The file in the dataset's folder with onsets and offsets of a split."""
+    """Returns the name of the file with onsets and offsets in the dataset's folder."""
     return f"strong_{split}.tsv"
 
 
 def _rows(name: str, scene: Scene) -> Iterator[tuple[str, ...]]:
     labels = audioset_labels()
     if not scene.events:
-        yield name, "", "", ""  # Nothing is heard in it, and that is known.
+        yield name, "", "", ""  # A scene without events.
     for event in scene.events:
         label = labels[event.class_index].name
         yield name, f"{event.onset:.4f}", f"{event.offset:.4f}", label
 
 
 def _in_threads(mix: Callable[[int], Scene], count: int, workers: int) -> Iterator[Scene]:
-    """Mixes ahead, and gives the scenes in order."""
+    """Mixes ahead in threads, and yields the scenes in order."""
     with ThreadPoolExecutor(workers, thread_name_prefix="mix-scenes") as pool:
         ahead: collections.deque[Future[Scene]] = collections.deque()
         for number in range(count):

@@ -1,13 +1,12 @@
-r"""Recordings in packages that are copies of each other, in whole or in part.
+r"""Finds recordings in packages that are copies of each other, in whole or in part.
 
 python -m projects.box_model.scenes.copies --packages data/packages [--apart_from FOLDER] [--write]
 
-Holds the recordings of projects/box_model/data/clips.csv against each other by their
-waveforms, whatever their classes, and against all audio in another folder; prints pairs of
-different groups that have a piece in common, and how well it fits. Speech and music are held
-against their own kind only, and not against the other folder. The folder of packages is that of
-python -m projects.box_model.scenes. With --write such groups become one in the table, and
-recordings that are in the other folder leave it.
+Compares the waveforms of all recordings in projects/box_model/data/clips.csv with each other,
+and with all audio in another folder. Prints pairs of different groups that share a part, and how
+well it matches. Speech and music are compared within their kind only, and not with the other
+folder. --packages is that of projects.box_model.scenes. --write merges the groups of copies in the
+table, and removes recordings that are in the other folder.
 """
 
 import csv
@@ -29,12 +28,12 @@ from sat_jax.runtime.command_line import Program, refuse_arguments, require_flag
 
 _LONGEST = 60 * RATE
 _APART_GROUP = ""
-"""The group of all that is not of the packages."""
+"""Group of all files outside the packages."""
 _SUFFIXES = {".wav", ".ogg", ".flac", ".mp3", ".oga"}
 
 
 class Item(NamedTuple):
-    """What is compared: where it lies, its group, and what it is held against."""
+    """A file to compare, with its group and its kind."""
 
     path: Path
     group: str
@@ -44,11 +43,9 @@ class Item(NamedTuple):
 FLAGS = flags.FlagValues()
 
 _PACKAGES = flags.DEFINE_string(
-    "packages", None, "Folder of unpacked packages. Needed.", flag_values=FLAGS
+    "packages", None, "Folder of unpacked packages. Required.", flag_values=FLAGS
 )
-_APART = flags.DEFINE_string(
-    "apart_from", None, "Folder of audio that must not be among them.", flag_values=FLAGS
-)
+_APART = flags.DEFINE_string("apart_from", None, "Folder of audio to exclude.", flag_values=FLAGS)
 _WRITE = flags.DEFINE_boolean("write", False, "Change the table.", flag_values=FLAGS)
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "Threads.", lower_bound=1, flag_values=FLAGS
@@ -76,7 +73,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "folders are named by --packages and --apart_from")
+    refuse_arguments(arguments, "name the folders with --packages and --apart_from")
     require_flags(_PACKAGES)
 
 
@@ -94,12 +91,12 @@ def _items_apart(folder: Path) -> list[Item]:
 def find_copies(
     items: Sequence[Item], workers: int, report: Callable[[SatError], None]
 ) -> list[Match]:
-    """Pairs of different groups with a piece in common, by place.
+    """Returns pairs of different groups that share a part.
 
     Args:
-      items: what is compared.
-      workers: threads.
-      report: told of what can't be read, which has nothing in common with anything.
+      items: the files.
+      workers: number of threads.
+      report: called with the error of each unreadable file, which matches nothing.
     """
 
     def related(one: int, other: int) -> bool:
@@ -110,7 +107,7 @@ def find_copies(
 
 
 def _read(path: Path, report: Callable[[SatError], None]) -> np.ndarray:
-    """At most a minute of a recording; nothing where there is none."""
+    """Reads at most a minute of a recording; returns no samples if that fails."""
     samples = [np.zeros(0, np.float32)]
     try:
         for block in read_blocks(path, sample_rate=RATE):
@@ -135,14 +132,14 @@ def _name(path: Path, packages: Path) -> str:
 
 
 def change_table(text: str, pairs: Iterable[tuple[int, int]]) -> str:
-    """The table without rows that have a copy outside of it, and with groups of copies as one.
+    """Merges groups of copies, and removes rows with a copy outside the table.
 
     Args:
-      text: the table, as CSV.
-      pairs: places of copies; from the number of rows on they are outside.
+      text: the table as CSV.
+      pairs: indices of copies; indices from the number of rows on are outside the table.
 
     Returns:
-      All other rows in their order. The group with most rows gives the name.
+      The other rows in their order. Merged groups take the name of the largest.
     """
     names, *rows = csv.reader(io.StringIO(text))
     place, inside, gone = names.index("group"), list[tuple[int, int]](), set[int]()

@@ -1,4 +1,4 @@
-"""Files out of Debian packages, which are downloaded and unpacked but never installed."""
+"""Unpacks files of Debian packages, which are downloaded but never installed."""
 
 import shutil
 import subprocess
@@ -11,19 +11,19 @@ from sat_jax.errors import SatError
 from sat_jax.runtime.files import explain_write_errors
 
 _ASKED = ".asked"
-"""The file in a package's folder that says which files were asked for: some may not be there."""
+"""File in a package's folder that lists the requested files, of which some may be missing."""
 
 
 def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
-    """Unpacks some files of a Debian package into ``folder/package``, unless they are there.
+    """Downloads a Debian package and unpacks files into ``folder/package``, unless already done.
 
     Args:
-      package: the package's name.
-      paths: files in it; those that this version of the package lacks are passed over.
-      folder: of all packages; it exists.
+      package: name of the package.
+      paths: the files; those that this version of the package lacks are skipped.
+      folder: folder of all packages; it exists.
 
     Raises:
-      SatError: a program is missing, or the package can't be had or unpacked.
+      SatError: a program is missing, or the package can't be downloaded or unpacked.
     """
     target, asked = folder / package, "\n".join(sorted(paths))
     if (target / _ASKED).is_file() and (target / _ASKED).read_text(encoding="utf-8") == asked:
@@ -32,19 +32,19 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
         if shutil.which(program) is None:
             raise SatError(
                 f"{program} is missing, and {package} is a Debian package: use Debian or Ubuntu, "
-                "in a container perhaps"
+                "perhaps in a container"
             )
     with (
         explain_write_errors(folder),
         tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name,
     ):
         new = Path(name)
-        _run(["apt-get", "download", package], new, f"package {package} can't be had")
+        _run(["apt-get", "download", package], new, f"cannot download package {package}")
         archive = next(new.glob("*.deb"))
         (new / "files").mkdir()
         _unpack(archive, set(paths), new / "files")
         (new / "files" / _ASKED).write_text(asked, encoding="utf-8")
-        # In one stroke, so that a folder that is there is complete.
+        # A rename, so that an existing folder is complete.
         if target.exists():
             target.rename(new / "old")
         (new / "files").rename(target)
@@ -53,15 +53,15 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
 def _run(command: Sequence[str], folder: Path, problem: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        # apt-get warns of much; what went wrong begins with "E:".
+        # apt-get prints many warnings; errors begin with "E:".
         lines = [line for line in done.stderr.splitlines() if line.startswith("E:")]
         reason = " ".join((lines or done.stderr.splitlines() or ["no reason given"])[-1].split())
-        raise SatError(f"{problem} ({reason}): try 'apt-get update' before, or another mirror")
+        raise SatError(f"{problem} ({reason}): run 'apt-get update', or use another mirror")
 
 
 def _unpack(archive: Path, paths: set[str], folder: Path) -> None:
-    """Writes the named files of a .deb, and no others: one package has thousands."""
-    # The tar goes through a file: what fails is then dpkg-deb or the tar, never both.
+    """Writes only the named files of a .deb, because one package has thousands."""
+    # Via a file, so that errors of dpkg-deb and of the tar are told apart.
     tar = archive.with_suffix(".tar")
     with tar.open("wb") as file:
         done = subprocess.run(
@@ -69,7 +69,7 @@ def _unpack(archive: Path, paths: set[str], folder: Path) -> None:
         )
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())
-        raise SatError(f"{archive.name} can't be unpacked ({reason}): run this again")
+        raise SatError(f"cannot unpack {archive.name} ({reason}): run this again")
     with tarfile.open(tar) as members:
         for member in members:
             path = str(PurePosixPath(member.name))

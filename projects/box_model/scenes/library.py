@@ -1,4 +1,4 @@
-"""The sounds themselves: fetched, unpacked, played, and kept in memory."""
+"""Fetches the packages, and keeps the recorded and played sounds in memory."""
 
 import functools
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -17,25 +17,25 @@ from sat_jax.runtime.files import explain_write_errors
 
 SOUNDFONT = ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2")
 _LONGEST = 60 * SAMPLE_RATE
-"""Samples kept of a recording; a piece of music should not take more room than all animals."""
+"""Samples kept per recording, so that music does not take most of the memory."""
 
 
 def fetch_packages(
     folder: Path, on_package: Callable[[str, int], object], only: Container[str] | None = None
 ) -> None:
-    """Brings packages into a folder, those that are not there yet.
+    """Downloads and unpacks the packages that are not in the folder yet.
 
     Args:
-      folder: of the packages.
-      on_package: told of each package and how many of its files are wanted.
-      only: the packages; None for all.
+      folder: folder of the packages.
+      on_package: called with each package and the number of wanted files.
+      only: names of packages; None means all.
 
     Raises:
-      SatError: a package can't be had or unpacked, or the folder can't be written.
+      SatError: a package can't be downloaded or unpacked, or the folder can't be written.
     """
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # By package, and by the archive in it, or "" for files of the package itself.
+    # By package and archive; "" stands for files that are not in an archive.
     wanted: dict[str, dict[str, set[str]]] = {SOUNDFONT[0]: {"": {SOUNDFONT[1]}}}
     for recording in read_recordings():
         archive, _, inner = recording.path.rpartition(INSIDE)
@@ -55,20 +55,20 @@ def fetch_packages(
 
 
 class Library:
-    """Reads sounds, each once."""
+    """The samples of sounds, each read once."""
 
     def __init__(self, folder: Path) -> None:
-        """Reads nothing yet.
+        """Makes an empty library.
 
         Args:
-          folder: of `fetch_packages`.
+          folder: folder of `fetch_packages`.
         """
         self._folder = folder
         self._voices = {(voice.label, voice.split): voice for voice in read_voices()}
         self._kept: dict[str, np.ndarray] = {}
 
     def missing(self, sounds: Iterable[Sound]) -> list[Sound]:
-        """Sounds that this version of their package lacks."""
+        """Returns the recordings that this version of their package lacks."""
         return [
             sound
             for sound in sounds
@@ -76,10 +76,10 @@ class Library:
         ]
 
     def load(self, sounds: Iterable[Sound]) -> Mapping[str, str]:
-        """Reads and plays sounds, so that `read` can be called from any thread.
+        """Reads or plays sounds; `read` can then be called from any thread.
 
         Returns:
-          The names of those that can't be read or are silent, and why.
+          The reason of each sound that can't be read or is silent, by name.
 
         Raises:
           SatError: the soundfont can't be played.
@@ -95,17 +95,17 @@ class Library:
                 continue
             if np.abs(samples).max(initial=0.0) > 1e-3:
                 self._kept[sound.name] = _to_int16(samples)
-            else:  # A recording of nothing, or keys that an instrument does not have.
+            else:  # An empty recording, or keys that an instrument lacks.
                 failed[sound.name] = f"{sound.name} is silent"
         return failed
 
     def read(self, sound: Sound) -> np.ndarray:
-        """The samples of a sound that was loaded: float32 [s], mono at 16 kHz, at most 60 s."""
+        """Returns the samples of a loaded sound: float32 [s], mono at 16 kHz, at most 60 s."""
         return self._kept[sound.name].astype(np.float32) / 32_768
 
     def _read(self, sound: Sound) -> np.ndarray:
         if _is_played(sound):
-            # The whole name: two classes play different melodies.
+            # The seed is the whole name, so that classes play different melodies.
             voice = self._voices[sound.label, sound.split]
             return self._player.play(voice, sound.name.encode())
         path, samples = self._folder / sound.name, []

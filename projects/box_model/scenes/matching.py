@@ -1,13 +1,13 @@
-"""Which recordings hold the same piece of sound, by their waveforms.
+"""Finds recordings that share a part, by cross-correlation.
 
-The loudest block of each recording is slid along all others, after a filter that takes away low
-frequencies, in which any two drums are alike. Where it fits, all blocks of both are compared at
-that lag, whitened: a copy fits in all frequencies, a tone of the same pitch in its own alone.
+A filter first removes low frequencies, in which all drums are alike. Then the loudest block of each
+recording is slid along all others. At each lag that matches, all blocks of both recordings are
+whitened and compared: a copy matches at all frequencies, a tone of the same pitch at one only.
 
-How well it must fit was chosen by looking at pairs. Without whitening, recordings that have nothing
-in common reach 0.94 (a tick and a beep; two kicks 0.92); whitened, those have less than 0.25. Of
-single blocks whitened, the highest that are surely no copies have 0.57 (a tabla and a clip of
-rain); of two blocks, one at most has 0.5.
+The thresholds were chosen by looking at pairs. Without whitening, unrelated recordings reach 0.94
+(a tick and a beep; two kicks 0.92); whitened, these are below 0.25. The highest whitened value of a
+single block that is surely not a copy is 0.57 (a tabla and rain); of two blocks, at most one
+reaches 0.5.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,42 +18,42 @@ import numpy as np
 from scipy import fft, linalg, signal
 
 RATE = 8_000
-"""Samples per second of what is compared."""
+"""Sample rate of the comparison."""
 FITS = 0.6
-"""Correlation from which a slid block is looked at again."""
+"""Correlation of a slid block from which the pair is compared."""
 COPY = 0.5
-"""Whitened correlation from which a block is a copy, where others are, too."""
+"""Whitened correlation from which one of several blocks is a copy."""
 LEAST = 0.3
-"""Share of the loud blocks in common that must be copies, and two at least."""
+"""Share of the loud common blocks that must be copies; at least two must be."""
 ALONE = (0.7, 0.6)
-"""What a single block in common must have without whitening, and whitened."""
+"""Correlations that a single common block needs, before and after whitening."""
 SAME = 0.95
-"""Correlation of the slid block from which one copied block is enough, or whitening to `FITS`."""
+"""Correlation of the slid block from which one copy, or a whitened mean of `FITS`, is enough."""
 
 _LENGTHS = (2_048, 1_024, 512)
-"""Of a block: the first that a recording has room for."""
+"""Lengths of a block: the first one that fits into the recording."""
 _SPAN = 16_384
-"""Samples that are transformed at once."""
+"""Length of a Fourier transform."""
 _BATCH = 64
 _ORDER = 16
-"""Of the filter that whitens."""
+"""Order of the whitening filter."""
 _FLOOR = 1e-3
-"""What is weaker than this part of the power is not brought up by whitening."""
+"""Whitening does not raise frequencies below this share of the power."""
 _QUIET = 1e-3
-"""What counts as silence: this part of the power of the loudest block."""
+"""Silence is below this share of the power of the loudest block."""
 
 
 class Match(NamedTuple):
-    """Two recordings with a piece in common.
+    """Two recordings that share a part.
 
     Attributes:
-      first: place of the recording that a block is of.
-      second: place of the recording that it was found in.
-      lag: seconds from the first's begin to the second's.
-      slid: correlation of that block.
-      copied: how many of the loud blocks in common are copies, at that lag.
-      blocks: how many there are.
-      whitened: their mean whitened correlation.
+      first: index of the recording whose block was slid.
+      second: index of the recording in which it was found.
+      lag: seconds from the start of the first to the start of the second.
+      slid: correlation of the slid block.
+      copied: loud common blocks that are copies at this lag.
+      blocks: loud common blocks.
+      whitened: mean whitened correlation of these.
     """
 
     first: int
@@ -86,15 +86,15 @@ def find_matches(
     *,
     workers: int = 1,
 ) -> list[Match]:
-    """Looks for a piece in common of any two recordings.
+    """Finds pairs of recordings with a block that matches (`FITS`).
 
     Args:
       recordings: each float32 [s] at `RATE`.
-      related: whether two recordings, by place, need no comparison.
-      workers: threads.
+      related: whether two recordings, given by index, need no comparison.
+      workers: number of threads.
 
     Returns:
-      The best one of each two that have a block that fits (`FITS`), by place; see `Match.is_copy`.
+      The best match of each pair, ordered by index; see `Match.is_copy`.
     """
     bright = [np.diff(one, prepend=one[:1]).astype(np.float32) for one in recordings]
     batches = _to_batches(block for i, one in enumerate(bright) for block in _loudest(i, one))
@@ -117,7 +117,7 @@ def _strength(match: Match) -> tuple[bool, int, float]:
 
 
 def _loudest(place: int, samples: np.ndarray) -> Iterator[_Block]:
-    """The loudest block of a recording, of power 1; none of one that is short or silent."""
+    """Yields the loudest block, scaled to power 1; nothing if the recording is short or silent."""
     length = next((n for n in _LENGTHS if n <= len(samples)), 0)
     energy = _energies(samples, length) if length else np.zeros(1)
     start = int(energy.argmax())
@@ -127,7 +127,7 @@ def _loudest(place: int, samples: np.ndarray) -> Iterator[_Block]:
 
 
 def _energies(samples: np.ndarray, length: int) -> np.ndarray:
-    """Of what is under a block, at each of its places."""
+    """Returns the energy under a block at each of its positions."""
     sums = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     return sums[length:] - sums[:-length]
 
@@ -157,7 +157,7 @@ def _search(
     batches: Sequence[_Batch],
     related: Callable[[int, int], bool],
 ) -> Iterator[Match]:
-    """Slides blocks along one recording."""
+    """Slides all blocks along one recording."""
     samples = bright[place]
     for batch in batches:
         unknown = [i for i, b in enumerate(batch.blocks) if not related(b.recording, place)]
@@ -173,7 +173,7 @@ def _search(
 def _fits(
     samples: np.ndarray, spectra: np.ndarray, length: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Which blocks fit anywhere: their row, the place and the correlation."""
+    """Yields row, position and correlation of blocks that match."""
     energy = _energies(samples, length)
     floor = max(_QUIET * energy.max(), 1e-9)
     scale = (1.0 / np.sqrt(np.maximum(energy, floor))).astype(np.float32)
@@ -190,10 +190,11 @@ def _fits(
 
 
 def compare(first: np.ndarray, second: np.ndarray, lag: int) -> tuple[int, int, float]:
-    """Compares all that two recordings have in common at a lag.
+    """Compares the common part of two recordings at a lag.
 
     Returns:
-      How many of the loud blocks are copies, how many there are, and their mean correlation.
+      The number of loud blocks that are copies, the number of loud blocks, and their mean
+      correlation.
     """
     begin, end = max(0, -lag), min(len(first), len(second) - lag)
     one, two = _whiten_alike(first[begin:end], second[begin + lag : end + lag])
@@ -202,19 +203,19 @@ def compare(first: np.ndarray, second: np.ndarray, lag: int) -> tuple[int, int, 
     one, two = (part[: count * length].reshape(count, length) for part in (one, two))
     power, other = np.square(one).sum(axis=1), np.square(two).sum(axis=1)
     loud = np.maximum(power / power.max(), other / max(other.max(), 1e-30)) > 0.03
-    # A copy at a slightly other rate drifts by some samples.
+    # A copy at a slightly different rate drifts by some samples.
     near = [np.abs((one * np.roll(two, shift, axis=1)).sum(axis=1)) for shift in range(-4, 5)]
     r = (np.max(near, axis=0) / np.sqrt(np.maximum(power * other, 1e-30)))[loud]
     return int((r >= COPY).sum()), len(r), float(r.mean())
 
 
 def _whiten_alike(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Filters two pieces, both in the same way, so that the first has all frequencies alike."""
+    """Filters both with the linear-prediction filter that whitens the first."""
     if len(one) < 2 * _ORDER:
         return one.astype(float), two.astype(float)
     power = signal.fftconvolve(one, one[::-1])[len(one) - 1 :][: _ORDER + 1].astype(float)
     power[0] = power[0] * (1 + _FLOOR) + 1e-12
     ahead = linalg.solve_toeplitz(power[:-1], power[1:])
     whitener = np.concatenate([[1.0], -ahead])
-    # Without the begin, where the filter has not heard enough yet.
+    # "valid" drops the start, where the filter lacks samples.
     return np.convolve(one, whitener, "valid"), np.convolve(two, whitener, "valid")

@@ -1,6 +1,6 @@
-"""Scenes of ten seconds: up to four sounds over a quiet noise, and what begins and ends when.
+"""Mixes scenes of ten seconds: up to four sounds over quiet noise, with onsets and offsets.
 
-A scene is a function of its split and number. Pure NumPy.
+A scene is a pure function of its split and number.
 """
 
 import collections
@@ -12,18 +12,18 @@ import soxr
 from scipy import signal
 
 from data_pipeline.sources.source import SAMPLE_RATE
-from projects.box_model.scenes.sounds import Sound, class_indices, with_classes_above
+from projects.box_model.scenes.sounds import Sound, class_indices, with_parents
 from sat_jax.labels import Event
 
 SECONDS = 10.0
 NUM_SAMPLES = round(SECONDS * SAMPLE_RATE)
 
-# How often a sound comes from each kind of class. What most clips are of should not drown the rest.
+# Shares of the kinds of classes, so that the most frequent ones do not outweigh the rest.
 _KINDS = {"Speech": 0.12, "Music": 0.12, "instrument": 0.24, "other": 0.52}
 _COUNTS = (0.05, 0.35, 0.3, 0.2, 0.1)
-"""How often a scene has 0, 1, ... sounds."""
+"""Shares of scenes with 0, 1, ... sounds."""
 _FRAME = 320
-"""Samples of what the level of a sound is measured on: 20 ms."""
+"""Samples over which the level of a sound is measured: 20 ms."""
 
 Read = Callable[[Sound], np.ndarray]
 
@@ -33,7 +33,7 @@ class Scene(NamedTuple):
 
     Attributes:
       samples: int16 [160000], mono at 16 kHz.
-      events: of each class, without overlaps, by onset.
+      events: ordered by onset; those of one class do not overlap.
     """
 
     samples: np.ndarray
@@ -41,15 +41,15 @@ class Scene(NamedTuple):
 
     @property
     def labels(self) -> list[int]:
-        """Classes heard anywhere in it, ascending."""
+        """The classes of all events, ascending."""
         return sorted({event.class_index for event in self.events})
 
 
 class SoundPicker:
-    """Draws sounds: first a kind, then a class, then one of its sounds."""
+    """Draws sounds: first a kind, then a class of it, then a sound of that."""
 
     def __init__(self, sounds: Sequence[Sound]) -> None:
-        """Sorts the sounds of one split."""
+        """Groups the sounds of a split by class and kind."""
         by_class = collections.defaultdict[str, list[Sound]](list)
         for sound in sounds:
             by_class[sound.label].append(sound)
@@ -59,7 +59,7 @@ class SoundPicker:
             self._kinds.setdefault(_kind(label), []).append(label)
 
     def pick(self, rng: np.random.Generator) -> Sound:
-        """One sound; classes with more groups come a little more often."""
+        """Draws a sound; classes with more groups are a little more likely."""
         names = sorted(self._kinds)
         shares = np.array([_KINDS[name] for name in names])
         labels = self._kinds[names[rng.choice(len(names), p=shares / shares.sum())]]
@@ -72,20 +72,20 @@ class SoundPicker:
 def _kind(label: str) -> str:
     if label in _KINDS:
         return label
-    return "instrument" if "Musical instrument" in with_classes_above(label) else "other"
+    return "instrument" if "Musical instrument" in with_parents(label) else "other"
 
 
 def mix_scene(picker: SoundPicker, read: Read, seed: Sequence[int], *, vary_speed: bool) -> Scene:
     """Mixes a scene.
 
     Args:
-      picker: what sounds there are.
-      read: gives a sound's samples, float32 [s] at 16 kHz.
-      seed: the scene follows from these numbers.
-      vary_speed: whether sounds are played a little faster or slower than they are.
+      picker: draws the sounds.
+      read: returns a sound's samples, float32 [s] at 16 kHz.
+      seed: numbers that determine the scene.
+      vary_speed: whether to play sounds a little faster or slower.
 
     Returns:
-      The scene. The same class heard twice at a time is one event.
+      The scene. Overlapping sounds of a class are one event.
     """
     rng = np.random.default_rng(list(seed))
     scene = np.zeros(NUM_SAMPLES)
@@ -93,12 +93,12 @@ def mix_scene(picker: SoundPicker, read: Read, seed: Sequence[int], *, vary_spee
     for _ in range(rng.choice(len(_COUNTS), p=_COUNTS)):
         sound = picker.pick(rng)
         samples = _prepare(read(sound), rng, vary_speed=vary_speed)
-        # Echoes reach beyond the sound, which ends where it would without them.
-        heard = _echo(samples, rng) if rng.random() < 0.4 else samples
+        # Echoes go beyond the sound, whose event ends without them.
+        with_echo = _echo(samples, rng) if rng.random() < 0.4 else samples
         for start in _starts(len(samples), rng):
             end = min(start + len(samples), NUM_SAMPLES)
-            last = min(start + len(heard), NUM_SAMPLES)
-            scene[start:last] += heard[: last - start]
+            last = min(start + len(with_echo), NUM_SAMPLES)
+            scene[start:last] += with_echo[: last - start]
             for index in class_indices(sound.labels):
                 spans[index].append((start, end))
     scene += _noise(rng)
@@ -106,7 +106,7 @@ def mix_scene(picker: SoundPicker, read: Read, seed: Sequence[int], *, vary_spee
 
 
 def _prepare(sound: np.ndarray, rng: np.random.Generator, *, vary_speed: bool) -> np.ndarray:
-    """A part of a sound at a level of its own, without silence around it."""
+    """Cuts a part of a sound, trims silence, and sets a random level."""
     longest = round(rng.uniform(2.0, SECONDS) * SAMPLE_RATE)
     if len(sound) > longest:
         first = int(rng.integers(len(sound) - longest + 1))
@@ -125,14 +125,14 @@ def _prepare(sound: np.ndarray, rng: np.random.Generator, *, vary_speed: bool) -
 
 
 def to_clip(sound: np.ndarray) -> np.ndarray:
-    """A sound alone, at most ten seconds of it: float32 [s] -> int16 [at least 1], loud."""
+    """Trims a sound to at most ten seconds, and scales it: float32 [s] -> int16 [at least 1]."""
     first, last = active_span(sound)
     part = sound[first:last][:NUM_SAMPLES]
     return np.rint(part * (0.5 / max(np.abs(part).max(), 1e-9)) * 32_767).astype("<i2")
 
 
 def active_span(sound: np.ndarray) -> tuple[int, int]:
-    """First sample and end of what is not 40 dB under the loudest frame; not of zero length."""
+    """Returns first sample and end of all within 40 dB of the loudest frame; never empty."""
     power = _frame_power(sound)
     loud = np.flatnonzero(power >= power.max() * 1e-4)
     return int(loud[0]) * _FRAME, min(len(sound), int(loud[-1] + 1) * _FRAME)
@@ -144,7 +144,7 @@ def _frame_power(sound: np.ndarray) -> np.ndarray:
 
 
 def _starts(length: int, rng: np.random.Generator) -> list[int]:
-    """Where a sound is put: a long one once, a short one perhaps again and again."""
+    """Draws the positions of a sound: one for a long sound, perhaps several for a short one."""
     first = int(rng.integers(max(1, NUM_SAMPLES - min(length, NUM_SAMPLES // 2))))
     if length > 3 * SAMPLE_RATE or rng.random() < 0.3:
         return [first]
@@ -156,7 +156,7 @@ def _starts(length: int, rng: np.random.Generator) -> list[int]:
 
 
 def _echo(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The sound in a room: noise that falls by 60 dB in the room's time stands for its echoes."""
+    """Adds echoes of a room: noise that decays by 60 dB in the room's reverberation time."""
     seconds = rng.uniform(0.15, 0.9)
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     echoes = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
@@ -167,7 +167,7 @@ def _echo(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator) -> np.ndarray:
-    """Noise between white (slope 0) and brown (slope 2), in most scenes hardly heard."""
+    """Makes noise between white (slope 0) and brown (slope 2), hardly audible in most scenes."""
     slope, level = rng.uniform(0.0, 2.0), rng.uniform(-75.0, -38.0)
     frequency = np.fft.rfftfreq(NUM_SAMPLES, 1 / SAMPLE_RATE)
     spectrum = np.fft.rfft(rng.standard_normal(NUM_SAMPLES))

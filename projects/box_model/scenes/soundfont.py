@@ -1,6 +1,6 @@
-"""Instruments and effects played from a General MIDI soundfont.
+"""Plays instruments and effects from a General MIDI soundfont.
 
-What is played is a function of a seed alone: notes, their loudness and length, and the rests.
+Notes, their loudness and length, and rests are a function of a seed.
 """
 
 import csv
@@ -15,29 +15,29 @@ from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.errors import SatError
 
 VOICES = Path(__file__).parent.parent / "data" / "soundfont_sounds.csv"
-"""Which programs of a soundfont sound like which class."""
+"""Table of the programs and keys of each class."""
 
 DRUMS = 128
-"""The bank in which each key is another drum."""
+"""Bank in which each key is a drum."""
 
 PITCHES = {"train": (0, 2, 4, 6, 7, 9, 11), "validation": (3, 10), "test": (1, 5, 8)}
-"""Which keys of an instrument each split plays: those that are so far above a C, in semitones. Each
-split has chords: G major and others, a bare fifth, C sharp major."""
+"""Keys of an instrument that each split plays, in semitones above a C. Each split can play chords:
+G major and others, a bare fifth, C sharp major."""
 
-_RATE = 44_100  # Most of a soundfont's samples are at this rate: played at 16 kHz they would fold.
+_RATE = 44_100  # Most samples have this rate; played at 16 kHz, they would alias.
 
 
 class Voice(NamedTuple):
-    """A class of sounds that a soundfont can play, and how one split plays it.
+    """How a split plays a class.
 
     Attributes:
       label: an AudioSet class.
       bank: 0, or `DRUMS`.
-      programs: those that sound so.
-      keys: those that do.
-      style: "phrase" (a melody), "chords", "held" (one long key), "hits" (one key again and
-        again) or "groove" (several drums).
-      split: the one that plays it so.
+      programs: programs that sound like the class.
+      keys: keys that do.
+      style: "phrase" (a melody), "chords", "held" (one long key), "hits" (one key repeated) or
+        "groove" (several drums).
+      split: the split.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Voice(NamedTuple):
 
 
 class Note(NamedTuple):
-    """A key that is pressed: when and for how long (s), which, and how hard (1 to 127)."""
+    """A note: onset and length in seconds, key, and velocity from 1 to 127."""
 
     onset: float
     seconds: float
@@ -58,9 +58,9 @@ class Note(NamedTuple):
 
 
 def read_voices(path: Path = VOICES) -> list[Voice]:
-    """All classes that can be played, in the order of the table, for each split that plays them.
+    """Reads the voices of all splits, in the order of the table.
 
-    A row without a split is of all, each of which has keys of its own (`PITCHES`).
+    A row without a split is for all splits, which play different keys (`PITCHES`).
     """
     with path.open(encoding="utf-8", newline="") as file:
         return [voice for row in csv.DictReader(file) for voice in _to_voices(row)]
@@ -80,16 +80,16 @@ def _to_voices(row: dict[str, str]) -> Iterator[Voice]:
 
 
 def load_player() -> Any:
-    """The library that plays.
+    """Imports tinysoundfont.
 
     Raises:
-      SatError: it is missing.
+      SatError: it is not installed.
     """
     try:
         import tinysoundfont
     except ModuleNotFoundError as error:
         raise SatError(
-            "instruments are played by tinysoundfont: pip install --no-deps tinysoundfont"
+            "tinysoundfont is not installed: pip install --no-deps tinysoundfont"
         ) from error
     return tinysoundfont
 
@@ -98,32 +98,32 @@ class Player:
     """Plays one soundfont."""
 
     def __init__(self, path: Path) -> None:
-        """Loads it.
+        """Loads a soundfont.
 
         Args:
-          path: a .sf2 file with General MIDI's programs.
+          path: a .sf2 file with the programs of General MIDI.
 
         Raises:
-          SatError: tinysoundfont is missing, or the file can't be loaded.
+          SatError: tinysoundfont is not installed, or the file can't be loaded.
         """
         self._synth: Any = load_player().Synth(samplerate=_RATE)
         try:
             self._font = self._synth.sfload(str(path))
-        except Exception as error:  # The library has an exception of its own, of no fixed place.
-            raise SatError(f"{path} can't be loaded as a soundfont: {error}") from error
+        except Exception as error:  # The library's own exception class is private.
+            raise SatError(f"{path}: cannot load the soundfont: {error}") from error
 
     def play(self, voice: Voice, seed: Iterable[int]) -> np.ndarray:
-        """Plays something.
+        """Plays a voice.
 
         Args:
-          voice: what plays.
-          seed: what is played follows from these numbers.
+          voice: the voice.
+          seed: numbers that determine the notes.
 
         Returns:
-          float32 [s] at 16 kHz, 1 to 12 s, not louder than 1.
+          float32 [s] in [-1, 1] at 16 kHz, 1 to 12 s.
         """
         rng = np.random.default_rng(list(seed))
-        # Nothing of what was played before is to be heard: off means a short release.
+        # Off means a short release, which must not sound in what is played next.
         self._synth.sounds_off(0)
         self._generate(_RATE)
         self._synth.program_select(
@@ -136,11 +136,11 @@ class Player:
         return mono / max(1.0, float(np.abs(mono).max(initial=0.0)))
 
     def _play(self, notes: Iterable[Note], *, tail: float) -> np.ndarray:
-        """Interleaved stereo, float32."""
+        """Returns interleaved stereo, float32."""
         starts = [(note.onset, 1, note) for note in notes]
         ends = [(note.onset + note.seconds, 0, note) for note in notes]
         parts, now = [], 0
-        # At one moment keys are let go before others, or the same ones, are pressed.
+        # At the same time, keys are released before others are pressed.
         for time, is_start, note in sorted(starts + ends):
             parts.append(self._generate(round(time * _RATE) - now))
             now = round(time * _RATE)
@@ -158,7 +158,7 @@ class Player:
 
 
 def compose(voice: Voice, rng: np.random.Generator) -> list[Note]:
-    """Notes that suit a voice, at most ten seconds of them."""
+    """Composes notes in the style of a voice, at most ten seconds."""
     composers = {
         "phrase": _phrase,
         "chords": _chords,
@@ -174,7 +174,7 @@ def _velocity(rng: np.random.Generator) -> int:
 
 
 def _phrase(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
-    """A walk up and down the keys."""
+    """Walks up and down the keys."""
     time, at = 0.0, int(rng.integers(len(voice.keys)))
     beat = rng.uniform(0.15, 0.7)
     for _ in range(int(rng.integers(1, 13))):
@@ -215,7 +215,7 @@ def _hits(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
 
 
 def _groove(voice: Voice, rng: np.random.Generator) -> Iterator[Note]:
-    """Bass drum, snare and hi-hat in turn, with something else at times."""
+    """Alternates bass drum, snare and hi-hat, with another drum at times."""
     step = float(rng.uniform(0.1, 0.25))
     for i in range(int(rng.integers(16, 33))):
         if i * step > 8:

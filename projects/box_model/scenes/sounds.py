@@ -1,8 +1,8 @@
-"""The sounds that scenes are mixed from: which there are, what they are, in which split.
+"""Lists the sounds of the scenes, with their classes and splits.
 
-A sound is one recording in a package, or one seed for the soundfont. Recordings that have something
-in common (a voice, a drum, a piece of music) are a group, and no group is in two splits. What the
-soundfont plays has other keys, or other drums, in each split.
+A sound is a recording in a package, or one seed of the soundfont. Recordings that share something
+(a voice, a drum, a piece of music) are a group, and no group is in two splits. The soundfont plays
+other keys, or other drums, in each split.
 """
 
 import collections
@@ -21,22 +21,22 @@ RECORDINGS, CLASSES_ABOVE = _DATA / "clips.csv", _DATA / "classes_above.csv"
 SPLITS = ("train", "validation", "test")
 
 _SHARES = {"test": 0.2, "validation": 0.1}
-"""What goes into the smaller splits, of the classes that have enough groups."""
+"""Shares of the smaller splits, for classes that have enough groups."""
 _LEAST_GROUPS = {"test": 2, "validation": 4}
 _RENDERS = {"train": 21, "validation": 3, "test": 6}
-"""Renders of each class that a soundfont can play, where it has something to play in that split."""
+"""Sounds of the soundfont per class, where it has keys for that split."""
 
 
 class Recording(NamedTuple):
     """A recording in a Debian package.
 
     Attributes:
-      package: the package's name.
-      path: the file in it, "usr/..."; of one in an archive, "ARCHIVE!/FILE".
-      labels: AudioSet classes, the one that says most first; none is above another.
-      group: what it has in common with others.
-      licence: of the package, in short.
-      teacher_rank: the class's place among what YAMNet hears, from 1; "" where nobody asked.
+      package: name of the package.
+      path: path in the package, "usr/...", or "ARCHIVE!/FILE" in an archive.
+      labels: AudioSet classes, the most specific one first; none is a parent of another.
+      group: group of recordings that share something.
+      licence: licence of the package, in short.
+      teacher_rank: rank of the class among YAMNet's scores, from 1; "" if not measured.
     """
 
     package: str
@@ -48,13 +48,13 @@ class Recording(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """A sound that scenes can hold.
+    """A sound of the scenes.
 
     Attributes:
       name: "package/path", or "soundfont/CLASS/SPLIT/NUMBER".
-      labels: AudioSet classes, the one that says most first.
+      labels: AudioSet classes, the most specific one first.
       group: see the module.
-      split: the one that it must be in, or "" where that follows from its group.
+      split: its split, or "" if that follows from the group.
     """
 
     name: str
@@ -64,19 +64,19 @@ class Sound(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The class that it stands for among others."""
+        """The class by which it is drawn and split."""
         return self.labels[0]
 
 
 def read_recordings(path: Path = RECORDINGS) -> list[Recording]:
-    """The recordings that are used, in the order of the table."""
+    """Reads the recordings, in the order of the table."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         return [Recording(**row | {"labels": tuple(row["labels"].split(";"))}) for row in rows]
 
 
 def all_sounds() -> list[Sound]:
-    """Every sound, recordings first."""
+    """Returns all sounds, recordings first."""
     recorded = [
         Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in read_recordings()
     ]
@@ -90,33 +90,32 @@ def all_sounds() -> list[Sound]:
 
 
 @functools.cache
-def _classes_above() -> Mapping[str, Sequence[str]]:
+def _parents() -> Mapping[str, Sequence[str]]:
     with CLASSES_ABOVE.open(encoding="utf-8", newline="") as file:
         return {row["label"]: row["above"].split(";") for row in csv.DictReader(file)}
 
 
 @functools.cache
-def with_classes_above(label: str) -> tuple[str, ...]:
-    """A class and all that AudioSet's ontology has above it: a "Moo" is of an "Animal" too."""
+def with_parents(label: str) -> tuple[str, ...]:
+    """Returns a class and all its parents in AudioSet's ontology: "Moo", ..., "Animal"."""
     found = [label]
-    for above in _classes_above().get(label, ()):
-        found += [name for name in with_classes_above(above) if name not in found]
+    for parent in _parents().get(label, ()):
+        found += [name for name in with_parents(parent) if name not in found]
     return tuple(found)
 
 
 @functools.cache
 def class_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
-    """The places of classes, and of all above them, among AudioSet's; each once, ascending."""
-    names = {name for label in labels for name in with_classes_above(label)}
+    """Returns the AudioSet indices of classes and all their parents, ascending."""
+    names = {name for label in labels for name in with_parents(label)}
     return tuple(index for index, known in enumerate(audioset_labels()) if known.name in names)
 
 
 def split_sounds(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
-    """Sounds by split, each in the given order.
+    """Assigns sounds to splits, and returns them by split, in the given order.
 
-    Of each class whole groups go into the smaller splits, as far as it has enough of them; which
-    ones follows from the names of all. The others are only learned from. Sounds that must be in a
-    split are.
+    Of each class with enough groups, whole groups go into the smaller splits; a hash of their names
+    selects them. All other sounds are for training. A sound with a split keeps it.
     """
     sounds = list(sounds)
     groups = collections.defaultdict[str, set[str]](set)
@@ -133,8 +132,8 @@ def split_sounds(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
 
 
 def _assign(groups: Iterable[str]) -> dict[str, str]:
-    """The split of each group of one class."""
-    # In an order that has nothing to do with the alphabet, which sorts like to like.
+    """Returns the split of each group of a class."""
+    # Not in alphabetical order, which puts similar groups together.
     waiting = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     total = len(waiting)
     assigned: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Copies of recordings are found by their waveforms, and nothing else is."""
+"""Copies of recordings are found by their waveforms; others are not."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from projects.box_model.scenes.sounds import RECORDINGS
 
 
 def noise(seconds, seed):
-    """Coloured, with a course of loudness of its own."""
+    """Makes coloured noise with random changes of loudness."""
     rng = np.random.default_rng(seed)
     sound = signal.lfilter([1.0], [1.0, -0.7], rng.standard_normal(round(seconds * RATE)))
     course = np.interp(np.arange(len(sound)), np.linspace(0, len(sound), 9), rng.uniform(0.2, 1, 9))
@@ -22,7 +22,7 @@ def noise(seconds, seed):
 
 
 def tone(seconds, hertz, seed):
-    """With a little noise, as recordings have."""
+    """Makes a tone with a little noise."""
     time = np.arange(round(seconds * RATE)) / RATE
     return (0.3 * np.sin(2 * np.pi * hertz * time + seed)).astype(np.float32) + 0.02 * noise(
         seconds, seed
@@ -33,7 +33,7 @@ def unrelated(one, other):
     return one == other
 
 
-def test_a_copy_at_another_place_and_level_is_found():
+def test_a_copy_at_another_time_and_level_is_found():
     original = noise(1.5, 0)
     longer = noise(4.0, 1) * 0.1
     longer[12_345 : 12_345 + len(original)] += 0.3 * original
@@ -41,11 +41,11 @@ def test_a_copy_at_another_place_and_level_is_found():
     assert {match.first, match.second} == {0, 2} and match.is_copy
     assert abs(match.lag) == pytest.approx(12_345 / RATE)
     assert match.copied == match.blocks >= 4 and match.slid > 0.9
-    # Told that they belong together, it does not look.
+    # Related recordings are not compared.
     assert not find_matches([original, longer], lambda one, other: True)
 
 
-def test_a_part_of_two_recordings_is_found():
+def test_a_shared_part_is_found():
     shared = 3 * noise(0.8, 0)
     one = np.concatenate([noise(1.0, 1), shared])
     other = np.concatenate([shared, noise(0.7, 2)])
@@ -53,19 +53,19 @@ def test_a_part_of_two_recordings_is_found():
     assert match.is_copy and abs(match.lag) == pytest.approx(1.0)
 
 
-def test_a_tone_of_the_same_pitch_is_no_copy():
+def test_a_tone_of_the_same_pitch_is_not_a_copy():
     matches = find_matches([tone(1.0, 440, 1), tone(1.5, 440, 2), tone(0.3, 440, 3)], unrelated)
-    assert len(matches) == 3  # They fit when slid; whitened they don't.
+    assert len(matches) == 3  # They match before whitening only.
     assert all(match.slid > 0.95 and not match.is_copy for match in matches)
 
 
 @pytest.mark.parametrize("seconds", [0.08, 0.2, 1.5])
-def test_unrelated_recordings_are_none(seconds):
+def test_unrelated_recordings_are_not_copies(seconds):
     recordings = [noise(seconds, seed) for seed in range(20)]
     assert not any(match.is_copy for match in find_matches(recordings, unrelated))
 
 
-def test_the_lag_is_where_the_second_begins_in_the_first():
+def test_the_lag_is_the_start_of_the_second_in_the_first():
     sound = noise(2.0, 0)
     for lag in (-4000, 0, 4000):
         other = sound[-min(lag, 0) :]
@@ -74,18 +74,18 @@ def test_the_lag_is_where_the_second_begins_in_the_first():
         assert copied == blocks and whitened > 0.999
 
 
-def test_silence_and_short_recordings_are_passed_over():
+def test_silence_and_short_recordings_are_ignored():
     sounds = [np.zeros(0, np.float32), np.zeros(RATE, np.float32), noise(0.01, 0), noise(1.0, 1)]
     assert not find_matches(sounds, unrelated)
 
 
-def test_threads_change_nothing():
+def test_threads_do_not_change_the_result():
     recordings = [noise(1.0, 0), noise(1.0, 1), noise(1.0, 0) * 0.5, tone(1.0, 300, 0)]
     assert find_matches(recordings, unrelated, workers=3) == find_matches(recordings, unrelated)
 
 
-def test_files_of_other_groups_and_the_same_kind_are_held_against_each_other(tmp_path):
-    told = []
+def test_files_of_other_groups_and_the_same_kind_are_compared(tmp_path):
+    reported = []
     paths = [tmp_path / f"{i}.wav" for i in range(4)]
     for path in paths[:3]:
         soundfile.write(path, noise(1.0, 0), RATE)
@@ -97,12 +97,12 @@ def test_files_of_other_groups_and_the_same_kind_are_held_against_each_other(tmp
             Item(paths[3], "d", "other"),
         ],
         workers=1,
-        report=told.append,
+        report=reported.append,
     )
     assert [(match.first, match.second) for match in found] in ([(0, 1)], [(1, 0)])
-    assert len(told) == 1 and "3.wav" in str(told[0])
+    assert len(reported) == 1 and "3.wav" in str(reported[0])
     same_group = [Item(path, "a", "other") for path in paths[:2]]
-    assert not find_copies(same_group, workers=1, report=told.append)
+    assert not find_copies(same_group, workers=1, report=reported.append)
 
 
 TABLE = """package,path,labels,group,licence,teacher_rank
@@ -115,18 +115,18 @@ p,6.wav,Cat,cat,CC0,
 """
 
 
-def test_groups_of_copies_become_one_and_copies_of_others_leave():
-    # 6 and 7 are no rows of the table; a copy of one that leaves joins nothing.
+def test_groups_of_copies_are_merged_and_outside_copies_removed():
+    # 6 is outside the table; a copy of a removed row joins no group.
     changed = change_table(TABLE, [(1, 0), (3, 4), (5, 6), (5, 2)])
     groups = [row["group"] for row in csv.DictReader(io.StringIO(changed))]
     assert groups == ["cow", "cow", "cow", "dog", "dog"]
     assert changed.splitlines()[2] == 'p,2.wav,"A, b",cow,CC0,'
-    # By way of others, too.
+    # Also through a third.
     chained = change_table(TABLE, [(1, 3), (3, 5)])
     assert [line.split(",")[-3] for line in chained.splitlines()[2:5:2]] == ["bull", "bull"]
 
 
-def test_no_pairs_change_nothing():
+def test_the_table_stays_without_pairs():
     assert change_table(TABLE, []) == TABLE
     text = RECORDINGS.read_text(encoding="utf-8")
     assert change_table(text, []) == text

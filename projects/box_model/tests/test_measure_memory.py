@@ -1,15 +1,15 @@
-"""Sounds that go on are told apart from those that begin."""
+"""Segment mAP of continuing and of new sounds, against their definition."""
 
 import numpy as np
 import pytest
 
-from projects.box_model.memory import LEAST_POSITIVES, continuing_and_new
+from projects.box_model.measure_memory import MIN_POSITIVES, continuing_and_new
 from sat_jax.labels import Event
 from sat_jax.metrics.strong import TimedClip
 
 
 def average_precision(truth, scores):
-    """The mean, over positives, of the share of positives among all that score as high."""
+    """Mean, over positives, of the share of positives among all with at least that score."""
     return np.mean([truth[scores >= own].mean() for own in scores[truth]])
 
 
@@ -18,21 +18,21 @@ def measured_one_by_one(clips, scores, wanted):
     for index in range(scores.shape[1]):
         kinds = []
         for clip in clips:
-            went_on = False
+            before = False
             for start, end in zip(clip.start, clip.end, strict=True):
                 spans = [(e.onset, e.offset) for e in clip.events if e.class_index == index]
-                heard = any(onset < end and offset > start for onset, offset in spans)
-                kinds.append(("continuing" if went_on else "new") if heard else "none")
-                went_on = heard
+                present = any(onset < end and offset > start for onset, offset in spans)
+                kinds.append(("continuing" if before else "new") if present else "none")
+                before = present
         kinds = np.array(kinds)
         chosen = (kinds == wanted) | (kinds == "none")
-        if (kinds == wanted).sum() >= LEAST_POSITIVES:
+        if (kinds == wanted).sum() >= MIN_POSITIVES:
             truth, column = (kinds == wanted)[chosen], scores[chosen, index]
             values.append(average_precision(truth, column))
     return values
 
 
-def test_both_kinds_are_measured_as_by_their_definition():
+def test_both_kinds_equal_their_definition():
     rng = np.random.default_rng(0)
     clips = []
     for _ in range(100):
@@ -41,16 +41,16 @@ def test_both_kinds_are_measured_as_by_their_definition():
             onset, seconds = rng.uniform(0, 8), rng.uniform(0.5, 6)
             events.append(Event(int(rng.integers(5)), onset, onset + seconds))
         start = np.arange(rng.integers(1, 6)) * 2.0
-        scores = rng.integers(20, size=(len(start), 7)) / 20  # Some are alike.
+        scores = rng.integers(20, size=(len(start), 7)) / 20  # With ties.
         clips.append(TimedClip(start=start, end=start + 2.0, scores=scores, events=events))
     scores = np.concatenate([clip.scores for clip in clips])
     found = continuing_and_new(clips)
     assert list(found) == ["continuing", "new"]
-    for kind, told in found.items():
+    for kind, result in found.items():
         values = measured_one_by_one(clips, scores, kind)
         assert 0 < len(values) <= 5
-        assert told["classes"] == len(values)
-        assert told["mAP"] == pytest.approx(np.mean(values))
+        assert result["classes"] == len(values)
+        assert result["mAP"] == pytest.approx(np.mean(values))
 
 
 def test_few_positives_are_not_measured():

@@ -1,0 +1,51 @@
+"""The dataset: the same each time, and in agreement with its tables."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from projects.box_model.scenes.scenes import SoundPicker, mix_scene
+from projects.box_model.scenes.sounds import class_indices
+from projects.box_model.tests.scenes.made_up import SOUNDS, build_dataset, read_tone
+from sat_jax.labels import audioset_labels
+
+NAMES = [label.name for label in audioset_labels()]
+
+
+COUNTS = {"train": 6, "validation": 2, "test": 3}
+
+
+def test_it_is_the_same_each_time_and_its_tables_agree(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    from data_pipeline.psl.event_teacher import read_event_teacher
+    from data_pipeline.sources.tfds.source import TfdsSource
+
+    folder = build_dataset(tmp_path / "once", COUNTS, workers=1).data_path
+    again = build_dataset(tmp_path / "again", COUNTS, workers=3).data_path
+    files = sorted(path.name for path in folder.iterdir())
+    assert "strong_test.tsv" in files
+    for name in files:
+        if "record" in name or name.endswith(".tsv"):
+            assert (folder / name).read_bytes() == (again / name).read_bytes(), name
+    alone = TfdsSource("pkg_audio", "sounds", tmp_path / "once")
+    assert sorted(alone.clips.ids) == sorted(sound.name for sound in SOUNDS)
+    for place, name in enumerate(alone.clips.ids):
+        sound = next(sound for sound in SOUNDS if sound.name == name)
+        np.testing.assert_allclose(alone.read(place), 0.5 * read_tone(sound), atol=1e-4)
+        labels = np.flatnonzero(alone.clips.targets(np.array([place]), len(NAMES)))
+        assert tuple(labels) == class_indices(sound.labels)
+    source = TfdsSource("pkg_audio", "train", tmp_path / "once")
+    assert sorted(source.clips.ids) == [f"train_{i:06d}" for i in range(6)]
+    scenes = [mix_scene(SoundPicker(SOUNDS), read_tone, (0, i), vary_speed=True) for i in range(6)]
+    events = read_event_teacher(folder / "strong_train.tsv", source.clips.ids)._events
+    targets = source.clips.targets(np.arange(6), len(NAMES))
+    for place, name in enumerate(source.clips.ids):
+        scene = scenes[int(name[-6:])]
+        np.testing.assert_allclose(source.read(place), scene.samples / 32_768, atol=1e-7)
+        assert np.flatnonzero(targets[place]).tolist() == scene.labels
+        read = [tuple(event) for event in events[place]]
+        np.testing.assert_allclose(read, [tuple(e) for e in scene.events] or [], atol=1e-4)
+    with open(folder / "strong_train.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert {row["filename"] for row in rows} == set(source.clips.ids)
