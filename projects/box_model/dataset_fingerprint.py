@@ -1,4 +1,4 @@
-"""Telling whether a prepared dataset is still the same."""
+"""A fingerprint of a TFDS dataset, to notice when it changes."""
 
 import hashlib
 from pathlib import Path
@@ -10,16 +10,15 @@ _TEXT = (".json", ".tsv", ".txt")
 
 
 def dataset_fingerprint(folder: Path) -> str:
-    """A short text that changes when anything in a dataset does, wherever it lies.
+    """Returns a short hash of a dataset's content, which does not depend on its place.
 
-    Of each record only the checksum behind it is read, so gigabytes take a second.
+    Only the checksum of each record is read, so gigabytes take a second.
 
     Args:
-      folder: with dataset_info.json and TFRecord files. Files that are neither these nor text, such
-        as an index of what is in them, don't count.
+      folder: folder of TFRecord and text files; other files, such as an index, are ignored.
 
     Raises:
-      SatError: a file can't be read, or is damaged.
+      SatError: a file can't be read or is damaged.
     """
     digest = hashlib.sha256()
     try:
