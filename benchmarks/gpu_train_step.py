@@ -3,7 +3,7 @@
 python -m benchmarks.gpu_train_step --models SAT_T_2s:512,SAT_B_2s:256
 
 Needs JAX and PyTorch that both see the GPU. Prints a Markdown table and JSON, which --json writes
-to a file as well, after each model. See benchmarks/README.md.
+to a file as well, after each model. See docs/performance.md.
 """
 
 import argparse

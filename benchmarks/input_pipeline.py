@@ -2,7 +2,7 @@
 
 python -m benchmarks.input_pipeline --workers 1,2
 
-Prints a Markdown table and JSON, which --json writes to a file as well. See benchmarks/README.md.
+Prints a Markdown table and JSON, which --json writes to a file as well. See docs/performance.md.
 """
 
 import argparse

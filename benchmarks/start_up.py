@@ -2,7 +2,7 @@
 
 python -m benchmarks.start_up --pairs 7
 
-Compiled programs are on disk already, as from the second run on. See benchmarks/README.md.
+Compiled programs are on disk already, as from the second run on. See docs/performance.md.
 """
 
 import argparse

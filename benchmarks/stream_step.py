@@ -2,7 +2,7 @@
 
 python -m benchmarks.stream_step --models SAT_T_2s,SAT_B_2s --batch 1,16 --threads 2
 
-Prints a Markdown table and JSON, which --json writes to a file as well. See benchmarks/README.md.
+Prints a Markdown table and JSON, which --json writes to a file as well. See docs/performance.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 python -m benchmarks.train_step --models SAT_T_2s:8,SAT_T_2s:32,SAT_B_2s:4 --threads 2
 
-Prints a Markdown table and JSON, which --json writes to a file as well. See benchmarks/README.md.
+Prints a Markdown table and JSON, which --json writes to a file as well. See docs/performance.md.
 """
 
 import argparse

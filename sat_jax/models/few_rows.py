@@ -1,7 +1,7 @@
 """The matrix product of linear layers, with a faster way for the few rows of a streaming step.
 
 CPUs multiply some tens of rows faster with the kernel as the first factor. A streaming step then
-takes 0.80 to 0.85 of the time, see benchmarks/README.md. Exporters turn this way off, because their
+takes 0.80 to 0.85 of the time, see docs/performance.md. Exporters turn this way off, because their
 targets know neither `jax.lax.platform_dependent` nor need the convolution behind it:
 
     with few_rows_product(False):
