@@ -367,8 +367,8 @@ def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             )
         if not (np.abs(block) < MAX_AMPLITUDE).all():  # False for NaN too.
             raise SatError(
-                f"a block of samples has NaN or values beyond {MAX_AMPLITUDE:g}: repair it or leave it "
-                "out"
+                f"a block of samples has NaN or values beyond {MAX_AMPLITUDE:g}: repair it or "
+                "leave it out"
             )
         yield block
 
