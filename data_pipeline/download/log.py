@@ -12,7 +12,7 @@ from sat_jax.errors import SatError
 LOG_NAME = "download_log.jsonl"
 
 Outcome = Literal["fetched", "unavailable", "failed"]
-"""An unavailable clip is not asked for again; a failed one is."""
+"""A failed clip is fetched again in the next run, an unavailable one is not."""
 
 
 class Entry(NamedTuple):

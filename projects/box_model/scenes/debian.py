@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import explain_write_errors
 
-_ASKED = ".asked"
+_REQUESTED = ".asked"
 """File in a package's folder that lists the requested files, of which some may be missing."""
 
 
@@ -25,8 +25,8 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
     Raises:
       SatError: a program is missing, or the package can't be downloaded or unpacked.
     """
-    target, asked = folder / package, "\n".join(sorted(paths))
-    if (target / _ASKED).is_file() and (target / _ASKED).read_text(encoding="utf-8") == asked:
+    target, requested = folder / package, "\n".join(sorted(paths))
+    if (target / _REQUESTED).is_file() and (target / _REQUESTED).read_text(encoding="utf-8") == requested:
         return
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
@@ -43,7 +43,7 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
         archive = next(new.glob("*.deb"))
         (new / "files").mkdir()
         _unpack(archive, set(paths), new / "files")
-        (new / "files" / _ASKED).write_text(asked, encoding="utf-8")
+        (new / "files" / _REQUESTED).write_text(requested, encoding="utf-8")
         # A rename, so that an existing folder is complete.
         if target.exists():
             target.rename(new / "old")
