@@ -142,11 +142,11 @@ def _combine(
         leaf = name.rpartition(".")[2]
         if name not in fields:
             if value == _ASSUMED.get(leaf):
-                notes.append(f"{name}={value} is assumed: the file does not show it")
-        elif fields[name] == value or (
-            leaf in _SHOWN and _SHOWN[leaf] not in (fields[name], value)
-        ):
+                notes.append(f"assumed {name}={value}, which the file does not show")
+        elif fields[name] == value:
             continue
+        elif leaf in _SHOWN and _SHOWN[leaf] not in (fields[name], value):
+            continue  # The file may have either value.
         elif leaf in _MAY_DIFFER and name not in typed:
             notes.append(f"{name}={value} in the file, {fields[name]} in {model}")
         else:
