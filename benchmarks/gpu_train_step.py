@@ -165,7 +165,7 @@ def needed_flops(config: Any) -> float:
     Twice the multiply-adds of both chunks, the first of which has no past, and twice as many again
     for the gradients. Keys and values of past tokens count once, when they are new.
     """
-    from sat_jax.profile.analytic import count_multiply_adds
+    from sat_jax.profile.costs import count_multiply_adds
     from sat_jax.streaming.framing import make_framing
 
     counted = count_multiply_adds(config, make_framing(config, "chunk"))

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sat_jax.profile.tables import markdown_table
-from sat_jax.profile.timing import cpu_model, spread, time_calls
+from sat_jax.profile.timing import cpu_model, markdown_table, spread, time_calls
 from sat_jax.runtime.devices import usable_cores
 
 __all__ = [

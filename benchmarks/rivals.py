@@ -15,18 +15,18 @@ def compile_step(name: str, weights: dict[str, np.ndarray], batch: int) -> tuple
       batch: streams side by side.
 
     Returns:
-      A `sat_jax.profile.compiled.CompiledStep`, and the weights as it takes them.
+      A `sat_jax.profile.compiled_step.CompiledStep`, and the weights as it takes them.
     """
     import jax
 
     from sat_jax.convert.weight_table import from_torch
     from sat_jax.models.registry import MODELS
-    from sat_jax.profile import compiled
+    from sat_jax.profile import compiled_step
     from sat_jax.streaming.framing import make_framing
 
     framing = make_framing(MODELS[name], "chunk")
     variables = jax.device_put(from_torch(weights))
-    return compiled.compile_step(MODELS[name], framing, batch), variables
+    return compiled_step.compile_step(MODELS[name], framing, batch), variables
 
 
 def torch_step(model: Any, chunk: np.ndarray) -> Callable[[], np.ndarray]:

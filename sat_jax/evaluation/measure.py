@@ -1,5 +1,6 @@
 """Metrics, thresholds and costs of a run."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sat_jax.metrics.ranking import compute_metrics
 from sat_jax.metrics.stability import Stability, measure_stability
 from sat_jax.metrics.strong import TimedClip, onset_delays, overlaps, segment_average_precision
 from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
-from sat_jax.profile.measure import Subject, profile_step
+from sat_jax.profile.measure import profile_step
 from sat_jax.weights.checkpoint import Checkpoint
 from sat_jax.weights.thresholds_file import save_thresholds
 
@@ -63,12 +64,13 @@ def measure_cost(run: Run) -> Cost | None:
     if mode.name == "clip":  # Clips have different lengths.
         return None
     seconds = mode.buffer if mode.name == "sliding" else mode.delay
-    subject = Subject(name=run.model, config=run.tagger.config, variables=None)
-    profile = profile_step(subject, chunk_seconds=seconds)
-    cached = profile.tokens.cached if mode.name == "stream" else 0
+    profile = profile_step(run.model, run.tagger.config, chunk_seconds=seconds)
+    tokens = profile.tokens
+    if mode.name != "stream":  # Then no cache is carried along.
+        tokens = dataclasses.replace(tokens, cached=0)
     return Cost(
-        is_streaming=cached > 0,
-        tokens=f"{profile.tokens.new}/{cached}" if cached else str(profile.tokens.new),
+        is_streaming=tokens.cached > 0,
+        tokens=str(tokens),
         peak_memory_mib=(profile.temporary_bytes + profile.state_bytes) / _MIB,
         gflops=2e-9 * profile.multiply_adds.network,
         parameters=profile.parameters,

@@ -1,1 +1,1 @@
-"""What a streaming step costs: counted, as compiled, as measured, beside the published figures."""
+"""Cost of a streaming step: counted, compiled, timed, and beside the published figures."""

@@ -1,4 +1,4 @@
-"""A model's profile: counted, compiled, measured."""
+"""The profile of a model: its step counted, compiled and timed."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,8 @@ from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.models.registry import MAES, MODELS
-from sat_jax.profile.analytic import (
+from sat_jax.profile.compiled_step import CompiledStep, compile_step
+from sat_jax.profile.costs import (
     MultiplyAdds,
     Tokens,
     count_multiply_adds,
@@ -19,35 +20,19 @@ from sat_jax.profile.analytic import (
     count_tokens,
     variable_shapes,
 )
-from sat_jax.profile.compiled import CompiledStep, compile_step
 from sat_jax.profile.timing import spread, time_for
 from sat_jax.streaming.framing import make_framing
 from sat_jax.streaming.pieces import Variables
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
-    """A model to look at.
-
-    Attributes:
-      name: as it was asked for.
-      config: the model.
-      variables: its weights; None are random ones, which cost the same.
-    """
-
-    name: str
-    config: ModelConfig
-    variables: Variables | None
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How long steps took.
+    """Time of steps.
 
     Attributes:
-      median_ms: half of them were faster.
-      p95_ms: 95 % of them were faster.
-      steps: how many were measured.
+      median_ms: median.
+      p95_ms: 95th percentile.
+      steps: number of timed steps.
     """
 
     median_ms: float
@@ -57,22 +42,22 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What a step of a model costs.
+    """Cost of a model's step.
 
     Attributes:
       model: its name.
       config: the model.
-      chunk_seconds: what one step hears.
-      batch_size: streams side by side.
+      chunk_seconds: audio per step.
+      batch_size: number of streams.
       parameters: trainable numbers.
       tokens: of one stream.
       multiply_adds: of one stream.
-      matmul_flops: twice the multiply-adds, counted in the traced step, of all streams.
-      xla_flops: of everything in the compiled step, of all streams; a loop's body once.
-      temporary_bytes: what a step needs beside weights, samples and states.
-      state_bytes: the state of all streams.
-      compile_seconds: tracing, lowering and compiling.
-      latency: of steps of all streams; None if it was not measured.
+      matmul_flops: of all streams, two for each multiply-add.
+      xla_flops: of all streams, XLA's count of all operations; the body of a loop counts once.
+      temporary_bytes: memory besides weights, samples and states.
+      state_bytes: state of all streams.
+      compile_seconds: time to trace, lower and compile.
+      latency: of steps of all streams; None if not timed.
     """
 
     model: str
@@ -90,70 +75,73 @@ class Profile:
     latency: Latency | None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-ready data."""
-        work = self.multiply_adds
-        names = ("linear", "network", "total", "published")
-        sums = {name: getattr(work, name) for name in names}
-        data = dataclasses.asdict(self)
-        return data | {"multiply_adds": dataclasses.asdict(work) | sums}
+        """Returns all numbers, JSON-ready."""
+        return dataclasses.asdict(self) | {"multiply_adds": self.multiply_adds.to_dict()}
 
 
-def find_subject(name_or_path: str) -> Subject:
-    """Finds a model without downloading anything.
+def find_model(name_or_path: str) -> tuple[ModelConfig, Variables | None]:
+    """Finds a model without a download.
 
     Args:
-      name_or_path: a name of the registry, whose weights are then random, a checkpoint folder, or
-        a PyTorch or safetensors file.
+      name_or_path: a named model, a checkpoint folder, or a PyTorch or safetensors file.
+
+    Returns:
+      The config, and the weights; None for a named model, since random weights cost the same.
 
     Raises:
-      SatError: there is no such model, or it is an autoencoder.
+      SatError: there is no such model, or it is a masked autoencoder.
     """
-    is_path = Path(name_or_path).exists()
-    if name_or_path in MODELS and not is_path:
-        return Subject(name=name_or_path, config=MODELS[name_or_path], variables=None)
-    if name_or_path in MAES and not is_path:
-        raise _autoencoder(name_or_path)
-    checkpoint = find_checkpoint(name_or_path)
-    if isinstance(checkpoint.config, MaeConfig):
-        raise _autoencoder(name_or_path)
-    return Subject(name=name_or_path, config=checkpoint.config, variables=checkpoint.variables)
-
-
-def _autoencoder(name: str) -> SatError:
-    return SatError(
-        f"{name} is a masked autoencoder, which hears no streams: give a clip or streaming model"
-    )
+    config: ModelConfig | MaeConfig
+    variables = None
+    if name_or_path in MODELS | MAES and not Path(name_or_path).exists():
+        config = (MODELS | MAES)[name_or_path]
+    else:
+        checkpoint = find_checkpoint(name_or_path)
+        config, variables = checkpoint.config, checkpoint.variables
+    if isinstance(config, MaeConfig):
+        raise SatError(
+            f"{name_or_path} is a masked autoencoder, which has no streaming step: give a clip or "
+            "streaming model"
+        )
+    return config, variables
 
 
 def profile_step(
-    subject: Subject, *, chunk_seconds: float | None, batch_size: int = 1, seconds: float = 0.0
+    name: str,
+    config: ModelConfig,
+    variables: Variables | None = None,
+    *,
+    chunk_seconds: float | None,
+    batch_size: int = 1,
+    seconds: float = 0.0,
 ) -> Profile:
-    """Counts, compiles and measures a step on a full chunk.
+    """Counts, compiles and times a step on a full chunk.
 
     Args:
-      subject: the model.
-      chunk_seconds: what a step hears, at least 0.16; None is the model's own length.
-      batch_size: streams side by side, at least 1.
-      seconds: for how long steps are measured; 0 leaves it.
+      name: the model's name.
+      config: the model.
+      variables: its weights; None takes random ones.
+      chunk_seconds: audio per step, at least 0.16; None is the model's chunk length.
+      batch_size: number of streams, at least 1.
+      seconds: how long steps are timed; 0 skips it.
 
     Raises:
-      SatError: the chunk is under a patch, or memory too small.
+      SatError: the chunk is shorter than a patch, or the step does not fit in memory.
     """
-    config = subject.config
     framing = make_framing(config, "chunk", chunk_seconds=chunk_seconds)
     rate = config.frontend.sample_rate
     try:
         step = compile_step(config, framing, batch_size)
-        latency = _measure_latency(step, subject.variables, seconds) if seconds else None
+        latency = _measure_latency(step, variables, seconds) if seconds else None
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
             raise SatError(
-                f"{subject.name}: {batch_size} streams of {framing.hop / rate:g} s do not fit in "
-                "memory: give a smaller batch or chunk"
+                f"{name}: {batch_size} streams of {framing.hop / rate:g} s do not fit in memory: "
+                "give a smaller --batch or --chunk"
             ) from error
         raise
     return Profile(
-        model=subject.name,
+        model=name,
         config=config,
         chunk_seconds=framing.hop / rate,
         batch_size=batch_size,
@@ -180,7 +168,7 @@ def _measure_latency(step: CompiledStep, variables: Variables | None, seconds: f
 
 
 def _random_variables(config: ModelConfig, rng: np.random.Generator) -> Variables:
-    """Weights that nothing has to be compiled for; none is negative, as variances can't be."""
+    """Draws weights with NumPy, which compiles nothing; positive, as variances must be."""
 
     def draw(shape: jax.ShapeDtypeStruct) -> np.ndarray:
         return 0.02 * np.abs(rng.standard_normal(shape.shape, np.float32))

@@ -1,4 +1,4 @@
-"""Timing calls on this machine."""
+"""Timing and tables without JAX: benchmarks choose their CPUs before they import it."""
 
 import platform
 import time
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-MIN_CALLS = 5
-"""Fewest calls from which a percentile is told."""
+_MIN_CALLS = 5
+"""Fewest calls for a percentile."""
 
 
 def time_calls(call: Callable[[], Any], count: int) -> np.ndarray:
-    """Seconds of each of `count` calls in a row."""
+    """Returns the seconds of each of `count` calls in a row."""
     moments = [time.perf_counter()]
     for _ in range(count):
         call()
@@ -22,23 +22,26 @@ def time_calls(call: Callable[[], Any], count: int) -> np.ndarray:
 
 
 def time_for(call: Callable[[], Any], seconds: float) -> np.ndarray:
-    """Seconds of each of as many calls in a row as `seconds` have room for, at least a few."""
-    call()  # The first wakes threads and fills caches.
+    """Returns the seconds of each call made in `seconds`, of at least 5 calls."""
+    call()  # The first call wakes threads and fills caches.
     end = time.perf_counter() + seconds
     times: list[np.ndarray] = []
-    while len(times) < MIN_CALLS or time.perf_counter() < end:
+    while len(times) < _MIN_CALLS or time.perf_counter() < end:
         times.append(time_calls(call, 1))
     return np.concatenate(times)
 
 
 def spread(times: list[np.ndarray]) -> dict[str, float]:
-    """Median and 95th percentile of all calls, in milliseconds."""
-    every = 1e3 * np.concatenate(times)
-    return {"median_ms": float(np.median(every)), "p95_ms": float(np.percentile(every, 95))}
+    """Returns median and 95th percentile of all calls, ms."""
+    milliseconds = 1e3 * np.concatenate(times)
+    return {
+        "median_ms": float(np.median(milliseconds)),
+        "p95_ms": float(np.percentile(milliseconds, 95)),
+    }
 
 
 def cpu_model() -> str:
-    """The processor's name, with its widest vector instructions where Linux tells them."""
+    """Returns the processor's name; on Linux with its widest vector instructions."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()
@@ -47,3 +50,9 @@ def cpu_model() -> str:
     flags = fields.get("flags", "").split()
     vectors = [name for name in ("avx512f", "avx2", "avx") if name in flags][:1]
     return " ".join([fields.get("model name", platform.machine()), *vectors])
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Returns a Markdown table; the first column is left-aligned, the others right-aligned."""
+    rule = [":--", *("--:" for _ in columns[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, rule, *rows])

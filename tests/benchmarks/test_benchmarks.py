@@ -28,9 +28,9 @@ from sat_jax.config import ModelConfig
 from sat_jax.models import registry
 from sat_jax.models.cache import init_cache
 from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.profile.traced import count_matmul_flops
 from tests.benchmarks.counting_rival import count
 from tests.reference import torch_model as torch_reference
+from tests.support.jaxpr_flops import count_matmul_flops
 
 
 @pytest.fixture(autouse=True)

@@ -1,35 +1,34 @@
-"""The compiled step: what the compiler tells of it, and calls that can be timed."""
+"""A compiled streaming step, with its memory and operations."""
 
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from sat_jax.config import ModelConfig
-from sat_jax.profile.analytic import variable_shapes
-from sat_jax.profile.traced import count_matmul_flops
+from sat_jax.profile.costs import count_multiply_adds, variable_shapes
 from sat_jax.streaming.framing import Framing
 from sat_jax.streaming.model import StreamingModel, Warmup
 from sat_jax.streaming.pieces import Variables
-from sat_jax.streaming.state import StreamState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class CompiledStep:
-    """A streaming step on full chunks with a cache of keys and values, compiled anew.
+    """A step on full chunks with a cache of keys and values, compiled without JAX's cache.
 
     Attributes:
       config: the model.
       framing: how its streams are cut into chunks.
-      batch_size: streams side by side.
-      program: weights, samples [b, s] and state in, scores and the next state out.
-      compile_seconds: tracing, lowering and compiling.
-      state_bytes: the state of all streams.
-      temporary_bytes: what a step needs beside weights, samples and states.
-      matmul_flops: of the matrix products of all streams, a multiply-add counted as two.
-      xla_flops: of everything, as XLA counts: a loop's body once.
+      batch_size: b streams.
+      program: takes weights, samples [b, s] and state; returns scores and the next state.
+      compile_seconds: time to trace, lower and compile.
+      state_bytes: state of all streams.
+      temporary_bytes: memory besides weights, samples and states.
+      matmul_flops: two for each multiply-add of the matrix products, all streams.
+      xla_flops: XLA's count of all operations, all streams; the body of a loop counts once.
     """
 
     config: ModelConfig
@@ -45,15 +44,15 @@ class CompiledStep:
     def repeat(
         self, variables: Variables, samples: np.ndarray, *, warmup: Warmup
     ) -> Callable[[], np.ndarray]:
-        """The call that lets the streams hear the same samples again and again.
+        """Returns a function that runs one more step on the same samples.
 
         Args:
           variables: weights, on the device.
           samples: float32 [b, s], a full chunk.
-          warmup: see `StreamingModel.init`; a step takes as long with either.
+          warmup: see `StreamingModel.init`; it does not change the time of a step.
 
         Returns:
-          A call that gives scores [b, y] once the next state is ready too.
+          The function; it returns scores [b, y] once the next state is ready too.
         """
         streams = StreamingModel(self.config, self.framing)
         state = streams.init(variables, self.batch_size, warmup=warmup)
@@ -68,19 +67,19 @@ class CompiledStep:
 
 
 def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> CompiledStep:
-    """Compiles `sat_jax.streaming.StreamingModel.step`; no weights are needed.
+    """Compiles `StreamingModel.step`; weights are not needed.
 
     Args:
       config: the model.
       framing: how its streams are cut into chunks.
-      batch_size: streams side by side.
+      batch_size: number of streams.
     """
-    step, arguments = _step_and_shapes(config, framing, batch_size)
-    started = time.perf_counter()
+    step, arguments = step_with_shapes(config, framing, batch_size)
+    start = time.perf_counter()
     program = jax.jit(step).lower(*arguments).compile()
-    compile_seconds = time.perf_counter() - started
+    compile_seconds = time.perf_counter() - start
     memory, costs = program.memory_analysis(), program.cost_analysis()
-    assert memory is not None and costs is not None, "compilers for CPU, GPU and TPU tell both"
+    assert memory is not None and costs is not None, "XLA reports both on CPU, GPU and TPU"
     return CompiledStep(
         config=config,
         framing=framing,
@@ -89,20 +88,15 @@ def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> Comp
         compile_seconds=compile_seconds,
         state_bytes=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments[-1])),
         temporary_bytes=memory.temp_size_in_bytes,
-        matmul_flops=trace_matmul_flops(config, framing, batch_size),
+        matmul_flops=2 * batch_size * count_multiply_adds(config, framing).total,
         xla_flops=costs["flops"],
     )
 
 
-def trace_matmul_flops(config: ModelConfig, framing: Framing, batch_size: int) -> int:
-    """Matrix products of the step as traced, see `CompiledStep`."""
-    step, arguments = _step_and_shapes(config, framing, batch_size)
-    return count_matmul_flops(jax.make_jaxpr(step)(*arguments).jaxpr)
-
-
-def _step_and_shapes(
+def step_with_shapes(
     config: ModelConfig, framing: Framing, batch_size: int
-) -> tuple[Callable[..., tuple[jax.Array, StreamState]], tuple[Variables, ...]]:
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Returns the step, and the shapes of its arguments: weights, samples and state."""
     streams, variables = StreamingModel(config, framing), variable_shapes(config)
     state = streams.state_shape(variables, batch_size)
     samples = jax.ShapeDtypeStruct((batch_size, framing.hop), np.float32)

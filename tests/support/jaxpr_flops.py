@@ -1,18 +1,18 @@
-"""Counting what a traced program does."""
+"""Counts the matrix products of a traced program."""
 
 import math
 from typing import Any
 
 
 def count_matmul_flops(jaxpr: Any) -> int:
-    """Twice the multiply-adds of all matrix products of a program.
+    """Counts two for each multiply-add of all matrix products of a program.
 
     Args:
-      jaxpr: `jax.extend.core.Jaxpr`. Of a conditional the dearest branch counts, and the body of a
-        scan as often as it runs.
+      jaxpr: `jax.extend.core.Jaxpr`. The most expensive branch of a conditional counts, and the
+        body of a scan as often as it runs.
 
     Raises:
-      ValueError: there is a product in a loop that runs until something happens.
+      ValueError: a while loop has a product, since its number of rounds is not known.
     """
     return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
@@ -28,7 +28,9 @@ def _count_equation(equation: Any) -> int:
         return max(count_matmul_flops(branch.jaxpr) for branch in params["branches"])
     if kind == "while":
         if count_matmul_flops(params["body_jaxpr"].jaxpr):
-            raise ValueError("nobody knows how often a while loop with matrix products runs")
+            raise ValueError(
+                "the number of rounds of a while loop with matrix products is not known"
+            )
         return 0
     inner = params.get("jaxpr", params.get("call_jaxpr"))
     times = params["length"] if kind == "scan" else 1
