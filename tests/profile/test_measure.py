@@ -9,13 +9,12 @@ import pytest
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS
-from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.models.transformer import init_variables
 from sat_jax.profile.compiled_step import compile_step
 from sat_jax.profile.costs import count_tokens, variable_shapes
 from sat_jax.profile.measure import find_model, profile_step
 from sat_jax.profile.timing import time_for
-from sat_jax.streaming.framing import make_framing
-from sat_jax.streaming.step import init_stream
+from sat_jax.streaming import StreamingModel, make_framing
 from sat_jax.weights.checkpoint import Checkpoint, save_checkpoint
 
 SAT = ModelConfig(width=64, depth=1, num_classes=5, target_length=32, cache_length=320)
@@ -24,10 +23,10 @@ XLA_SHARE = 0.10
 
 
 def test_tokens_and_state_equal_those_after_a_step():
-    framing, network = make_framing(SAT), AudioTransformer(SAT)
+    framing = make_framing(SAT)
     step = compile_step(SAT, framing, 2)
     variables = jax.jit(init_variables, static_argnums=0)(SAT, jax.random.key(0))
-    state = init_stream(network, variables, 2, framing=framing, warmup="none")
+    state = StreamingModel(SAT, framing).init(variables, 2, warmup="none")
     assert step.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     _, state = step.program(variables, np.zeros((2, framing.hop), np.float32), state)
     tokens = count_tokens(SAT, framing)
