@@ -1,12 +1,14 @@
-"""What a model is made of, as plain data."""
+"""Model settings as plain data."""
 
 import dataclasses
+import functools
 import math
+import types
 from collections.abc import Mapping
-from typing import Any, Literal, Self, TypeVar, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from sat_jax.errors import SatError
-from sat_jax.field_types import check_types
 
 PATCH_SIZE = 16
 """Side of the square patches, in mel bins and in frames."""
@@ -16,7 +18,7 @@ HEAD_WIDTH = 64
 
 MIN_RATE = 1_000
 MAX_RATE = 768_000
-"""Samples per second that a sound may have, Hz."""
+"""Sample rates that are accepted, Hz."""
 
 Pooling = Literal["mean", "token", "logit", "dm"]
 InputNorm = Literal["batch", "fixed"]
@@ -40,7 +42,7 @@ class FrontendConfig:
       top_db: how far below the loudest value of a recording the floor lies, dB.
 
     Raises:
-      SatError: a value is out of range, or `n_mels` neither 64 nor 128.
+      SatError: a value has the wrong type or is out of range.
     """
 
     sample_rate: int = 16_000
@@ -52,27 +54,26 @@ class FrontendConfig:
     top_db: float = 120.0
 
     def __post_init__(self) -> None:
-        """Refuses values of wrong types or out of range."""
-        check_types(self, "frontend.")
-        if self.n_mels not in (64, 128):
-            raise SatError(f"frontend.n_mels={self.n_mels} is neither 64 nor 128")
-        _check_from_to("frontend.sample_rate", self.sample_rate, MIN_RATE, MAX_RATE)
-        # A band needs a bin of the spectrum, and no frame is meant to last longer than a second.
-        _check_from_to("frontend.n_fft", self.n_fft, 2 * self.n_mels, self.sample_rate)
-        # The edges of a patch, the shortest sound, are mirrored by half an FFT; and between two
-        # frames nothing is to be left out.
+        """Checks types and ranges."""
+        _check_types(self, "frontend.")
+        _require(self.n_mels in (64, 128), f"frontend.n_mels={self.n_mels}: use 64 or 128")
+        _check_range("frontend.sample_rate", self.sample_rate, MIN_RATE, MAX_RATE)
+        # Each mel band needs a bin of the spectrum, and a frame lasts at most a second.
+        _check_range("frontend.n_fft", self.n_fft, 2 * self.n_mels, self.sample_rate)
+        # The shortest sound, a patch, is mirrored by half an FFT at its edges. Frames leave no gap.
         shortest_hop = self.n_fft // (2 * PATCH_SIZE) + 1
-        _check_from_to("frontend.hop_length", self.hop_length, shortest_hop, self.n_fft)
-        if not 0.0 <= self.f_min < self.f_max <= self.sample_rate / 2:
-            raise SatError(
-                f"frontend.f_min={self.f_min} and frontend.f_max={self.f_max} are no band within "
-                f"0 to {self.sample_rate / 2:g} Hz, half the sample rate"
-            )
-        if not 0.0 < self.top_db < math.inf:
-            raise SatError(f"frontend.top_db={self.top_db} is no number above 0")
+        _check_range("frontend.hop_length", self.hop_length, shortest_hop, self.n_fft)
+        _require(
+            0.0 <= self.f_min < self.f_max <= self.sample_rate / 2,
+            f"frontend.f_min={self.f_min}, frontend.f_max={self.f_max}: use a band within 0 to "
+            f"{self.sample_rate / 2:g} Hz, half the sample rate",
+        )
+        _require(
+            0.0 < self.top_db < math.inf, f"frontend.top_db={self.top_db}: use a number above 0"
+        )
 
     def num_frames(self, num_samples: Count) -> Count:
-        """Frames of a recording of `num_samples` samples (centred, both edges padded)."""
+        """Returns the frames of `num_samples` samples (centred, both edges padded)."""
         return 1 + num_samples // self.hop_length
 
 
@@ -84,12 +85,14 @@ class ModelConfig:
       width: features per token, a multiple of 64.
       depth: transformer blocks.
       num_classes: outputs.
-      pooling: how tokens become one answer, see `sat_jax.models.transformer`.
-      target_length: frames the model takes in one piece.
-      cache_length: frames of past that a streaming model remembers; 0 for a clip model.
+      pooling: how tokens are reduced to one output: "mean" over tokens, "token" for the cls token,
+        "logit" for the mean with logits as output, "dm" for the mean over time of probabilities.
+      target_length: frames that the model takes in one piece.
+      cache_length: frames of past in a streaming model's cache; 0 for a clip model.
       pad_last: whether a shorter last piece of a long input is zero-padded or dropped.
-      input_norm: "batch" is BatchNorm over mel bands, "fixed" the constants of the paper's code.
-      mlp_ratio: hidden width of the MLP over `width`.
+      input_norm: "batch" for BatchNorm over mel bands, "fixed" for the constants of the paper's
+        code.
+      mlp_ratio: hidden width of the MLP, as a multiple of `width`.
       layer_scale: initial value of LayerScale, or None for a model without it.
       dropout: rate after projections and in the MLP, training only.
       attention_dropout: rate on attention weights, training only.
@@ -101,7 +104,7 @@ class ModelConfig:
       frontend: the log-mel spectrogram.
 
     Raises:
-      SatError: a value is out of range or none of its choices.
+      SatError: a value has the wrong type or is out of range.
     """
 
     width: int
@@ -124,35 +127,37 @@ class ModelConfig:
     frontend: FrontendConfig = dataclasses.field(default_factory=FrontendConfig)
 
     def __post_init__(self) -> None:
-        """Refuses values of wrong types or out of range."""
-        check_types(self)
+        """Checks types and ranges."""
+        _check_types(self)
         _check_multiple("width", self.width, HEAD_WIDTH)
-        for name, allowed in (("pooling", Pooling), ("input_norm", InputNorm), ("dtype", Dtype)):
-            check_choice(name, getattr(self, name), get_args(allowed))
-        for name in ("depth", "num_classes"):
-            _check_at_least(name, getattr(self, name), 1)
-        _check_at_least("target_length", self.target_length, PATCH_SIZE)
-        if self.cache_length < 0 or self.cache_length % PATCH_SIZE:
-            raise SatError(
-                f"cache_length={self.cache_length} is no number of whole patches: give 0 (a clip "
-                f"model) or a multiple of {PATCH_SIZE} frames"
-            )
-        if not 1.0 <= self.width * self.mlp_ratio < math.inf:
-            raise SatError(f"mlp_ratio={self.mlp_ratio} gives an MLP of no width")
-        if self.layer_scale is not None and not math.isfinite(self.layer_scale):
-            raise SatError(f"layer_scale={self.layer_scale} is not finite")
+        _check_range("depth", self.depth, 1)
+        _check_range("num_classes", self.num_classes, 1)
+        _check_range("target_length", self.target_length, PATCH_SIZE)
+        _require(
+            self.cache_length >= 0 and self.cache_length % PATCH_SIZE == 0,
+            f"cache_length={self.cache_length}: use 0 for a clip model, or a multiple of "
+            f"{PATCH_SIZE} frames",
+        )
+        _require(
+            1.0 <= self.width * self.mlp_ratio < math.inf,
+            f"mlp_ratio={self.mlp_ratio}: use a finite number of at least 1 / width",
+        )
+        _require(
+            self.layer_scale is None or math.isfinite(self.layer_scale),
+            f"layer_scale={self.layer_scale}: use a finite number, or None",
+        )
         for name in _RATES:
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise SatError(f"{name}={getattr(self, name)} is not a share in [0, 1)")
-        if self.is_streaming and (self.time_patchout or self.freq_patchout):
-            raise SatError(
-                "patchout would break the cache's grid of tokens: set time_patchout and "
-                "freq_patchout to 0 when cache_length > 0"
-            )
+            rate = getattr(self, name)
+            _require(0.0 <= rate < 1.0, f"{name}={rate}: use a share from 0 to below 1")
+        _require(
+            not self.is_streaming or self.time_patchout == self.freq_patchout == 0.0,
+            f"time_patchout={self.time_patchout}, freq_patchout={self.freq_patchout}: use 0 with a "
+            "cache, whose grid of tokens patchout would break",
+        )
 
     @property
     def is_streaming(self) -> bool:
-        """Whether the model carries a cache from piece to piece (a SAT)."""
+        """Whether the model carries a cache from piece to piece: a SAT."""
         return self.cache_length > 0
 
     @property
@@ -162,16 +167,16 @@ class ModelConfig:
 
     @property
     def time_positions(self) -> int:
-        """Learned time positions: those of a piece and, behind them, those of the cache."""
+        """Learned time positions: those of a piece, then those of the cache."""
         return (self.target_length + self.cache_length) // PATCH_SIZE
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens per layer that the cache holds when full."""
+        """Tokens per layer in a full cache."""
         return self.freq_patches * (self.cache_length // PATCH_SIZE)
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as JSON-ready data; `from_dict` is its inverse."""
+        """Returns the config as JSON-ready data; `from_dict` is its inverse."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -191,14 +196,14 @@ _RATES = ("dropout", "attention_dropout", "drop_path", "time_patchout", "freq_pa
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaeConfig:
-    """A masked autoencoder: a ViT encoder and a small decoder that paints hidden patches.
+    """A masked autoencoder: a ViT encoder and a small decoder that predicts masked patches.
 
     Attributes:
-      encoder: the ViT whose weights are kept after pretraining.
+      encoder: the ViT; only its weights are used after pretraining.
       decoder_width: features per decoder token, a multiple of 64.
       decoder_depth: decoder blocks.
-      mask_ratio: share of patches that are hidden from the encoder.
-      normalize_target: whether each target patch is made zero-mean, unit-variance.
+      mask_ratio: share of patches that are masked.
+      normalize_target: whether each target patch gets zero mean and unit variance.
 
     Raises:
       SatError: a value is out of range, or the encoder is a streaming model.
@@ -211,14 +216,19 @@ class MaeConfig:
     normalize_target: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses values of wrong types or out of range."""
-        check_types(self)
+        """Checks types and ranges."""
+        _check_types(self)
         _check_multiple("decoder_width", self.decoder_width, HEAD_WIDTH)
-        _check_at_least("decoder_depth", self.decoder_depth, 1)
-        if not 0.0 < self.mask_ratio < 1.0:
-            raise SatError(f"mask_ratio={self.mask_ratio} is not a share in (0, 1)")
-        if self.encoder.is_streaming:
-            raise SatError("a masked autoencoder's encoder is a clip model: set cache_length=0")
+        _check_range("decoder_depth", self.decoder_depth, 1)
+        _require(
+            0.0 < self.mask_ratio < 1.0,
+            f"mask_ratio={self.mask_ratio}: use a share above 0 and below 1",
+        )
+        _require(
+            not self.encoder.is_streaming,
+            f"encoder.cache_length={self.encoder.cache_length}: use 0, since an autoencoder has no "
+            "cache",
+        )
 
     @property
     def num_patches(self) -> int:
@@ -226,7 +236,7 @@ class MaeConfig:
         return self.encoder.freq_patches * self.encoder.time_positions
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as JSON-ready data; `from_dict` is its inverse."""
+        """Returns the config as JSON-ready data; `from_dict` is its inverse."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -258,7 +268,7 @@ def build_config(cls: type[_Config], data: Mapping[str, Any], name: str) -> _Con
     Args:
       cls: the dataclass.
       data: its fields.
-      name: what messages call it.
+      name: its name in messages.
 
     Raises:
       SatError: a field is unknown or missing.
@@ -266,7 +276,7 @@ def build_config(cls: type[_Config], data: Mapping[str, Any], name: str) -> _Con
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     unknown = sorted(set(data) - {field.name for field in fields})
     if unknown:
-        raise SatError(f"{name} has no field {', '.join(unknown)}")
+        raise SatError(f"{name} has no field {', '.join(unknown)}: remove it")
     missing = sorted(
         field.name
         for field in fields
@@ -275,30 +285,59 @@ def build_config(cls: type[_Config], data: Mapping[str, Any], name: str) -> _Con
         and field.name not in data
     )
     if missing:
-        raise SatError(f"{name} needs a value for {', '.join(missing)}")
+        raise SatError(f"{name} lacks {', '.join(missing)}: add it")
     return cls(**data)
 
 
-def _check_multiple(name: str, value: int, unit: int) -> None:
-    if value < unit or value % unit:
-        raise SatError(f"{name}={value} is not a positive multiple of {unit}")
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise SatError(f"{name}={value} is under {least}")
-
-
-def _check_from_to(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise SatError(f"{name}={value} is not from {least} to {most}")
-
-
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuses a value that is not among those allowed.
+    """Raises `SatError` if a value is not one of those allowed."""
+    _require(value in allowed, f"{name}={value!r}: use one of {', '.join(allowed)}")
 
-    Raises:
-      SatError: it is none of them.
+
+def _require(is_valid: bool, message: str) -> None:
+    if not is_valid:
+        raise SatError(message)
+
+
+def _check_multiple(name: str, value: int, unit: int) -> None:
+    _require(
+        value >= unit and value % unit == 0, f"{name}={value}: use a positive multiple of {unit}"
+    )
+
+
+def _check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
+    limits = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+    _require(least <= value <= most, f"{name}={value}: use a number {limits}")
+
+
+_TYPES: dict[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+}
+
+
+def _check_types(config: Any, prefix: str = "") -> None:
+    """Raises `SatError` if a field has another type than its annotation: configs come from JSON.
+
+    Args:
+      config: a dataclass of numbers, bools, literals and other dataclasses, each perhaps None.
+      prefix: put before the names of fields in messages.
     """
-    if value not in allowed:
-        raise SatError(f"{name}={value!r} is none of {', '.join(allowed)}")
+    for name, hint in _hints(config.__class__):
+        value = getattr(config, name)
+        if isinstance(hint, types.UnionType):  # `X | None`; there are no others.
+            if value is None:
+                continue
+            hint = get_args(hint)[0]
+        if get_origin(hint) is Literal:
+            check_choice(f"{prefix}{name}", value, get_args(hint))
+            continue
+        kind, words = _TYPES.get(hint, (hint, f"a {hint.__name__}"))
+        is_valid = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        _require(is_valid, f"{prefix}{name}={value!r}: use {words}")
+
+
+@functools.cache
+def _hints(kind: type) -> list[tuple[str, Any]]:
+    return list(get_type_hints(kind).items())

@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The exception for errors that a user can fix."""
 
 import re
 
@@ -6,17 +6,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class SatError(Exception):
-    """A problem the user can mend.
+    """An error that the user can fix.
 
-    Its message is one line that names the value or file at fault and the way out; command-line
-    programs print it without a traceback.
+    Its message is one line: what is wrong, the value or file, and what to do. Commands print it
+    without a traceback.
     """
 
 
 def one_line(text: str) -> str:
-    """Makes text safe for a line of its own: no line breaks, tabs or terminal commands.
+    """Replaces line breaks, tabs and other control characters by spaces.
 
     Args:
-      text: such as a file's name, which may hold all of these.
+      text: such as a file's name, which may contain terminal commands.
     """
     return _CONTROL.sub(" ", text)

@@ -1,4 +1,4 @@
-"""The networks of the paper, from the front end to names of models.
+"""The networks of the paper, from the front end to the named models.
 
 Axis letters in docstrings and comments such as ``# [b, n, d]``:
 

@@ -9,39 +9,39 @@ import jax.numpy as jnp
 from sat_jax.config import HEAD_WIDTH
 
 FLASH_CAPABILITY = 8.0
-"""What CUDA calls the generation of a GPU, from which on cuDNN has fused attention."""
+"""CUDA compute capability from which on cuDNN has fused attention."""
 
 
 def product_precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
-    """How matrix products of a type are to be computed.
+    """Returns the precision of matrix products of a type.
 
-    float32 has to be asked for: by default TPUs multiply in bfloat16 and GPUs in TensorFloat-32,
-    whose answers are not the published ones.
+    float32 must be requested: by default TPUs multiply in bfloat16 and GPUs in TensorFloat-32,
+    which does not give the published scores.
     """
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def split_heads(x: jax.Array) -> jax.Array:
-    """[b, n, d] -> [b, n, h, d / h] with heads of 64 features."""
+    """Splits features into heads of 64: [b, n, d] -> [b, n, h, 64]."""
     return x.reshape(*x.shape[:-1], -1, HEAD_WIDTH)
 
 
 def _by_head(x: jax.Array) -> jax.Array:
-    """[b, n, h, 64] -> [b, h, n, 64].
+    """Moves heads before tokens: [b, n, h, 64] -> [b, h, n, 64].
 
-    Written out, and not left to the products' subscripts: there XLA for CPUs would turn keys and
-    values over number by number (a streaming step of SAT_S_2s took 1.07 times as long).
+    Left to the subscripts of einsum, XLA for CPUs would transpose keys and values number by number:
+    a streaming step of SAT_S_2s took 1.07 times as long.
     """
     return x.transpose(0, 2, 1, 3)
 
 
 def attention_weights(query: jax.Array, key: jax.Array, key_is_real: jax.Array | None) -> jax.Array:
-    """softmax(q·kᵀ / √64) in float32.
+    """Returns softmax(q·kᵀ / √64) in float32.
 
     Args:
       query: [b, n, h, 64].
       key: [b, m, h, 64].
-      key_is_real: bool [b, m]; keys that are not real get weight 0. None means all are.
+      key_is_real: bool [b, m]; other keys get weight 0. None means all are real.
 
     Returns:
       float32 [b, h, n, m]; every row sums to 1.
@@ -60,18 +60,19 @@ def attention_weights(query: jax.Array, key: jax.Array, key_is_real: jax.Array |
 
 
 def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """Weighted sum of values: [b, h, n, m], [b, m, h, 64] -> [b, n, d]."""
+    """Returns the weighted sum of values: [b, h, n, m], [b, m, h, 64] -> [b, n, d]."""
     precision = product_precision(value.dtype)
     weights = weights.astype(value.dtype)
     mixed = jnp.einsum("bhnm,bhmc->bhnc", weights, _by_head(value), precision=precision)
-    mixed = _by_head(mixed)  # The other way round it is the same.
+    mixed = _by_head(mixed)  # Back to [b, n, h, 64]: the swap is its own inverse.
     return mixed.reshape(*mixed.shape[:2], -1)
 
 
 def suits_cudnn(query: jax.Array, key: jax.Array) -> bool:
-    """Whether this machine's GPU can do attention as one program: [b, n, h, 64], [b, m, h, 64].
+    """Returns whether cuDNN's fused attention fits: query [b, n, h, 64], key [b, m, h, 64].
 
-    cuDNN wants 16-bit numbers, and even numbers of tokens for gradients under a mask.
+    It needs a recent NVIDIA GPU, 16-bit numbers, and even numbers of tokens for gradients under a
+    mask.
     """
     halves = query.dtype in (jnp.bfloat16, jnp.float16)
     return halves and not (query.shape[1] % 2 or key.shape[1] % 2) and _has_flash_attention()
@@ -79,13 +80,13 @@ def suits_cudnn(query: jax.Array, key: jax.Array) -> bool:
 
 @functools.cache
 def _has_flash_attention() -> bool:
-    """Whether programs run on one CUDA GPU that is new enough."""
+    """Returns whether programs run on one CUDA GPU that is new enough."""
     # JAX 0.12 does not split a mask together with the batch over several devices.
     if jax.device_count() > 1:
         return False
     device = jax.devices()[0]
     capability = str(getattr(device, "compute_capability", ""))
-    # AMD's names are no numbers.
+    # AMD's capabilities are names, not numbers.
     is_cuda = device.platform == "gpu" and capability.replace(".", "").isdecimal()
     return is_cuda and float(capability) >= FLASH_CAPABILITY
 
@@ -98,16 +99,16 @@ def fused_attention(
     *,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """`attend` with `attention_weights`, which are never written to memory.
+    """Returns `attend` with `attention_weights`, which are never written to memory.
 
-    A training step of SAT_B_2s took 0.9 of its time on an H100.
+    A training step of SAT_B_2s takes 0.9 of the time on an H100.
 
     Args:
       query: [b, n, h, 64].
       key: [b, m, h, 64].
       value: [b, m, h, 64].
       key_is_real: bool [b, m] or None, see `attention_weights`.
-      implementation: cuDNN's where `suits_cudnn`; XLA's has the same answers on any machine.
+      implementation: "cudnn" where `suits_cudnn`; "xla" gives the same on any machine.
 
     Returns:
       [b, n, d].

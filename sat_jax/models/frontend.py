@@ -1,8 +1,8 @@
-"""Waveform to log-mel spectrogram in dB, as pure functions.
+"""Computes log-mel spectrograms in dB from waveforms, as pure functions.
 
-The numbers are those of the published system: centred STFT with reflected edges, power, HTK
+The values are those of the published system: centred STFT with reflected edges, power, HTK
 mel bands without area normalisation, dB with a floor `top_db` under the maximum. Deviation: the
-maximum is taken for each recording, not over the batch, so a neighbour never changes a result.
+maximum is taken per recording, not over the batch, so that neighbours never change a result.
 """
 
 import functools
@@ -14,15 +14,15 @@ import numpy as np
 from sat_jax.config import FrontendConfig
 
 MIN_POWER = 1e-10
-"""Power below which a mel band counts as silent; -100 dB."""
+"""Least power of a mel band: -100 dB."""
 
 
 @functools.cache
 def mel_filterbank(config: FrontendConfig) -> np.ndarray:
-    """Triangular HTK mel filters without area normalisation, float32 [n_fft // 2 + 1, n_mels].
+    """Returns triangular HTK mel filters without area normalisation: [n_fft // 2 + 1, n_mels].
 
-    Equal to `librosa.filters.mel(..., htk=True, norm=None).T`; made here because importing
-    librosa costs seconds that a first result should not wait for.
+    They equal `librosa.filters.mel(..., htk=True, norm=None).T` in float32. Importing librosa would
+    delay the first result by seconds.
     """
 
     def to_mel(hertz: float) -> float:
@@ -43,7 +43,7 @@ def _hann_window(n_fft: int) -> np.ndarray:
 
 
 def framed_power_db(samples: jax.Array, config: FrontendConfig) -> jax.Array:
-    """Mel power of every whole frame inside `samples`, in dB without the `top_db` floor.
+    """Returns the mel power of every whole frame in `samples`, in dB without the `top_db` floor.
 
     Args:
       samples: float32 [b, s], s >= n_fft, edges already padded.
@@ -60,7 +60,7 @@ def framed_power_db(samples: jax.Array, config: FrontendConfig) -> jax.Array:
 
 
 def _frames(samples: jax.Array, config: FrontendConfig) -> jax.Array:
-    """Overlapping frames [b, t, n_fft] of [b, s], from whole-hop slices instead of a gather."""
+    """Returns overlapping frames [b, t, n_fft] of [b, s], joined from slices of one hop."""
     size, hop = config.n_fft, config.hop_length
     count = 1 + (samples.shape[-1] - size) // hop
     hops_per_frame = -(-size // hop)
@@ -72,7 +72,7 @@ def _frames(samples: jax.Array, config: FrontendConfig) -> jax.Array:
 
 
 def reflect_edges(samples: jax.Array, begin: jax.Array | int, end: jax.Array | int) -> jax.Array:
-    """Overwrites what lies outside [begin, end) with a mirror image of what lies inside.
+    """Overwrites the samples outside [begin, end) by the mirror image of those inside.
 
     Args:
       samples: float32 [b, s].
@@ -80,7 +80,7 @@ def reflect_edges(samples: jax.Array, begin: jax.Array | int, end: jax.Array | i
       end: int32 [b] or scalar, one past the last real sample.
 
     Returns:
-      float32 [b, s]. Where the mirror image would leave the array, its nearest sample is taken.
+      float32 [b, s]. Where the mirror image leaves the array, the nearest sample is used.
     """
     begin, end = (jnp.reshape(jnp.asarray(edge), (-1, 1)) for edge in (begin, end))
     index = jnp.arange(samples.shape[-1])[None, :]
@@ -91,7 +91,7 @@ def reflect_edges(samples: jax.Array, begin: jax.Array | int, end: jax.Array | i
 
 
 def floor_top_db(power_db: jax.Array, peak_db: jax.Array, config: FrontendConfig) -> jax.Array:
-    """Raises values more than `top_db` under the peak to that floor.
+    """Raises values to the floor, `top_db` under the peak.
 
     Args:
       power_db: float32 [b, f, t].
@@ -104,17 +104,17 @@ def floor_top_db(power_db: jax.Array, peak_db: jax.Array, config: FrontendConfig
 def log_mel(
     waveform: jax.Array, config: FrontendConfig, *, num_samples: jax.Array | int | None = None
 ) -> jax.Array:
-    """Log-mel spectrogram of whole recordings.
+    """Returns the log-mel spectrogram of whole recordings.
 
     Args:
       waveform: float32 [b, s] in [-1, 1]; s > n_fft // 2, as reflection needs.
       config: spectrogram settings.
-      num_samples: int32 [b] or scalar where recordings are shorter than s; what lies behind is
-        never heard. None means that all s samples are real.
+      num_samples: int32 [b] or scalar, samples of each recording; those behind are ignored. None
+        means that all have s.
 
     Returns:
-      float32 dB [b, f, t], t = 1 + s // hop_length. Frames at and behind
-      1 + num_samples // hop_length are padding and mean nothing.
+      float32 dB [b, f, t], t = 1 + s // hop_length. Frames from 1 + num_samples // hop_length on
+      are undefined.
     """
     half = config.n_fft // 2
     if num_samples is None:
@@ -128,6 +128,6 @@ def log_mel(
 
 
 def peak_of(power_db: jax.Array, num_frames: jax.Array | int) -> jax.Array:
-    """Loudest value among the first `num_frames` frames: float32 [b] from [b, f, t]."""
+    """Returns the loudest value of the first `num_frames` frames: [b, f, t] -> [b]."""
     real = jnp.arange(power_db.shape[-1])[None, :] < jnp.reshape(jnp.asarray(num_frames), (-1, 1))
     return jnp.where(real[:, None, :], power_db, -jnp.inf).max((1, 2))

@@ -1,4 +1,4 @@
-"""Masked autoencoder: pretraining without labels."""
+"""The masked autoencoder, for pretraining without labels."""
 
 from typing import Any, NamedTuple
 
@@ -24,12 +24,12 @@ PATCH_VALUES = PATCH_SIZE * PATCH_SIZE
 
 
 class Masking(NamedTuple):
-    """Which patches are hidden.
+    """Which patches are masked.
 
     Attributes:
-      kept: int32 [b, n'], positions of the patches that the encoder sees, in the order seen.
-      restore: int32 [b, n], where each patch stands among the kept, then the hidden ones.
-      mask: float32 [b, n], 1 where hidden.
+      kept: int32 [b, n'], indices of the patches that the encoder gets, in that order.
+      restore: int32 [b, n], index of each patch in the list of kept, then masked patches.
+      mask: float32 [b, n], 1 where masked.
     """
 
     kept: jax.Array
@@ -38,11 +38,11 @@ class Masking(NamedTuple):
 
 
 def masking_from_noise(noise: jax.Array, mask_ratio: float) -> Masking:
-    """Keeps the int(n * (1 - mask_ratio)) patches of lowest noise in each example.
+    """Keeps the int(n * (1 - mask_ratio)) patches with the lowest noise in each example.
 
     Args:
       noise: float32 [b, n] in [0, 1).
-      mask_ratio: share of patches to hide.
+      mask_ratio: share of patches to mask.
     """
     num_patches = noise.shape[1]
     num_kept = int(num_patches * (1.0 - mask_ratio))
@@ -52,7 +52,7 @@ def masking_from_noise(noise: jax.Array, mask_ratio: float) -> Masking:
 
 
 class Decoder(nn.Module):
-    """Paints all patches from the tokens of the few that were seen."""
+    """Predicts all patches from the tokens of the kept ones."""
 
     config: MaeConfig
 
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
         self.head = Linear(PATCH_VALUES, dtype)
 
     def __call__(self, tokens: jax.Array, restore: jax.Array) -> jax.Array:
-        """[b, 1 + n', d] seen tokens, cls first, and int32 [b, n] -> float32 [b, n, 256]."""
+        """Maps tokens [b, 1 + n', d], cls first, and `restore` [b, n] to float32 [b, n, 256]."""
         tokens = self.input_proj(tokens)
         cls, seen = tokens[:, :1], tokens[:, 1:]
         batch, num_patches = restore.shape
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
         return tokens[:, 1:].astype(jnp.float32)
 
     def _positions(self, num_patches: int) -> jax.Array:
-        """[1 + n, d]; a shorter input uses the first columns of the full grid."""
+        """Returns positions [1 + n, d]; a shorter input uses the first columns of the grid."""
         rows = self.config.encoder.freq_patches
         cls, grid = (
             self.pos_embed[:1],
@@ -103,7 +103,7 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Hides most patches of a log-mel spectrogram and paints them again."""
+    """Masks most patches of a log-mel spectrogram and predicts them."""
 
     config: MaeConfig
 
@@ -115,26 +115,26 @@ class MaskedAutoencoder(nn.Module):
     def __call__(
         self, log_mel: jax.Array, noise: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Paints the hidden patches.
+        """Predicts the masked patches.
 
         Args:
-          log_mel: float32 dB [b, f, t], raw; frames behind the encoder's target length are not
-            painted.
-          noise: float32 [b, n] in [0, 1), one value a patch; the lowest are seen.
+          log_mel: float32 dB [b, f, t], not normalised; frames behind the encoder's target length
+            are ignored.
+          noise: float32 [b, n] in [0, 1), one value per patch; the lowest are kept.
           train: whether dropout acts and BatchNorm uses the batch's statistics.
 
         Returns:
-          Prediction and target float32 [b, n, 256] and mask [b, n], 1 where hidden.
+          Prediction and target float32 [b, n, 256] and mask [b, n], 1 where masked.
 
         Raises:
-          SatError: `noise` has not one value a patch.
+          SatError: `noise` does not have one value per patch.
         """
         encoder = self.encoder
         columns = self.config.encoder.time_positions * PATCH_SIZE
         target = flatten_grid(patches(log_mel[..., :columns]))
         if noise.shape != target.shape[:2]:
             raise SatError(
-                f"noise is {list(noise.shape)}, but there are {target.shape[:2]} patches"
+                f"noise has shape {list(noise.shape)}: use {list(target.shape[:2])}, one per patch"
             )
         masking = masking_from_noise(noise, self.config.mask_ratio)
         tokens = flatten_grid(encoder.embed(encoder.normalize(log_mel, train=train)))
@@ -145,7 +145,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def init_mae_variables(config: MaeConfig, key: jax.Array) -> Any:
-    """Fresh weights {"params": …, "batch_stats": …} of an autoencoder.
+    """Returns fresh weights {"params": …, "batch_stats": …} of an autoencoder.
 
     Args:
       config: the model.

@@ -1,4 +1,4 @@
-"""Learned position embeddings: where cached tokens sit, and resizing."""
+"""Learned position embeddings: those of cached tokens, and resizing."""
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,21 @@ def past_positions(
     num_real: jax.Array,
     num_slots: int,
 ) -> jax.Array:
-    """Positions that layer 0 adds, once more at every call, to its cached tokens.
+    """Returns the positions that layer 0 adds, at every call once more, to its cached tokens.
 
-    The newest token sits in the last slot. With m real tokens and f rows the published code
-    reads token i as row i // (m / f), step i mod (m / f), and gives it the last m / f time
-    positions. Quirk, kept: with chunks shorter than the cache, or with a cls token among them,
-    the cached tokens are no such grid, and are read as one all the same.
+    The newest token is in the last slot. With m real tokens and f rows, the published code takes
+    token i as row i // (m / f) and step i mod (m / f), and gives it one of the last m / f time
+    positions. Quirk, kept: with chunks shorter than the cache, or with a cls token, the cached
+    tokens do not form such a grid, but are treated as one.
 
     Args:
       time_pos_embed: [t, d], all time positions of the model.
       freq_pos_embed: [f, d].
       num_real: int32 [b], cached tokens that are real.
-      num_slots: m, room in the cache.
+      num_slots: m, slots in the cache.
 
     Returns:
-      [b, m, d]; zeros in slots that hold no real token.
+      [b, m, d]; zeros in slots without a real token.
     """
     steps = num_real[:, None] // freq_pos_embed.shape[0]  # [b, 1]
     token = jnp.arange(num_slots)[None, :] - (num_slots - num_real[:, None])  # [b, m]
@@ -38,15 +38,15 @@ def past_positions(
 
 
 def resize_positions(embedding: np.ndarray, length: int) -> np.ndarray:
-    """Fits position embeddings to another number of positions.
+    """Resizes position embeddings to another number of positions.
 
     Args:
       embedding: [t, d].
-      length: positions wanted.
+      length: new number of positions.
 
     Returns:
-      [length, d]: the first positions when fewer are wanted, else linear interpolation with
-      half-pixel centres (what PyTorch calls ``align_corners=False``).
+      [length, d]: the first positions if `length` is smaller, else linear interpolation with
+      half-pixel centres (PyTorch's ``align_corners=False``).
     """
     embedding = np.asarray(embedding)
     have = embedding.shape[0]

@@ -1,4 +1,4 @@
-"""Models by name."""
+"""The named models."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def _sat(width: int, length: int, *, pooling: Pooling = "mean", depth: int = 12)
     )
 
 
-# The XS models are ours, for small devices: at most 2 M parameters at every length.
+# The XS models are ours, for small devices: at most 2 M parameters at any length.
 MODELS: dict[str, ModelConfig] = {
     "audiotransformer_xs": _vit(128, depth=9),
     "audiotransformer_tiny": _vit(192),
@@ -46,15 +46,15 @@ MAES: dict[str, MaeConfig] = {
     "mae_small": _mae("audiotransformer_small", 1000, 8),
     "mae_base": _mae("audiotransformer_base", 1012, 8),
 }
-"""Masked autoencoders, named after the model whose encoder they train."""
+"""Masked autoencoders, by the size of the model whose encoder they pretrain."""
 
 
 def model_config(name: str) -> ModelConfig:
-    """The config of a named model.
+    """Returns the config of a named model.
 
     Raises:
       SatError: no model has this name.
     """
     if name not in MODELS:
-        raise SatError(f"unknown model {name!r}; the models are {', '.join(MODELS)}")
+        raise SatError(f"unknown model {name!r}: use one of {', '.join(MODELS)}")
     return MODELS[name]

@@ -1,6 +1,7 @@
-"""Shapes of a model's weights from its config alone.
+"""Names and shapes of a model's weights, computed from its config.
 
-Tracing the model would tell them too, but takes a quarter of a second, in every start of a program.
+`jax.eval_shape` gives the same, but takes 0.29 s (one block alone 0.11 s) of the 1.3 s of processor
+time that `sat-jax tag` needs for a short file. A test compares both for all models.
 """
 
 from collections.abc import Iterator
@@ -12,14 +13,7 @@ _PATCH_VALUES = PATCH_SIZE * PATCH_SIZE
 
 
 def weight_shapes(config: AnyConfig) -> Named:
-    """The shape of every array of a model's variables.
-
-    Args:
-      config: the model.
-
-    Yields:
-      Its name, such as "params/head/bias", and its shape; in no particular order.
-    """
+    """Yields name, such as "params/head/bias", and shape of each array of a model's variables."""
     if isinstance(config, MaeConfig):
         yield from _under("params/decoder", _decoder(config))
         params, statistics = "params/encoder", "batch_stats/encoder"

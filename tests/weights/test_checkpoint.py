@@ -125,7 +125,7 @@ def edit(folder, field, value):
         ("config.num_classes", True, "num_classes=True"),
         ("config.pooling", None, "pooling=None"),
         ("config.frontend", None, "config"),
-        ("config.frontend.hop_length", 1, "hop_length=1 "),
+        ("config.frontend.hop_length", 1, r"hop_length=1\b"),
         ("config.frontend.sample_rate", 8000, "f_max=8000.0.* 4000 Hz"),
         ("config.frontend.f_max", 1e9, "f_max=1000000000.0"),
         ("config", {"encoder": {}}, "encoder"),
