@@ -9,10 +9,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sat_jax import SatError, Tagger
+from sat_jax import SatError, ScoredChunk, Tagger, streaming
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.labels import default_label_names
-from sat_jax.models.transformer import init_variables
+from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.runtime.program_store import ProgramStore
 from sat_jax.weights.checkpoint import Checkpoint
 
@@ -91,6 +91,48 @@ def test_streams_of_a_batch_are_independent(taggers):
         np.testing.assert_allclose(heard[stream], want, atol=1e-5)
     with pytest.raises(SatError):
         tagger.finish(state)
+
+
+def test_a_scan_is_a_loop_of_steps(taggers):
+    tagger = taggers["chunk"]
+    samples = noise(3 * 2 * tagger.framing.hop).reshape(3, 2, -1)
+    state = tagger.init(2)
+    scanned, ready, last = tagger.scan(samples, state)
+    assert scanned.shape == (3, 2, 5) and ready.all()
+    for block, want in zip(samples, scanned, strict=True):
+        probs, state = tagger.step(block, state)
+        np.testing.assert_allclose(probs, want, atol=1e-5)
+    assert last.chunks.tolist() == state.chunks.tolist() == [3, 3]
+    with pytest.raises(SatError, match=r"\[3, 2, 5120\].*\b1\b"):
+        tagger.scan(samples, tagger.init(1))
+
+
+def test_streams_are_run_from_the_documented_names(taggers):
+    tagger = taggers["chunk"]
+    samples = noise(2 * tagger.framing.hop).reshape(2, 1, -1)
+    model, state = AudioTransformer(TINY), tagger.init()
+    probs, _, last = streaming.scan_chunks(
+        model, tagger.variables, samples, state, framing=tagger.framing
+    )
+    np.testing.assert_array_equal(probs, tagger.scan(samples, state)[0])
+    again = streaming.reset_streams(last, state, np.array([True]))
+    assert again.chunks.tolist() == [0]
+    kept = streaming.state_from_bytes(state, streaming.state_to_bytes(last))
+    assert kept.chunks.tolist() == [2]
+
+
+def test_models_with_their_framing_are_hashable_and_equal_by_value(checkpoint, taggers):
+    again = Tagger(checkpoint, chunk_seconds=0.32).streams
+    assert again == taggers["chunk"].streams
+    assert len({again, taggers["chunk"].streams, taggers["seamless"].streams}) == 2
+
+
+def test_taggers_states_and_chunks_tell_what_they_are(taggers):
+    tagger = taggers["seamless"]
+    assert "5 classes" in repr(tagger) and "seamless" in repr(tagger) and "0.32 s" in repr(tagger)
+    assert "3 streams" in repr(tagger.init(3, "none"))
+    chunk = ScoredChunk(start=0.0, end=2.0, probs=np.array([0.1, 0.75], np.float32))
+    assert repr(chunk) == "ScoredChunk(start=0, end=2, probs=[2 classes, highest 0.750 at 1])"
 
 
 def test_nothing_is_left_to_finish(taggers):

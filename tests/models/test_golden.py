@@ -162,9 +162,9 @@ def test_masked_autoencoder() -> None:
     ],
 )
 def test_full_size(name: str) -> None:
-    model, variables = full_size(name)
+    config, variables = full_size(name)
     seconds = 1.0 if name.endswith("_1s") else 2.0
-    have, _ = stream(model, variables, seconds=seconds, count=5, warmup="silence")
+    have, _ = stream(config, variables, seconds=seconds, count=5, warmup="silence")
     np.testing.assert_allclose(have, numbers("full_size")[name], atol=1e-4)
 
 

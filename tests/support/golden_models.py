@@ -11,7 +11,6 @@ import torch
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.convert.weight_table import from_torch
 from sat_jax.models.registry import MODELS
-from sat_jax.models.transformer import AudioTransformer
 from tests.reference.torch_model import build
 from tests.support.golden_weights import load_models, state_dict_by_rule
 
@@ -22,7 +21,7 @@ VITS = [name for name, model in SMALL.items() if model["kind"] == "vit"]
 
 
 def small_config(name: str, **changes: Any) -> ModelConfig:
-    """The config that says what the golden model's constructor arguments say."""
+    """Returns the config of a golden model, from its constructor's arguments."""
     model = SMALL[name]
     settings = {
         "width": model["embed_dim"],
@@ -39,7 +38,7 @@ def small_config(name: str, **changes: Any) -> ModelConfig:
 
 
 def mae_config() -> MaeConfig:
-    """The golden autoencoder's config."""
+    """Returns the golden autoencoder's config."""
     model = load_models()["mae"]
     encoder, decoder = model["encoder"], model["decoder"]
     return MaeConfig(
@@ -57,26 +56,26 @@ def mae_config() -> MaeConfig:
 
 @functools.cache
 def small_weights(name: str) -> Any:
-    """A small golden model's variables."""
+    """Returns a small golden model's variables."""
     model = load_models()[name]
     return from_torch(state_dict_by_rule(model["state_dict_shapes"], model["seed"]))
 
 
-def full_size(name: str) -> tuple[AudioTransformer, Any]:
-    """A registry model with the golden weights."""
+def full_size(name: str) -> tuple[ModelConfig, Any]:
+    """Returns a registry model with the golden weights."""
     with torch.device("meta"):
         shapes = {key: value.shape for key, value in build(name).state_dict().items()}
     seed = load_models()["full_size"]["seed"]
     variables = from_torch(state_dict_by_rule(shapes, seed))
-    return AudioTransformer(MODELS[name]), variables
+    return MODELS[name], variables
 
 
 @functools.cache
 def clip() -> np.ndarray:
-    """The golden recording, float32 [160000]."""
+    """Returns the golden recording, float32 [160000]."""
     return soundfile.read(GOLDEN / "clip.wav", dtype="float32")[0]
 
 
 def numbers(name: str) -> Any:
-    """A golden .npz file."""
+    """Opens a golden .npz file."""
     return np.load(GOLDEN / f"{name}.npz")
