@@ -68,7 +68,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if stall:
             self.wfile.write(body[: len(body) // 2])
-            self.state.release.wait(30)
+            self.state.release.wait(300)
             body = body[len(body) // 2 :]
         self.wfile.write(body)
 

@@ -26,7 +26,8 @@ def fetch_package(package: str, paths: Sequence[str], folder: Path) -> None:
       SatError: a program is missing, or the package can't be downloaded or unpacked.
     """
     target, requested = folder / package, "\n".join(sorted(paths))
-    if (target / _REQUESTED).is_file() and (target / _REQUESTED).read_text(encoding="utf-8") == requested:
+    earlier = target / _REQUESTED
+    if earlier.is_file() and earlier.read_text(encoding="utf-8") == requested:
         return
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:

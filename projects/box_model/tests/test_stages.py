@@ -117,10 +117,10 @@ except (SatError, KeyboardInterrupt) as error:
 def test_a_signal_reaches_the_command_once_and_its_end_is_awaited(tmp_path, number, send, end):
     arguments = [sys.executable, "-c", COURSE, tmp_path, SAVING]
     with subprocess.Popen(arguments, cwd=ROOT, start_new_session=True) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (tmp_path / "ready").exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         send(process.pid, number)
-        process.wait(timeout=60)
+        process.wait(timeout=180)
     assert (tmp_path / "end").read_text() == end

@@ -409,7 +409,7 @@ def test_an_interrupted_run_ends_at_once_and_is_resumed(server: Server, tmp_path
     options = Options(folder=job.folder, site=job.site, workers=2)
     with pytest.raises(KeyboardInterrupt):
         fetch_clips(job.segments, options, interrupt)
-    assert time.monotonic() - start < 15  # The server waits for 30 s.
+    assert time.monotonic() - start < 120  # The server waits for 300 s.
     assert "a.wav" in job.complete() and "slow.wav" not in job.complete()
 
     server.release.set()
