@@ -3,7 +3,7 @@
 sat-jax models
 sat-jax models --format json
 
-delay: chunk length by default, s. mAP: published for AudioSet's evaluation clips in such chunks, %.
+delay: length of a chunk, s. mAP: published for AudioSet's evaluation clips in such chunks, %.
 weights: "bundled" with the package, "cached" by an earlier download, "to download" when the model
 is first used, or "none published": such a model has to be trained.
 """

@@ -267,7 +267,8 @@ def _network_errors() -> Iterator[None]:
         yield
     except urllib.error.HTTPError as error:
         with error:  # It is the response, too.
-            reason = f"HTTP {error.code} {error.reason}"
+            # Not the server's words, which may quote an address with credentials.
+            reason = f"HTTP {error.code} {http.client.responses.get(error.code, '')}"
             raise _AttemptError(reason, retry=error.code in _RETRIED_STATUS) from error
     except (http.client.InvalidURL, ValueError) as error:
         # The text of the error may quote a password.

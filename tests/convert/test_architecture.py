@@ -91,7 +91,7 @@ def test_the_file_knows_better_than_the_registry() -> None:
     assert "target_length=96 and cache_length=96" in note and "SAT_S_1s" in note
 
 
-def test_an_odd_number_of_positions_needs_a_word() -> None:
+def test_an_odd_number_of_positions_needs_a_length() -> None:
     shapes = with_positions(SAT_SHAPES, 15)
     with pytest.raises(SatError, match=r"15 .*--set target_length=.*--set cache_length=.* 240"):
         read(shapes)
@@ -192,7 +192,7 @@ def test_a_typed_setting_comes_before_the_named_model() -> None:
     assert notes == []
 
 
-def test_what_was_taken_for_granted_is_told() -> None:
+def test_assumed_settings_are_noted() -> None:
     _, notes = read(shapes_of("sat_ls_2s"), target_length="192")
     assert len(notes) == 2
     assert "pooling=mean" in notes[0] and "layer_scale=1e-05" in notes[1]

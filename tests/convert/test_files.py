@@ -1,4 +1,4 @@
-"""Files of weights: what is read, what is refused, what is written."""
+"""Files of weights: read, refused and written."""
 
 import pickle
 import re

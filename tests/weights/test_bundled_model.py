@@ -65,7 +65,7 @@ def test_classes_without_training_sounds_stay_low(tagger, scores):
 
 
 @pytest.mark.parametrize(
-    ("file", "begin", "end", "heard"),
+    ("file", "begin", "end", "label"),
     [
         ("bells", 0, 6, "Tubular bells"),
         ("choir", 0, 2, "Choir"),
@@ -73,11 +73,11 @@ def test_classes_without_training_sounds_stay_low(tagger, scores):
         ("concert", 4, 10, "Clapping"),
     ],
 )
-def test_the_demo_is_right(tagger, file, begin, end, heard):
+def test_the_demo_is_right(tagger, file, begin, end, label):
     chunks = [
         c for c in tagger.tag_file(ROOT / "examples" / f"{file}.flac") if begin <= c.start < end
     ]
     assert len(chunks) == (end - begin) / 2
     for chunk in chunks:
         named = [tagger.labels[index] for index in np.argsort(-chunk.probs)[:3]]
-        assert heard in named and chunk.probs[tagger.labels.index(heard)] > 0.4
+        assert label in named and chunk.probs[tagger.labels.index(label)] > 0.4

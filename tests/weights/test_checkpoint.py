@@ -1,4 +1,4 @@
-"""Checkpoint folders beside what was put into them, whole and damaged."""
+"""Checkpoint folders: read back as written; damaged ones are refused."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def checkpoint() -> Checkpoint:
     )
 
 
-def test_what_is_read_is_what_was_written(checkpoint, tmp_path):
+def test_round_trip(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "model", checkpoint)
     read = load_checkpoint(tmp_path / "model")
     assert (read.config, read.labels, read.source) == (
@@ -48,13 +48,13 @@ def test_what_is_read_is_what_was_written(checkpoint, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read.variables, checkpoint.variables)
 
 
-def test_the_model_in_a_runs_folder_is_pointed_at(checkpoint, tmp_path):
+def test_the_folder_of_a_run_names_the_checkpoint_inside(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "run" / "model", checkpoint)
     with pytest.raises(SatError, match=r"run is .*run/model is"):
         load_checkpoint(tmp_path / "run")
 
 
-def test_what_is_there_is_never_overwritten(checkpoint, tmp_path):
+def test_an_existing_folder_is_never_overwritten(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "model", checkpoint)
     with pytest.raises(SatError, match=re.escape(str(tmp_path / "model"))):
         save_checkpoint(tmp_path / "model", checkpoint)
@@ -82,7 +82,7 @@ def test_damaged_metadata_is_one_line(checkpoint, tmp_path, text):
         load_checkpoint(tmp_path / "model")
 
 
-def test_weights_that_changed_are_noticed(checkpoint, tmp_path):
+def test_changed_weights_are_noticed(checkpoint, tmp_path):
     """A flipped bit that can still be read as a number must not become a wrong answer."""
     save_checkpoint(tmp_path / "model", checkpoint)
     other = jax.tree.map(np.array, checkpoint.variables)
@@ -135,9 +135,7 @@ def edit(folder, field, value):
         ("kind", [], r" \[\] in checkpoint format 1"),
     ],
 )
-def test_a_config_that_does_not_fit_the_weights_is_noticed(
-    field, value, message, checkpoint, tmp_path
-):
+def test_a_config_that_does_not_fit_is_refused(field, value, message, checkpoint, tmp_path):
     save_checkpoint(tmp_path / "m", checkpoint)
     edit(tmp_path / "m", field, value)
     with pytest.raises(SatError, match=message):
@@ -148,7 +146,7 @@ def test_a_config_that_does_not_fit_the_weights_is_noticed(
     ("before", "after"),
     [('"hop_length": 160', '"hop_length": 161'), ("Speech", "Spfech"), ("a test", "a tess")],
 )
-def test_a_flipped_bit_in_what_could_be_meant_is_noticed(before, after, checkpoint, tmp_path):
+def test_a_flipped_bit_in_the_metadata_is_noticed(before, after, checkpoint, tmp_path):
     save_checkpoint(tmp_path / "m", checkpoint)
     path = tmp_path / "m" / "model" / "metadata"
     text = path.read_text("utf-8")
@@ -179,8 +177,8 @@ def test_shapes_are_those_of_the_traced_model(config):
     assert dict(weight_shapes(config)) == shapes
 
 
-def test_complaints_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):
-    """Reading a damaged checkpoint silences its own late arrays and no one else."""
+def test_unraisable_errors_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):
+    """Reading a damaged checkpoint drops only the tracebacks of its own late arrays."""
     late: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda raised: late.append(str(raised.exc_value)))
     (tmp_path / "model" / "model").mkdir(parents=True)

@@ -391,7 +391,7 @@ def test_folder_that_cannot_be_made(remote: Remote, tmp_path: Path) -> None:
     assert remote.requests == []
 
 
-def test_full_disk_is_told_and_resumed(
+def test_full_disk_is_reported_and_resumed(
     remote: Remote, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:

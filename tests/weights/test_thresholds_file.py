@@ -1,4 +1,4 @@
-"""Thresholds on disk: what was saved comes back, and what is damaged is refused."""
+"""thresholds.json: read back as saved; damaged files are refused."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def path(checkpoint, tmp_path):
     )
 
 
-def test_what_was_saved_comes_back(checkpoint, path):
+def test_round_trip(checkpoint, path):
     values = load_thresholds(path.parent, checkpoint)
     assert (values.dtype, values.tolist()) == (np.float32, [0.25, 0.0, 1.0])
 

@@ -62,7 +62,7 @@ def test_a_clip_model_starts_a_streaming_one() -> None:
     assert notes == ["resized: time_pos_embed, 63 to 24"]
 
 
-def test_the_first_chunk_of_a_stream_is_heard_as_by_the_clip_model_it_started_from() -> None:
+def test_the_first_chunk_of_a_stream_scores_as_in_the_clip_model() -> None:
     config = small_config("sat_mean_2s")
     variables, _ = start_from(checkpoint("vit_mean"), config, KEY)
     log_mel = jax.random.normal(KEY, (2, 64, 192))
@@ -89,7 +89,7 @@ def test_other_classes_get_a_fresh_head() -> None:
     assert notes == ["fresh, of another size: head"]
 
 
-def test_a_head_of_as_many_other_classes_is_not_taken_along() -> None:
+def test_a_head_of_other_classes_is_fresh() -> None:
     names = tuple(f"class {i}" for i in range(small_config("vit_mean").num_classes))
     source = dataclasses.replace(checkpoint("vit_mean"), labels=names)
     before = flat(small_weights("vit_mean"))
@@ -101,7 +101,7 @@ def test_a_head_of_as_many_other_classes_is_not_taken_along() -> None:
         assert notes == ["fresh, not in the source: head", "left out: head"]
 
 
-def test_only_a_fresh_head_begins_with_the_bias_asked_for() -> None:
+def test_only_a_fresh_head_gets_the_initial_bias() -> None:
     classes = dataclasses.replace(small_config("vit_mean"), num_classes=5)
     for source, config in (
         ("vit_mean", classes),  # finetuning's head of another size
@@ -205,7 +205,7 @@ def test_an_autoencoder_starts_one_of_another_length() -> None:
 
 
 @pytest.mark.parametrize("change", [{"decoder_depth": 2}, {"decoder_width": 128}])
-def test_another_decoder_starts_fresh_as_a_whole(change: dict[str, int]) -> None:
+def test_another_decoder_is_fresh(change: dict[str, int]) -> None:
     config: MaeConfig = dataclasses.replace(mae_config(), **change)  # type: ignore[arg-type]
     after, notes = start("mae", config)
     new = changed(after, flat(small_weights("mae")))
