@@ -1,1 +1,1 @@
-"""Pictures of recordings and evaluations; matplotlib is imported only here."""
+"""Pictures of recordings and evaluations. Only this folder imports matplotlib."""

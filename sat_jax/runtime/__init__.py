@@ -1,1 +1,1 @@
-"""What every program needs of its machine: files, flags, devices, compiled programs."""
+"""Files, command lines, devices, sharding and compiled programs."""

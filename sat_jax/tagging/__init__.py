@@ -1,1 +1,1 @@
-"""Tagging recordings for a person: tags, text formats, arrays of scores."""
+"""Tags recordings for people: choosing tags, text formats, files of scores and pictures."""

@@ -1,84 +1,29 @@
-"""Pictures of recordings: pooled as by a plain loop, drawn to scale, for any length."""
-
-import itertools
-import re
-import subprocess
-import sys
+import functools
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from matplotlib.text import Text
 
-from sat_jax.errors import SatError
-from sat_jax.plots import recording
-from sat_jax.plots.figures import check_plot
 from sat_jax.plots.recording import plot_recording
-from sat_jax.plots.spectrogram import SpectrogramPool, group_max
+from sat_jax.plots.spectrogram import SpectrogramPool
+from tests.support.pictures import (
+    make_pool,
+    make_scores,
+)
 
 NAMES = ["Speech", "Trickle, dribble", "Bird vocalization, bird call, bird song", "$x_1$", "w" * 90]
 
 
-def make_pool(seconds, seed=0):
-    pool = SpectrogramPool(0.01)
-    frames = np.random.default_rng(seed).random((64, 1 + round(100 * seconds)), np.float32)
-    pool.add(120 * frames - 100)
-    return pool
-
-
-def make_scores(seconds, step, num_classes=5):
-    start = np.arange(0, seconds - 1e-9, step)
-    probs = np.random.default_rng(1).random((len(start), num_classes))
-    end = np.minimum(start + step, seconds)
-    return {"start": start, "end": end, "probs": probs.astype(np.float32), "mel_range": (0, 8000)}
+@pytest.fixture
+def draw(figure):
+    return functools.partial(figure, plot_recording, title="a.wav")
 
 
 def one_chunk(seconds, probs):
     times = {"start": np.zeros(1), "end": np.array([seconds])}
     return {**times, "probs": np.asarray([probs], np.float32), "mel_range": (0, 8000)}
-
-
-# --- pooling
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_group_max_is_a_plain_loop(size):
-    values = np.random.default_rng(size).normal(size=(3, 20))
-    expected = [values[:, i : i + size].max(axis=1) for i in range(0, 20, size)]
-    np.testing.assert_array_equal(group_max(values, size), np.stack(expected, axis=1))
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_pool_does_not_depend_on_how_frames_arrive(seed):
-    rng = np.random.default_rng(seed)
-    frames = rng.normal(size=(4, int(rng.integers(1, 400)))).astype(np.float32)
-    pool = SpectrogramPool(0.01, max_columns=16)
-    cuts = np.sort(rng.integers(0, frames.shape[1] + 1, 10))
-    for part in np.split(frames, cuts, axis=1):
-        pool.add(part)
-    columns = pool.columns()
-    assert columns.shape[1] <= 16
-    assert columns.shape[1] > 8 or pool.frames_per_column == 1
-    np.testing.assert_array_equal(columns, group_max(frames, pool.frames_per_column))
-
-
-def test_pool_keeps_a_click_in_three_hours():
-    pool = SpectrogramPool(0.01)
-    for minute in range(180):
-        frames = np.full((64, 6000), -90.0, np.float32)
-        if minute == 100:
-            frames[:, 17] = 5.0
-        pool.add(frames)
-    columns = pool.columns()
-    assert columns.shape[1] <= 2000
-    loud = np.flatnonzero(columns.max(axis=0) == 5.0)
-    np.testing.assert_array_equal(loud, [(100 * 6000 + 17) // pool.frames_per_column])
-
-
-# --- pictures
 
 
 @pytest.mark.parametrize(
@@ -110,26 +55,11 @@ def test_silence_is_drawn(tmp_path):
     assert path.stat().st_size > 1000
 
 
-@pytest.fixture
-def figure(monkeypatch):
-    """Draws without saving and hands out the figure."""
-
-    def draw(**arguments):
-        saved = []
-        monkeypatch.setattr(recording, "save_figure", lambda figure, path: saved.append(figure))
-        plot_recording("a.png", title="a.wav", **arguments)
-        (figure,) = saved
-        figure.draw_without_rendering()
-        return figure
-
-    return draw
-
-
-def test_strongest_classes_over_their_chunks(figure):
+def test_strongest_classes_over_their_chunks(draw):
     probs = np.random.default_rng(0).random((6, 30)).astype(np.float32)
     scores = make_scores(10.5, 2.0, num_classes=30) | {"probs": probs}
     labels = [f"class {i}" for i in range(30)]
-    upper, _, lower, bar = figure(spectrogram=make_pool(10.5), labels=labels, **scores).axes
+    upper, _, lower, bar = draw(spectrogram=make_pool(10.5), labels=labels, **scores).axes
     order = sorted(range(30), key=lambda i: -probs[:, i].max())[:8]
     assert [tick.get_text() for tick in lower.get_yticklabels()] == [labels[i] for i in order]
     (mesh,) = [item for item in lower.collections if item.get_array() is not None]
@@ -140,11 +70,11 @@ def test_strongest_classes_over_their_chunks(figure):
     assert upper.get_xlim() == lower.get_xlim() == (0, 10.5)
 
 
-def test_a_short_event_in_three_hours_keeps_its_strength(figure):
+def test_a_short_event_in_three_hours_keeps_its_strength(draw):
     scores = make_scores(10_800.0, 0.16, num_classes=2)
     scores["probs"] *= 0.1
     scores["probs"][30_000, 1] = 1.0
-    axes = figure(spectrogram=make_pool(1.0), labels=["a", "b"], **scores).axes
+    axes = draw(spectrogram=make_pool(1.0), labels=["a", "b"], **scores).axes
     (mesh,) = [item for item in axes[2].collections if item.get_array() is not None]
     values, edges = mesh.get_array().reshape(2, -1), mesh.get_coordinates()[0, :, 0]
     (column,) = np.flatnonzero(values[0] == 1.0)
@@ -153,7 +83,7 @@ def test_a_short_event_in_three_hours_keeps_its_strength(figure):
 
 
 @pytest.mark.parametrize("hertz", [300.0, 1000.0, 3700.0])
-def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
+def test_a_tone_lies_at_its_time_and_frequency(draw, hertz):
     time = np.arange(64_000) / 16_000
     tone = np.sin(2 * np.pi * hertz * time) * ((time >= 1) & (time < 2))
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(tone, 256), 512)[::160]
@@ -161,7 +91,7 @@ def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
     bank = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmax=8000, htk=True, norm=None)
     pool = SpectrogramPool(0.01)
     pool.add(10 * np.log10(bank @ power.T + 1e-10))
-    upper = figure(spectrogram=pool, labels=NAMES, **make_scores(4.0, 2.0)).axes[0]
+    upper = draw(spectrogram=pool, labels=NAMES, **make_scores(4.0, 2.0)).axes[0]
     (image,) = upper.images
     left, right, bottom, top = image.get_extent()
     rows, columns = image.get_array().shape
@@ -196,30 +126,16 @@ def test_a_tone_lies_at_its_time_and_frequency(figure, hertz):
         (200_000.0, "Time (h:min)", "54:00"),
     ],
 )
-def test_time_axis(figure, seconds, unit, last):
-    axes = figure(spectrogram=make_pool(1.0), labels=["x"], **one_chunk(seconds, [1.0])).axes[2]
+def test_time_axis(draw, seconds, unit, last):
+    axes = draw(
+        spectrogram=make_pool(1.0),
+        labels=["x"],
+        **one_chunk(seconds, [1.0]),
+    ).axes[2]
     texts = [tick.get_text() for tick in axes.get_xticklabels()]
     assert axes.get_xlabel() == unit
     assert texts[-1] == last
     assert 2 <= len(texts) == len(set(texts)) <= 13
-
-
-@pytest.mark.parametrize("seconds", [0.16, 10.0, 3600.0])
-def test_no_text_overlaps_or_leaves_the_picture(figure, seconds, monkeypatch):
-    scores = make_scores(seconds, seconds / 12)
-    drawn = figure(spectrogram=make_pool(seconds), labels=NAMES, **scores)
-    texts = []
-    draw = Text.draw
-    monkeypatch.setattr(Text, "draw", lambda self, *args: (texts.append(self), draw(self, *args)))
-    drawn.draw_without_rendering()
-    shown = [text for text in texts if text.get_text() and text.get_visible()]
-    boxes = {text: text.get_window_extent() for text in shown}
-    assert len(boxes) > 80
-    for text, other in itertools.combinations(boxes, 2):
-        assert not boxes[text].overlaps(boxes[other]), (text, other)
-    for text, box in boxes.items():
-        assert drawn.bbox.contains(*box.min), text
-        assert drawn.bbox.contains(*box.max), text
 
 
 def test_vector_pictures(tmp_path):
@@ -233,76 +149,3 @@ def test_vector_pictures(tmp_path):
         )
     assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
     assert (tmp_path / "a.PDF").read_bytes().startswith(b"%PDF")
-
-
-# --- errors
-
-
-@pytest.mark.parametrize("path", ["a.jpeg2", "a"])
-def test_unknown_file_types(path):
-    with pytest.raises(SatError, match=rf"{path}.*\.png"):
-        check_plot(path)
-
-
-def test_nothing_to_draw(tmp_path):
-    path = tmp_path / "a.png"
-    for pool, scores in (
-        (make_pool(2.0), make_scores(0.0, 2.0)),
-        (SpectrogramPool(0.01), make_scores(2.0, 2.0)),
-    ):
-        with pytest.raises(SatError, match=re.escape(str(path))):
-            plot_recording(path, title="x", spectrogram=pool, labels=NAMES, **scores)
-
-
-def test_a_missing_folder(tmp_path):
-    path = tmp_path / "no" / "a.png"
-    with pytest.raises(SatError, match=re.escape(str(path))):
-        plot_recording(
-            path,
-            title="x",
-            spectrogram=make_pool(2.0),
-            labels=NAMES,
-            **make_scores(2.0, 2.0),
-        )
-
-
-def run_python(code, *arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-
-
-def test_without_matplotlib():
-    code = """
-import sys
-sys.modules["matplotlib"] = None
-from sat_jax.errors import SatError
-from sat_jax.plots.figures import check_plot
-try:
-    check_plot("a.png")
-except SatError as error:
-    print(error)
-"""
-    assert "pip install 'sat-jax[plot]'" in run_python(code)
-
-
-def test_pyplot_is_left_alone(tmp_path):
-    code = """
-import sys
-import numpy as np
-from sat_jax.plots.recording import plot_recording
-from sat_jax.plots.spectrogram import SpectrogramPool
-pool = SpectrogramPool(0.01)
-pool.add(np.zeros((64, 20)))
-chunk = {"start": np.zeros(1), "end": np.ones(1), "probs": np.ones((1, 1))}
-plot_recording(
-    sys.argv[1], title="x", spectrogram=pool, labels=["x"], mel_range=(0, 8000), **chunk
-)
-assert "matplotlib.pyplot" not in sys.modules
-"""
-    run_python(code, tmp_path / "a.png")
-    assert (tmp_path / "a.png").exists()
