@@ -26,7 +26,6 @@ any other large library until a name is used.
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ __all__ = ["SatError", "ScoredChunk", "StreamState", "Tagger", "__version__"]
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        import importlib.metadata  # It takes half as long as the whole --help of a command.
+
         return importlib.metadata.version("sat-jax")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ sat-jax COMMAND [arguments] [flags]
 """
 
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -29,6 +28,8 @@ def main() -> NoReturn:
     if first in COMMANDS:
         run_command(first, f"sat-jax {first}", rest)
     if first == "--version":
+        import importlib.metadata
+
         print(f"sat-jax {importlib.metadata.version('sat-jax')}")
     elif first in ("--help", "-h", "help"):
         print(_help())
