@@ -15,12 +15,12 @@ from data_pipeline.audioset.reading import (
     Skipped,
     Task,
     read_example,
-    read_in_threads,
     write_skipped,
 )
 from data_pipeline.sources.segments import Segment, find_audio, read_segments
 from data_pipeline.sources.tfds.building import OrderedExampleWriter, clip_features
 from sat_jax.errors import SatError
+from sat_jax.runtime.threads import map_ahead
 
 TABLES = {
     "balanced": "balanced_train_segments.csv",
@@ -120,7 +120,8 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
         self, split: str, tasks: list[Task], duplicates: list[Skipped], skipped_file: str
     ) -> Iterator[tuple[str, Example]]:
         skipped = list(duplicates)
-        read = read_in_threads(tasks, self._workers)
+        # Far enough ahead that a long clip does not stop the others.
+        read = map_ahead(read_example, tasks, workers=self._workers, ahead=4 * self._workers)
         for result in tqdm(
             read,
             split,

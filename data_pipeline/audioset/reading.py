@@ -4,8 +4,7 @@ import collections
 import csv
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -70,20 +69,6 @@ def read_samples(path: str | os.PathLike[str]) -> np.ndarray:
     if seconds < MIN_SECONDS:
         raise SatError(f"{os.fspath(path)}: too short: {seconds:.3f} s, under {MIN_SECONDS} s")
     return np.clip(np.rint(sound * 32_768), -32_768, 32_767).astype("<i2")
-
-
-def read_in_threads(
-    tasks: Iterable[Task], workers: int, *, read: Callable[[Task], Example | Skipped] = read_example
-) -> Iterator[Example | Skipped]:
-    """Reads clips ahead in threads, and yields them in the order of the tasks."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="read-clips") as pool:
-        ahead: collections.deque[Future[Example | Skipped]] = collections.deque()
-        for task in tasks:
-            ahead.append(pool.submit(read, task))
-            if len(ahead) > 4 * workers:  # Enough that a long clip does not stop the others.
-                yield ahead.popleft().result()
-        for future in ahead:
-            yield future.result()
 
 
 def write_skipped(skipped: Iterable[Skipped], path: str) -> None:

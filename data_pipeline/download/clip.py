@@ -12,6 +12,7 @@ from data_pipeline.download.media import FetchError, Media
 from data_pipeline.sources.segments import Segment
 from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.audio import read_blocks
+from sat_jax.audio.headers import ADVICE
 from sat_jax.errors import SatError
 
 
@@ -66,7 +67,7 @@ def _sound(media: Media) -> Iterator[np.ndarray]:
         yield from read_blocks(media.path, sample_rate=SAMPLE_RATE)
     except SatError as error:
         # The temporary file is gone when this is read, so its path and the advice are left out.
-        reason = str(error).removeprefix(f"{media.path}: ").partition(": get the whole file")[0]
+        reason = str(error).removeprefix(f"{media.path}: ").partition(f": {ADVICE}")[0]
         raise FetchError(reason, permanent=False) from error
 
 

@@ -1,10 +1,8 @@
 """The TFDS builder of the scenes, with tables of onsets and offsets."""
 
-import collections
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -21,6 +19,7 @@ from data_pipeline.sources.tfds.building import (
 from projects.box_model.scenes.scenes import Read, Scene, SoundPicker, mix_scene, to_clip
 from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
 from sat_jax.labels import audioset_labels
+from sat_jax.runtime.threads import map_ahead
 
 SOUNDS = "sounds"
 """Split of the single sounds of the training scenes."""
@@ -94,7 +93,8 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         with path.open("w") as file:
             events = csv.writer(file, delimiter="\t", lineterminator="\n")
             events.writerow(LAYOUTS[1])
-            scenes = _in_threads(mix, count, self._workers)
+            workers = self._workers
+            scenes = map_ahead(mix, range(count), workers=workers, ahead=4 * workers)
             bar = tqdm(
                 scenes, split, count, unit=" scenes", disable=None if self._progress else True
             )
@@ -119,15 +119,3 @@ def _rows(name: str, scene: Scene) -> Iterator[tuple[str, ...]]:
     for event in scene.events:
         label = labels[event.class_index].name
         yield name, f"{event.onset:.4f}", f"{event.offset:.4f}", label
-
-
-def _in_threads(mix: Callable[[int], Scene], count: int, workers: int) -> Iterator[Scene]:
-    """Mixes ahead in threads, and yields the scenes in order."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="mix-scenes") as pool:
-        ahead: collections.deque[Future[Scene]] = collections.deque()
-        for number in range(count):
-            ahead.append(pool.submit(mix, number))
-            if len(ahead) > 4 * workers:
-                yield ahead.popleft().result()
-        for future in ahead:
-            yield future.result()
