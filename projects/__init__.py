@@ -1,1 +1,1 @@
-"""Courses that use sat_jax and are no part of it."""
+"""Projects that use sat_jax and are not part of it."""

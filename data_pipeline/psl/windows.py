@@ -46,7 +46,7 @@ class PslWindows:
             hop = f" --hop {length:g}" if chunks > 1 else ""
             raise SatError(
                 f"none of the {len(table.start)} pseudo strong labels fits {chunks} x {length:g} s "
-                f"in a row: make them with --window {length:g}{hop}"
+                f"back to back: make them with --window {length:g}{hop}"
             )
         self._rows = rows
         self.clips, first = np.unique(_clip_of_row(table)[rows[:, 0]], return_index=True)
