@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sat_jax.evaluation.clips import LabeledClips
 
 _MODE_NAMES = ("stream", "chunks", "sliding", "clip")
+"""As in `sat_jax.evaluation.modes`, which takes a second to import."""
 _MAX_SECONDS = 3600.0
 """A window must fit in memory."""
 
@@ -135,7 +136,12 @@ def main(arguments: Sequence[str]) -> bool:
     """Evaluates the models; returns whether a clip could not be scored."""
     del arguments
     # Imported late, so that wrong flags and --help are answered at once.
-    from sat_jax.evaluation.measure import evaluate, measure_cost, save_class_thresholds
+    from sat_jax.evaluation.measure import (
+        check_libraries,
+        evaluate,
+        measure_cost,
+        save_class_thresholds,
+    )
     from sat_jax.evaluation.modes import make_modes
     from sat_jax.evaluation.result_files import PLOTS, SCORES, check_results, save_evaluations
     from sat_jax.evaluation.result_tables import as_markdown
@@ -150,7 +156,7 @@ def main(arguments: Sequence[str]) -> bool:
         buffer=_BUFFER.value,
         aggregation=_AGGREGATE.value,
     )
-    _check_libraries()
+    check_libraries(plots=_PLOTS.value, strong_labels=bool(_STRONG.value), report=PROGRAM.report)
     cache_compiled_programs()
     workdir = Path(_WORKDIR.value)
     check_results(workdir, plots=_PLOTS.value)
@@ -206,23 +212,6 @@ def _open_clips(label_names: tuple[str, ...], sample_rate: int) -> "LabeledClips
         workers=_WORKERS.value,
         report=PROGRAM.report,
     )
-
-
-def _check_libraries() -> None:
-    """Checks that the libraries of the metrics and plots are installed."""
-    from sat_jax.errors import SatError
-    from sat_jax.metrics.psds import check_psds
-    from sat_jax.metrics.ranking import check_sklearn
-    from sat_jax.plots.figures import check_plot
-
-    check_sklearn()
-    if _PLOTS.value:
-        check_plot("plot.png")
-    if _STRONG.value:
-        try:
-            check_psds()
-        except SatError as error:
-            PROGRAM.report(f"{error}; left out PSDS1")
 
 
 def _check_candidate(model: str, clips: "LabeledClips") -> None:

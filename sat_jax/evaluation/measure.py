@@ -12,15 +12,37 @@ from sat_jax.evaluation.clips import Report
 from sat_jax.evaluation.results import Cost, Evaluation, StrongMetrics
 from sat_jax.evaluation.run import Run
 from sat_jax.metrics.psds import check_psds, psds1
-from sat_jax.metrics.ranking import compute_metrics
+from sat_jax.metrics.ranking import check_sklearn, compute_metrics
 from sat_jax.metrics.stability import Stability, measure_stability
 from sat_jax.metrics.strong import TimedClip, onset_delays, overlaps, segment_average_precision
 from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
+from sat_jax.plots.figures import check_plot
 from sat_jax.profile.measure import profile_step
 from sat_jax.weights.checkpoint import Checkpoint
 from sat_jax.weights.thresholds_file import save_thresholds
 
 _MIB = 2.0**20
+
+
+def check_libraries(*, plots: bool, strong_labels: bool, report: Report) -> None:
+    """Checks that libraries are installed, before hours of audio are scored.
+
+    Args:
+      plots: whether there will be plots.
+      strong_labels: whether there are strong labels.
+      report: prints that PSDS1 will be left out.
+
+    Raises:
+      SatError: a library of the other metrics or of the plots is missing.
+    """
+    check_sklearn()
+    if plots:
+        check_plot("plot.png")
+    if strong_labels:
+        try:
+            check_psds()
+        except SatError as error:
+            report(f"{error}; left out PSDS1")
 
 
 def evaluate(
@@ -169,6 +191,6 @@ def _timed_clip(run: Run, index: int) -> TimedClip:
 def _psds1(clips: Sequence[TimedClip]) -> float | None:
     try:
         check_psds()
-    except SatError:  # The command has reported it.
+    except SatError:  # `check_libraries` has reported it.
         return None
     return psds1(clips)

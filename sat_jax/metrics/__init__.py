@@ -1,1 +1,6 @@
-"""Metrics of multi-label tagging: ranking, stability, strong labels, thresholds."""
+"""Metrics of multi-label tagging, as functions of NumPy arrays.
+
+`ranking` has mAP, AUC, d' and lwlrap of clips. `stability` measures the change of scores from chunk
+to chunk. `strong` has segment mAP and onset delay on strong labels, `psds` has PSDS1.
+`threshold_search` finds a detection threshold for each class.
+"""
