@@ -28,9 +28,9 @@ def main() -> NoReturn:
     if first in COMMANDS:
         run_command(first, f"sat-jax {first}", rest)
     if first == "--version":
-        import importlib.metadata
+        from importlib.metadata import version
 
-        print(f"sat-jax {importlib.metadata.version('sat-jax')}")
+        print(f"sat-jax {version('sat-jax')}")
     elif first in ("--help", "-h", "help"):
         print(_help())
     else:

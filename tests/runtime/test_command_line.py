@@ -184,20 +184,23 @@ Program(main=main, flag_values=flags.FlagValues(), doc="").run("prog", sys.argv[
 
 @needs_full
 @pytest.mark.parametrize(
-    ("argument", "unbuffered", "code", "message"),
+    ("argument", "unbuffered", "code", "problems"),
     [
-        ("end", False, 1, "prog: cannot write standard output: No space left on device\n"),
-        ("end", True, 1, "prog: cannot write standard output: No space left on device\n"),
-        ("fail", False, 1, "prog: it failed\n"),
-        ("fail", True, 1, "prog: cannot write standard output: No space left on device\n"),
-        ("stop", False, 130, ""),
-        ("--help", False, 1, "prog: cannot write standard output: No space left on device\n"),
+        ("end", False, 1, ["No space left"]),
+        ("end", True, 1, ["No space left"]),
+        ("fail", False, 1, ["it failed"]),
+        ("fail", True, 1, ["No space left"]),
+        ("stop", False, 130, []),
+        ("--help", False, 1, ["No space left"]),
     ],
 )
-def test_printing_on_a_full_disk(argument: str, unbuffered: bool, code: int, message: str) -> None:
+def test_printing_on_a_full_disk(
+    argument: str, unbuffered: bool, code: int, problems: list[str]
+) -> None:
     with (
         open("/dev/full", "wb") as full,
         start(["-c", PRINTING, argument], unbuffered=unbuffered, stdout=full) as process,
     ):
-        assert _errors(process) == message
+        for line, problem in zip(_errors(process).splitlines(), problems, strict=True):
+            assert line.startswith("prog: ") and problem in line
         assert process.wait() == code

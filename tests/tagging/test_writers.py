@@ -79,7 +79,7 @@ def test_full_disk_behind_standard_output(unbuffered):
     ):
         (line,) = process.stderr.read().decode().splitlines()
         assert process.wait() == 1
-    assert line.startswith("tags: cannot write the tags: No space left on device; ")
+    assert line.startswith("tags: ") and "No space left" in line
 
 
 def test_scores_read_back(tmp_path):
