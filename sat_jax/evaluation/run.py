@@ -132,7 +132,7 @@ def score_candidate(
         words = re.sub(r"[^\w.-]+", "_", f"{Path(name).name}_{stored.title}").strip("_.")
         path = folder / f"{words[:80]}-{key}"
         with ScoreStore(path, about | {"model": name}, len(tagger.labels), clips.versions) as store:
-            missing, rate = _score_missing(candidate, mode, store, batch_size, report)
+            missing, rate = _score_remaining(candidate, mode, store, batch_size, report)
             scores = store.scores
         if not scores:
             raise SatError(f"none of the {len(clips.ids)} clips could be scored: check the files")
@@ -150,7 +150,7 @@ def score_candidate(
     return runs
 
 
-def _score_missing(
+def _score_remaining(
     candidate: Candidate, mode: Mode, store: ScoreStore, batch_size: int, report: Report
 ) -> tuple[list[MissingClip], float | None]:
     """Scores the clips without scores; returns those that can't be read, and clips per second."""

@@ -86,8 +86,13 @@ def psds1(clips: Sequence[TimedClip]) -> float:
 
 def _borders(clip: TimedClip) -> np.ndarray:
     """Returns the borders of a clip's chunks: float64 [k + 1]."""
-    if np.any(np.abs(clip.start[1:] - clip.end[:-1]) > TIME_TOLERANCE):
-        raise SatError("a clip's chunks overlap or leave gaps: PSDS1 needs them end to end")
+    wrong = np.flatnonzero(np.abs(clip.start[1:] - clip.end[:-1]) > TIME_TOLERANCE)
+    if len(wrong):
+        index = wrong[0]
+        raise SatError(
+            f"a chunk ends at {clip.end[index]:g} s and the next one starts at "
+            f"{clip.start[index + 1]:g} s: PSDS1 needs chunks without gaps or overlap"
+        )
     return np.append(np.asarray(clip.start, np.float64), clip.end[-1])
 
 

@@ -44,8 +44,13 @@ class TimedClip:
                 f"{lengths[0]} starts, {lengths[1]} ends and {lengths[2]} rows of scores do not "
                 "describe the same chunks: give one of each per chunk"
             )
-        if not np.all(self.end > self.start):
-            raise SatError("a chunk ends before it starts: give start and end in seconds")
+        wrong = np.flatnonzero(~(self.end > self.start))  # Also finds NaN.
+        if len(wrong):
+            index = wrong[0]
+            raise SatError(
+                f"chunk {index} starts at {self.start[index]:g} s and ends at "
+                f"{self.end[index]:g} s: its end must come later"
+            )
         num_classes = self.scores.shape[1]
         for event in self.events:
             if not 0 <= event.class_index < num_classes:
