@@ -1,6 +1,6 @@
-"""A training run for tests of many devices and processes; run as a program, one a process.
+"""A training run for tests with many devices and processes.
 
-python multi_device.py WORKDIR [--fsdp] [--steps N] [--process I --of N --port P]
+python multi_device.py WORKDIR [--fsdp] [--devices N] [--process I --of N --port P]
 """
 
 import argparse
@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-os.environ["JAX_PLATFORMS"] = "cpu"
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def main() -> None:
@@ -18,7 +19,6 @@ def main() -> None:
     parser.add_argument("workdir")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--fsdp", action="store_true")
-    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--of", type=int, default=1)
     parser.add_argument("--port", type=int)
@@ -36,14 +36,21 @@ def main() -> None:
 
         join_processes(f"127.0.0.1:{args.port}", args.of, args.process, heartbeat_seconds=10)
     try:
-        result = run(args)
+        result = run(
+            args.workdir,
+            fsdp=args.fsdp,
+            process=args.process,
+            num_processes=args.of,
+            hold_at=args.hold_at,
+        )
     except SatError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
     print(json.dumps({"step": result.step, "devices": jax.device_count()}), flush=True)
 
 
-def run(args):
+def run(workdir, *, fsdp=False, process=0, num_processes=1, hold_at=-1):
+    """Trains for six steps on all devices of all processes."""
     import jax
     import numpy as np
 
@@ -53,32 +60,29 @@ def run(args):
     from sat_jax.weights.warm_start import fresh_variables
 
     model = ModelConfig(
-        width=64, depth=2, target_length=32, cache_length=32, num_classes=3, dropout=0.1
+        width=64, depth=1, target_length=32, cache_length=32, num_classes=3, dropout=0.1
     )
     config = TrainConfig(
         model=model,
         optimizer=OptimizerConfig(learning_rate=1e-3, clip_norm=1.0),
-        num_steps=args.steps,
+        num_steps=6,
         checkpoint_every=2,
         evaluate_every=3,
         log_every=1,
         ema_decay=0.9,
-        fsdp=args.fsdp,
+        fsdp=fsdp,
     )
-    rows = 16 // args.of
-    mine = slice(args.process * rows, (args.process + 1) * rows)
-
-    def batch(step):
-        rng = np.random.default_rng(step)
-        waveform = 0.1 * rng.standard_normal((16, 10_400)).astype(np.float32)
-        return {"waveform": waveform[mine], "target": rng.random((16, 3), np.float32)[mine]}
+    rows = 16 // num_processes
+    mine = slice(process * rows, (process + 1) * rows)
 
     def batches(start):
         while True:
-            if start == args.hold_at:
+            if start == hold_at:
                 print("holding", flush=True)
                 sys.stdin.readline()
-            yield batch(start)
+            rng = np.random.default_rng(start)
+            waveform = 0.1 * rng.standard_normal((16, 10_400)).astype(np.float32)
+            yield {"waveform": waveform[mine], "target": rng.random((16, 3), np.float32)[mine]}
             start += 1
 
     def validation():
@@ -96,7 +100,7 @@ def run(args):
     return train(
         config,
         batches,
-        args.workdir,
+        workdir,
         make_variables=lambda key: jax.jit(fresh_variables, static_argnums=0)(model, key),
         labels=("a", "b", "c"),
         validation=validation,

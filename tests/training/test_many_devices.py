@@ -1,4 +1,4 @@
-"""Training on many devices and in several processes, beside one device in one process."""
+"""Training with many devices and processes, compared with one process."""
 
 import json
 import signal
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from sat_jax.weights.checkpoint import load_checkpoint
+from tests.training.multi_device import run
 
 PROGRAM = Path(__file__).parent / "multi_device.py"
 pytestmark = pytest.mark.xdist_group("many devices")
@@ -31,7 +32,7 @@ def finish(process):
 
 
 def start_two(workdir, *flags, second=()):
-    """Two processes of four devices each, joined over loopback."""
+    """Starts two processes of four devices each, joined over loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -47,7 +48,7 @@ def wait_for(process, word):
 
 
 def curve(workdir):
-    """Loss and gradient norm of every step, and what was measured, by step."""
+    """Returns loss and gradient norm of every step, and mAP of every validation."""
     lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
     steps = {x["step"]: (x["loss"], x["grad_norm"]) for x in lines if "loss" in x}
     measured = {x["step"]: x["validation"]["mAP"] for x in lines if "validation" in x}
@@ -59,16 +60,16 @@ def assert_same_run(workdir, reference):
     for ours, theirs in zip(curve(workdir), curve(reference), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     models = [load_checkpoint(folder / "model").variables for folder in (workdir, reference)]
-    # Adam divides a gradient by its own size, so that rounding shows in full where it is next to
-    # nothing: within a sixtieth of the way that six steps of 1e-3 can go.
+    # Adam divides a gradient by its own size, so rounding errors of tiny gradients show in full.
+    # Six steps of 1e-3 can move a weight by 6e-3.
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), *models)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """The workdir of a run on one device."""
+    """Returns the workdir of a run in this process."""
     workdir = tmp_path_factory.mktemp("one")
-    finish(start(workdir))
+    assert run(workdir).step == 6
     return workdir
 
 
