@@ -1,4 +1,4 @@
-"""What training makes small: losses of a batch as functions of the weights."""
+"""Training objectives: the loss of a batch as a function of the weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -23,48 +23,47 @@ class Arrays(TypedDict):
     """A batch on the devices.
 
     Attributes:
-      waveform: float32 [b, s] in [-1, 1] at the model's rate.
-      target: float32 [b, y] or, chunk by chunk, [b, k, y], in [0, 1]; an autoencoder has none.
+      waveform: float32 [b, s] in [-1, 1] at the model's sample rate.
+      target: float32 [b, y] or, chunk by chunk, [b, k, y], in [0, 1]; not used by an autoencoder.
     """
 
     waveform: jax.Array
     target: NotRequired[jax.Array]
 
 
-class Answer(NamedTuple):
-    """What a model says to a batch in training.
+class Outputs(NamedTuple):
+    """Results of a batch other than the loss.
 
     Attributes:
-      probs: float32 [b, y], mean over the pieces of a window; None for an autoencoder.
-      batch_stats: BatchNorm's new running statistics; empty for a model without them.
+      probs: float32 [b, y], mean over the chunks of a window; None for an autoencoder.
+      batch_stats: new running statistics of BatchNorm; empty for a model without it.
     """
 
     probs: jax.Array | None
     batch_stats: Any
 
 
-Objective = Callable[[Any, Any, Arrays, jax.Array], tuple[jax.Array, Answer]]
-"""From weights, running statistics, batch and random key to the loss and the model's answer."""
+Objective = Callable[[Any, Any, Arrays, jax.Array], tuple[jax.Array, Outputs]]
+"""From weights, running statistics, batch and random key to loss and outputs."""
 
 
 def make_objective(config: TrainConfig) -> Objective:
-    """The loss that a run makes small, a function of the weights to differentiate."""
+    """Returns the objective of a run, to be differentiated by the weights."""
     if isinstance(config.model, MaeConfig):
         return _autoencoder_objective(config, MaskedAutoencoder(config.model))
     return _tagging_objective(config, AudioTransformer(config.model))
 
 
 def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objective:
-    """Binary cross-entropy of a tagger's probabilities.
+    """Returns the binary cross-entropy of a tagger's probabilities as an objective.
 
-    The log-mel of a whole window is made and normalised, then cut into pieces that a streaming
-    model takes in turn. Through cached tokens gradients reach the projections, but not the pieces
-    that left them.
+    The log-mel of the whole window is computed and normalised, then cut into chunks. Gradients
+    reach the projections of cached tokens, but not the chunks that these tokens come from.
     """
 
     def objective(
         params: Any, batch_stats: Any, batch: Arrays, key: jax.Array
-    ) -> tuple[jax.Array, Answer]:
+    ) -> tuple[jax.Array, Outputs]:
         keys = iter(jax.random.split(key, 6))
         variables = {"params": params, "batch_stats": batch_stats}
         frontend, augment = model.config.frontend, config.augment
@@ -85,19 +84,19 @@ def _tagging_objective(config: TrainConfig, model: AudioTransformer) -> Objectiv
         scores = run_window(model, variables, spectrogram, cache, rngs=rngs)
         probs = to_probs(model.config, scores)
         loss = tagging_loss(probs, target, per_chunk=config.loss_per_chunk)
-        return loss, Answer(probs.mean(0), batch_stats)
+        return loss, Outputs(probs.mean(0), batch_stats)
 
     return objective
 
 
 def tagging_loss(probs: jax.Array, target: jax.Array, *, per_chunk: bool) -> jax.Array:
-    """Binary cross-entropy of the answers to the k chunks of a window.
+    """Returns the binary cross-entropy of windows of k chunks.
 
     Args:
       probs: float32 [k, b, y].
-      target: float32 [b, y], or [b, k, y] with what is heard in each chunk.
-      per_chunk: whether each chunk's probabilities are compared, or their mean over the chunks
-        (with the mean of the targets).
+      target: float32 [b, y], or [b, k, y] chunk by chunk.
+      per_chunk: whether each chunk is compared with its target. Otherwise the means over the chunks
+        are compared.
     """
     by_chunk = target[None] if target.ndim == 2 else target.swapaxes(0, 1)
     if per_chunk:
@@ -112,8 +111,8 @@ def _first_cache(
     silence_share: float,
     key: jax.Array,
 ) -> Cache:
-    """Empty caches, but for a random share of the examples, which have heard silence."""
-    # Keys and values already projected would cut the gradients of the past's projections.
+    """Returns empty caches; a random share of the examples starts with silence instead."""
+    # In form "tokens", since gradients must reach the projections of the past.
     if not silence_share:
         return Cache((), jnp.zeros((batch_size,), jnp.int32))
     cache = init_cache(model.config, batch_size, "tokens")
@@ -123,11 +122,11 @@ def _first_cache(
 
 
 def _autoencoder_objective(config: TrainConfig, model: MaskedAutoencoder) -> Objective:
-    """Squared error of hidden patches, see `sat_jax.training.losses.mae_loss`."""
+    """Returns the squared error of masked patches as an objective; see `mae_loss`."""
 
     def objective(
         params: Any, batch_stats: Any, batch: Arrays, key: jax.Array
-    ) -> tuple[jax.Array, Answer]:
+    ) -> tuple[jax.Array, Outputs]:
         wave_key, noise_key, dropout_key = jax.random.split(key, 3)
         frontend = model.config.encoder.frontend
         waveform = change_waveforms(
@@ -147,13 +146,13 @@ def _autoencoder_objective(config: TrainConfig, model: MaskedAutoencoder) -> Obj
             prediction, target, mask=mask, normalize_target=model.config.normalize_target
         )
         stats = _running_statistics(batch_stats, changed, spectrogram)
-        return loss, Answer(None, stats)
+        return loss, Outputs(None, stats)
 
     return objective
 
 
 def mask_noise(encoder: ModelConfig, spectrogram: jax.Array, key: jax.Array) -> jax.Array:
-    """Random numbers [b, n], one a patch, that choose which patches of [b, f, t] are hidden."""
+    """Returns random numbers [b, n], one per patch of [b, f, t]; the largest are masked."""
     columns = min(spectrogram.shape[-1] // PATCH_SIZE, encoder.time_positions)
     return jax.random.uniform(key, (spectrogram.shape[0], encoder.freq_patches * columns))
 
@@ -161,7 +160,7 @@ def mask_noise(encoder: ModelConfig, spectrogram: jax.Array, key: jax.Array) -> 
 def _normalize_batch(
     model: AudioTransformer, variables: Variables, spectrogram: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """Input normalisation with the batch's statistics, and the new running ones."""
+    """Normalises log-mel by the statistics of the batch; returns the new running ones too."""
     normalized, changed = model.apply(
         variables, spectrogram, train=True, method="normalize", mutable=["batch_stats"]
     )
@@ -169,19 +168,19 @@ def _normalize_batch(
 
 
 def _running_statistics(before: Any, changed: Any, spectrogram: jax.Array) -> Any:
-    """Running statistics as PyTorch keeps them, from what Flax made of them.
+    """Returns PyTorch's running statistics, given those of Flax before and after the batch.
 
-    Flax adds the variance of the batch's n values over n, PyTorch that over n - 1, which is larger
-    by the 1 / (n - 1)th part of it.
+    Flax adds the biased variance of a batch of n values, PyTorch the unbiased one, which is larger
+    by a factor of n / (n - 1).
     """
     if not before:
         return {}
-    # A float, since a pod's batch may have more values than a 32-bit integer can count.
+    # A float: the batch of a pod may have more values than a 32-bit integer can count.
     count = float(spectrogram.shape[0] * spectrogram.shape[2])
 
-    def mend(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
+    def unbiased(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
         if path[-1].key != "var":
             return new
         return new + (new - INPUT_NORM_MOMENTUM * old) / (count - 1)
 
-    return jax.tree_util.tree_map_with_path(mend, before, changed["batch_stats"])
+    return jax.tree_util.tree_map_with_path(unbiased, before, changed["batch_stats"])
