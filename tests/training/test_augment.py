@@ -1,4 +1,4 @@
-"""Augmentation against its definition: what may change, how far, and what never does."""
+"""Augmentation: what changes, and how far."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ KEY = jax.random.key(3)
 WAVES = np.random.default_rng(0).standard_normal((64, 1600)).astype(np.float32)
 
 
-def test_nothing_is_changed_by_default():
+def test_nothing_changes_by_default():
     assert (change_waveforms(KEY, WAVES, AugmentConfig(), sample_rate=16_000) == WAVES).all()
     spectrogram = WAVES.reshape(64, 16, 100)
     assert (spec_augment(KEY, spectrogram, AugmentConfig()) == spectrogram).all()
@@ -37,7 +37,7 @@ def test_gain_and_polarity_scale_whole_windows():
     assert 16 < (ratio[:, 0] < 0).sum() < 48
 
 
-def test_mixup_mixes_sounds_and_targets_alike():
+def test_mixup_mixes_waveforms_and_targets_alike():
     target = np.random.default_rng(1).random((64, 3, 5)).astype(np.float32)
     waves, targets = mixup(KEY, jnp.asarray(WAVES), jnp.asarray(target), 0.5)
     shares = []
@@ -60,16 +60,16 @@ def test_masks_are_bands_of_the_right_number_and_size():
     masked = np.asarray(spec_augment(KEY, ones, config))
     widths, heights = [], []
     for image in masked:
-        hidden_frames = np.flatnonzero((image == 0).all(0))
-        hidden_bins = np.flatnonzero((image == 0).all(1))
+        masked_frames = np.flatnonzero((image == 0).all(0))
+        masked_bins = np.flatnonzero((image == 0).all(1))
         expected = np.ones_like(image)
-        expected[:, hidden_frames] = 0
-        expected[hidden_bins] = 0
+        expected[:, masked_frames] = 0
+        expected[masked_bins] = 0
         np.testing.assert_array_equal(image, expected)
-        for hidden in (hidden_frames, hidden_bins):
-            assert (np.diff(hidden) == 1).all()  # one band
-        widths.append(len(hidden_frames))
-        heights.append(len(hidden_bins))
+        for places in (masked_frames, masked_bins):
+            assert (np.diff(places) == 1).all()  # One band.
+        widths.append(len(masked_frames))
+        heights.append(len(masked_bins))
     assert (min(widths), max(widths)) == (0, 20) and (min(heights), max(heights)) == (0, 8)
     assert (masked[:, :, 0] == 0).any() and (masked[:, :, -1] == 0).any()
 
@@ -81,6 +81,6 @@ def test_masks_of_one_example_do_not_depend_on_the_others():
     np.testing.assert_array_equal(first[0], second[0])
 
 
-def test_values_out_of_range_are_refused():
+def test_negative_values_are_refused():
     with pytest.raises(SatError, match=r"augment.gain_db=-1"):
         AugmentConfig(gain_db=-1)

@@ -1,4 +1,4 @@
-"""The optimiser: which weights decay, how the learning rate runs, how gradients are clipped."""
+"""The optimiser: weight decay, learning rate schedule, clipping."""
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,12 @@ def test_only_matrices_decay(config):
     assert {name for name, decays in mask.items() if not decays} == {
         name for name in mask if name.endswith(FREE)
     }
-    # What is left are the kernels of patch embedding, attention, MLP and head.
+    # The others are the kernels of patch embedding, attention, MLP and head.
     assert all(flatten_dict(params, sep="/")[n].ndim == 2 for n, decays in mask.items() if decays)
     assert any(mask.values())
 
 
-def test_the_learning_rate_rises_in_a_line_and_falls_as_a_cosine():
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     config = OptimizerConfig(learning_rate=2.0, warmup_fraction=0.1, final_fraction=0.1)
     rates = np.array([make_schedule(config, 100)(count) for count in range(100)])
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10 * 2.0, rtol=1e-6)
@@ -45,13 +45,13 @@ def test_the_learning_rate_rises_in_a_line_and_falls_as_a_cosine():
     np.testing.assert_allclose(rates[-1], 0.2, rtol=1e-6)
 
 
-def test_without_a_warm_up_it_starts_near_the_top():
+def test_without_warm_up_it_starts_near_the_maximum():
     schedule = make_schedule(OptimizerConfig(learning_rate=1.0), 1000)
     assert 0.99 < schedule(0) <= 1.0 and abs(schedule(999)) < 1e-6
 
 
-def updates_of_ours(config, grads, start):
-    """Weights after each of the gradients, by our optimiser."""
+def weights_after_each(config, grads, start):
+    """Returns the weights after each of the gradients."""
     tx = make_optimizer(config, len(grads))
     params = {"layer": {"kernel": jnp.asarray(start), "bias": jnp.asarray(start)}}
     memory, course = tx.init(params), []
@@ -62,7 +62,7 @@ def updates_of_ours(config, grads, start):
     return course
 
 
-def test_layers_far_from_the_head_learn_more_slowly():
+def test_lower_layers_have_lower_learning_rates():
     config = ModelConfig(width=64, depth=3, target_length=32)
     params = jax.eval_shape(lambda key: fresh_variables(config, key), jax.random.key(0))["params"]
     shares = flatten_dict(layer_scales(params, 0.5), sep="/")
@@ -73,7 +73,7 @@ def test_layers_far_from_the_head_learn_more_slowly():
     alone = flatten_dict(layer_scales(params, 0.0), sep="/")
     learning = {name.split("/")[0] for name, share in alone.items() if share}
     assert learning == {"norm", "head_norm", "head"} and set(alone.values()) == {0.0, 1.0}
-    # An update of the optimiser is that much shorter, and nothing else changes.
+    # The update shrinks by the same factor.
     grads = {"blocks_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}
     plain, slow = (
         make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=decay), 10)
@@ -86,11 +86,11 @@ def test_layers_far_from_the_head_learn_more_slowly():
         np.testing.assert_allclose(step, ratio, rtol=1e-6)
 
 
-def test_gradients_of_layers_that_stay_do_not_clip_those_of_the_head():
+def test_gradients_of_frozen_layers_do_not_clip_those_of_the_head():
     tx = make_optimizer(OptimizerConfig(learning_rate=1.0, layer_decay=0.0, clip_norm=1.0), 10)
     weights = {"blocks_0": {"kernel": jnp.zeros(1)}, "head": {"kernel": jnp.zeros(1)}}
     courses = []
-    for loud in (0.0, 100.0):  # AdamW takes no notice of size but where it changes
+    for loud in (0.0, 100.0):  # AdamW ignores the size of gradients, except for changes of it.
         params, memory = weights, tx.init(weights)
         for grad in (0.0, loud, 0.0):
             grads = {
@@ -132,7 +132,7 @@ def test_updates_are_those_of_pytorch(clip_norm):
     kernel, bias = (torch.nn.Parameter(torch.tensor(start)) for _ in range(2))
     groups = [{"params": [kernel], "weight_decay": 0.5}, {"params": [bias], "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=0.1)
-    for grad, ours in zip(grads, updates_of_ours(config, grads, start), strict=True):
+    for grad, ours in zip(grads, weights_after_each(config, grads, start), strict=True):
         kernel.grad, bias.grad = torch.tensor(grad), torch.tensor(grad)
         if clip_norm:
             torch.nn.utils.clip_grad_norm_([kernel, bias], clip_norm)
@@ -153,6 +153,6 @@ def test_updates_are_those_of_pytorch(clip_norm):
         ("b1", 1.0),
     ],
 )
-def test_senseless_settings_are_refused_by_name(field, value):
-    with pytest.raises(SatError, match=field):
+def test_values_out_of_range_are_refused(field, value):
+    with pytest.raises(SatError, match=f"{field}={value}"):
         OptimizerConfig(**({"learning_rate": 1.0} | {field: value}))

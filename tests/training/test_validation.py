@@ -1,6 +1,7 @@
-"""What training measures on held-out clips, beside each clip heard alone."""
+"""Validation of padded batches, compared with each clip alone."""
 
 import dataclasses
+import functools
 from functools import partial
 
 import jax
@@ -19,10 +20,11 @@ from sat_jax.training.losses import mae_loss
 from sat_jax.training.validation import make_validator, mean_probs
 from sat_jax.weights.warm_start import fresh_variables
 
-SAT = ModelConfig(width=64, depth=2, target_length=32, cache_length=32, num_classes=3)
+SAT = ModelConfig(width=64, depth=1, target_length=32, cache_length=32, num_classes=3)
 LENGTHS = (16_000, 5_200, 9_990, 16_000, 12_000)
 
 
+@functools.cache
 def weights(config):
     return jax.jit(fresh_variables, static_argnums=0)(config, jax.random.key(0))
 
@@ -42,33 +44,35 @@ def padded(lengths=LENGTHS):
 
 
 @pytest.mark.parametrize("fields", [{}, {"pooling": "logit"}, {"cache_length": 0}])
-def test_padded_clips_answer_as_they_do_alone(fields):
+def test_padded_clips_score_as_they_do_alone(fields):
     config = dataclasses.replace(SAT, **fields)
     model, variables = AudioTransformer(config), weights(config)
     waves, batch = padded()
     together = jax.jit(partial(mean_probs, model))(variables, batch, np.array(LENGTHS))
     for wave, probs in zip(waves, together, strict=True):
         if config.pooling == "logit" and len(wave) > 5_200:
-            # As in training, probabilities of pieces are averaged; clip mode averages logits.
+            # Validation averages probabilities like training; clip mode averages logits.
             continue
         alone = alone_probs(config, variables, wave)
         np.testing.assert_allclose(probs, alone, atol=2e-6)
 
 
-def test_a_short_last_piece_counts_where_the_model_pads():
+def test_a_short_last_piece_counts_if_the_model_pads_it():
     config = dataclasses.replace(SAT, pad_last=True, cache_length=0)
     model, variables = AudioTransformer(config), weights(config)
-    wave = noise(12_000, 3)  # 76 frames: two pieces of 32 and one of 12
+    wave = noise(12_000, 3)  # 76 frames: two pieces of 32 and one of 12.
     alone = alone_probs(config, variables, wave)
-    ragged = mean_probs(model, variables, np.pad(wave, (0, 4_000))[None], np.array([12_000]))
-    np.testing.assert_allclose(ragged[0], alone, atol=2e-6)
+    padded_probs = jax.jit(partial(mean_probs, model))(
+        variables, np.pad(wave, (0, 4_000))[None], np.array([12_000])
+    )
+    np.testing.assert_allclose(padded_probs[0], alone, atol=2e-6)
 
 
-def test_map_is_that_of_the_real_clips():
+def test_only_real_clips_count_in_map():
     variables = weights(SAT)
     waves, batch = padded()
     target = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1]]
-    measure = make_validator(SAT, make_mesh())
+    validate = make_validator(SAT, make_mesh())
 
     def batches():
         for rows in ([0, 1, 2], [3, 4, 0]):
@@ -79,7 +83,7 @@ def test_map_is_that_of_the_real_clips():
                 "target": target[rows],
             }
 
-    numbers = measure(variables, batches())
+    numbers = validate(variables, batches())
     scores = np.stack([alone_probs(SAT, variables, wave) for wave in waves])
     expected = np.mean([average_precision_score(target[:, y], scores[:, y]) for y in range(3)])
     assert numbers["clips"] == 5
@@ -87,7 +91,7 @@ def test_map_is_that_of_the_real_clips():
     assert numbers["score"] == numbers["mAP"]
 
 
-def test_an_autoencoder_is_ranked_by_its_loss():
+def test_the_score_of_an_autoencoder_is_its_negative_loss():
     encoder = dataclasses.replace(SAT, cache_length=0, target_length=96)
     config = MaeConfig(encoder=encoder, decoder_width=64, decoder_depth=1)
     variables = weights(config)
@@ -97,17 +101,19 @@ def test_an_autoencoder_is_ranked_by_its_loss():
         "num_samples": np.full(2, 16_000, np.int32),
         "is_real": np.array([True, False]),
     }
-    numbers = make_validator(config, make_mesh())(variables, [batch])
-    again = make_validator(config, make_mesh())(variables, [batch])
-    assert numbers == again  # the same patches are hidden each time
+    validate = make_validator(config, make_mesh())
+    numbers = validate(variables, [batch])
+    assert numbers == validate(variables, [batch])  # The same patches are masked each time.
     spectrogram = log_mel(wave, encoder.frontend)
-    hidden = jax.random.uniform(jax.random.key(0), (2, 4 * 6))
-    prediction, target, mask = MaskedAutoencoder(config).apply(variables, spectrogram, hidden)
+    noise_of_patches = jax.random.uniform(jax.random.key(0), (2, 4 * 6))
+    prediction, target, mask = jax.jit(MaskedAutoencoder(config).apply)(
+        variables, spectrogram, noise_of_patches
+    )
     loss = mae_loss(prediction[:1], target[:1], mask=mask[:1], normalize_target=True)
     np.testing.assert_allclose(numbers["validation_loss"], loss, rtol=1e-5)
     assert numbers["score"] == -numbers["validation_loss"]
 
 
-def test_without_clips_there_is_nothing_to_measure():
-    with pytest.raises(SatError, match="no validation clips"):
+def test_no_clips_are_an_error():
+    with pytest.raises(SatError, match="validation clips"):
         make_validator(SAT, make_mesh())(weights(SAT), [])
