@@ -32,27 +32,27 @@ __all__ = [
 ]
 
 PAUSE = 0.1
-"""Seconds between blocks, in which the last rival's threads fall asleep."""
+"""Seconds between blocks, until the threads of the last rival sleep."""
 BLOCK = 0.2
-"""Seconds that a block takes, about."""
+"""Approximate seconds of a block."""
 MAX_CALLS = 50
-"""Most calls in a block."""
+"""Maximum number of calls in a block."""
 
 BUSY_LOAD = 0.5
-"""Load average over the last minute from which on a machine counts as busy."""
+"""Load average of the last minute from which a machine counts as busy."""
 
 Times = dict[str, list[np.ndarray]]
-"""Seconds of every call, in one array a round, by rival."""
+"""Seconds of every call, by rival: one array per round."""
 
 
 def limit_threads(count: int | None) -> int:
-    """Confines this process to `count` CPUs; call it before JAX is imported.
+    """Restricts this process to `count` CPUs; call it before importing JAX.
 
     Args:
-      count: CPUs to use; None is all that this process may use.
+      count: CPUs to use; None for all that this process may use.
 
     Returns:
-      How many CPUs are now in use, never more than there are.
+      The number of CPUs in use.
     """
     if not hasattr(os, "sched_setaffinity"):
         return usable_cores()
@@ -63,10 +63,10 @@ def limit_threads(count: int | None) -> int:
 
 
 def machine(packages: Iterable[str], *, threads: int) -> dict[str, Any]:
-    """What the numbers were measured on, for people and for JSON.
+    """Describes the machine, for the report and for JSON.
 
     Args:
-      packages: distributions whose versions matter.
+      packages: distributions whose versions are reported.
       threads: CPUs in use.
     """
     return {
@@ -81,21 +81,21 @@ def machine(packages: Iterable[str], *, threads: int) -> dict[str, Any]:
 
 
 def warn_if_busy(setting: Mapping[str, Any]) -> None:
-    """Tells on standard error when other programs were running just before the measurement."""
+    """Warns on standard error if other programs ran just before the measurement."""
     if (setting["load_before"] or 0.0) > BUSY_LOAD:
         print(
-            f"load average {setting['load_before']:.1f}: this machine was busy just now. If other "
-            "programs are still running, these numbers mean little: PyTorch suffers more than XLA.",
+            f"load average {setting['load_before']:.1f}: this machine was busy. If other programs "
+            "still run, these numbers mean little: PyTorch suffers more than XLA.",
             file=sys.stderr,
         )
 
 
 def interleave(rivals: Mapping[str, Callable[[], Any]], *, rounds: int) -> Times:
-    """Times calls of several rivals in turns, the order rotating from round to round.
+    """Times several rivals in turns; the order rotates from round to round.
 
     Args:
-      rivals: calls that return when their work is done.
-      rounds: blocks of each rival.
+      rivals: functions that return when their work is done.
+      rounds: blocks of calls of each rival.
     """
     times: Times = {name: [] for name in rivals}
     calls = {name: _calls_per_block(call) for name, call in rivals.items()}
@@ -115,14 +115,14 @@ def _calls_per_block(call: Callable[[], Any]) -> int:
 
 
 def ratio(ours: list[np.ndarray], theirs: list[np.ndarray]) -> dict[str, float]:
-    """Median and quartiles of the rounds' ratios of median times; under 1 means ours is faster."""
+    """Returns median and quartiles of the rounds' ratios; below 1, ours is faster."""
     ratios = [np.median(a) / np.median(b) for a, b in zip(ours, theirs, strict=True)]
     low, median, high = np.percentile(ratios, [25, 50, 75])
     return {"median": float(median), "quartile_1": float(low), "quartile_3": float(high)}
 
 
 def speedups(times: Times, ours: str = "jax") -> dict[str, dict[str, float]]:
-    """How many times as many steps a second ours makes as each rival, as `ratio` gives it."""
+    """Returns the ratio of our steps per second to those of each rival, see `ratio`."""
     return {
         f"speedup_over_{rival}": ratio(blocks, times[ours])
         for rival, blocks in times.items()
@@ -131,6 +131,6 @@ def speedups(times: Times, ours: str = "jax") -> dict[str, dict[str, float]]:
 
 
 def speedup_cells(step: Mapping[str, Any]) -> list[str]:
-    """Cells of a table for what `speedups` gave: medians and quartiles."""
+    """Formats the result of `speedups` as table cells: medians and quartiles."""
     found = [value for name, value in step.items() if name.startswith("speedup_over_")]
     return [f"{s['median']:.2f} ({s['quartile_1']:.2f}-{s['quartile_3']:.2f})" for s in found]

@@ -1,4 +1,4 @@
-"""The streaming steps that are compared: ours compiled by XLA, and eager PyTorch's."""
+"""The compared streaming steps: ours compiled by XLA, and eager PyTorch's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ def compile_step(name: str, weights: dict[str, np.ndarray], batch: int) -> tuple
     """Compiles the step of a named model with chunk framing, full chunks and a K/V cache.
 
     Args:
-      name: a streaming model of the registry.
+      name: of a streaming model.
       weights: under PyTorch's published names.
-      batch: streams side by side.
+      batch: number of streams.
 
     Returns:
-      A `sat_jax.profile.compiled_step.CompiledStep`, and the weights as it takes them.
+      A `sat_jax.profile.compiled_step.CompiledStep`, and the weights as its arguments.
     """
     import jax
 
@@ -30,7 +30,7 @@ def compile_step(name: str, weights: dict[str, np.ndarray], batch: int) -> tuple
 
 
 def torch_step(model: Any, chunk: np.ndarray) -> Callable[[], np.ndarray]:
-    """The call that lets a PyTorch model hear samples float32 [b, s] again and again."""
+    """Returns a function that runs a PyTorch model on samples float32 [b, s], call after call."""
     import torch
 
     samples = torch.from_numpy(chunk)

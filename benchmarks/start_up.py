@@ -1,8 +1,8 @@
-"""Measures how long `infer.py` takes for a short recording, beside importing its libraries.
+"""Measures the time of `infer.py` for a short recording, against the imports that it needs.
 
 python -m benchmarks.start_up --pairs 7
 
-Compiled programs are on disk already, as from the second run on. See docs/performance.md.
+Compiled programs are on disk, as from the second run on. See docs/performance.md.
 """
 
 import argparse
@@ -33,7 +33,7 @@ IMPORTS = "import jax, flax, orbax.checkpoint"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the benchmark."""
     options = parse_flags(argv)
     threads = limit_threads(options.threads)
     setting = machine(PACKAGES, threads=threads)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description="Times the start of infer.py.")
     add = functools.partial(parser.add_argument, metavar="X")
     add("--model", default="SAT_T_2s", help="a model's name; its weights are random")
@@ -73,9 +73,9 @@ def measure(infer: list[str], imports: list[str], *, pairs: int, cache: Path) ->
     """Times two Python programs in turns.
 
     Args:
-      infer: arguments of Python that tag the recording.
-      imports: arguments of Python that only import libraries.
-      pairs: runs of each program that count; one more before fills disk caches.
+      infer: arguments of Python to tag the recording.
+      imports: arguments of Python to import the libraries only.
+      pairs: measured runs of each program; one run before fills the disk caches.
       cache: folder for compiled programs.
 
     Raises:
@@ -111,7 +111,7 @@ def measure(infer: list[str], imports: list[str], *, pairs: int, cache: Path) ->
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """A line on the machine, and a table."""
+    """Formats the report: a line on the machine and a table."""
     setting, share = report["machine"], report["ratio"]
     columns = ["model", "first run s", "infer.py s", "imports s", "ratio (quartiles)"]
     row = [

@@ -1,8 +1,8 @@
-"""Measures a streaming step beside the same mathematics in eager PyTorch.
+"""Measures a streaming step against the same computation in eager PyTorch.
 
 python -m benchmarks.stream_step --models SAT_T_2s,SAT_B_2s --batch 1,16 --threads 2
 
-Prints a Markdown table and JSON, which --json writes to a file as well. See docs/performance.md.
+Prints a Markdown table and JSON; --json also writes the JSON to a file. See docs/performance.md.
 """
 
 import argparse
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
 PEAK_SIZES = (1024, 2048)
 TOLERANCE = 1e-4
-"""How far apart the rivals' probabilities may be."""
+"""Largest allowed difference between the rivals' probabilities."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the benchmark."""
     options = parse_flags(argv)
-    # Before JAX is imported: XLA makes as many threads as there are CPUs to run on.
+    # Before JAX is imported, since XLA then makes as many threads as there are CPUs.
     threads = limit_threads(options.threads)
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
-    parser = argparse.ArgumentParser(description="Times a streaming step beside eager PyTorch.")
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="Times a streaming step against eager PyTorch.")
     add = functools.partial(parser.add_argument, metavar="X")
     names = ["SAT_T_2s", "SAT_S_2s", "SAT_B_2s"]
-    add("--models", type=lambda text: text.split(","), default=names, help="names, with commas")
-    add("--batch", type=_numbers, default=[1, 16], help="streams side by side, with commas")
+    add("--models", type=lambda text: text.split(","), default=names, help="of models, with commas")
+    add("--batch", type=_numbers, default=[1, 16], help="numbers of streams, with commas")
     add("--rounds", type=int, default=15, help="blocks of steps of each rival")
     add("--threads", type=int, default=None, help="CPUs to use; all by default")
     add("--seed", type=int, default=0, help="of the random weights and samples")
@@ -80,7 +80,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def matmul_peak() -> float:
-    """The most that a float32 matrix product of JAX reaches here, in GFLOP/s."""
+    """Returns the highest speed of a float32 matrix product of JAX, in GFLOP/s."""
     import jax
     import jax.numpy as jnp
 
@@ -99,17 +99,17 @@ def _multiply(product: Callable[..., "jax.Array"], square: "jax.Array") -> None:
 
 
 def measure(name: str, batch: int, *, rounds: int, peak: float, seed: int = 0) -> dict[str, Any]:
-    """All numbers of one model at one batch size.
+    """Measures one model at one batch size.
 
     Args:
-      name: a streaming model that both sides know.
-      batch: streams side by side.
+      name: of a streaming model that both have.
+      batch: number of streams.
       rounds: blocks of steps of each rival.
       peak: GFLOP/s of the machine, see `matmul_peak`.
       seed: of the random weights and samples.
 
     Raises:
-      RuntimeError: the rivals' probabilities differ, so that comparing them means nothing.
+      RuntimeError: the rivals' probabilities differ.
     """
     import torch
 
@@ -147,10 +147,10 @@ def measure(name: str, batch: int, *, rounds: int, peak: float, seed: int = 0) -
 
 
 def largest_difference(rivals: dict[str, Callable[[], np.ndarray]], steps: int = 3) -> float:
-    """How far the rivals' probabilities are apart at most over some steps.
+    """Returns the largest difference of the rivals' probabilities over some steps.
 
     Raises:
-      RuntimeError: farther than `TOLERANCE`.
+      RuntimeError: it is larger than `TOLERANCE`.
     """
     largest = 0.0
     for _ in range(steps):
@@ -162,7 +162,7 @@ def largest_difference(rivals: dict[str, Callable[[], np.ndarray]], steps: int =
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """A line on the machine, and a table of the steps."""
+    """Formats the report: a line on the machine and a table."""
     columns = [
         "model",
         "batch",

@@ -1,4 +1,4 @@
-"""The tagger's Python interface: any cutting of the sound gives the same answers."""
+"""The tagger: files, blocks and steps of any size give the same probabilities."""
 
 import itertools
 
@@ -63,7 +63,7 @@ def step_through(tagger, samples, sizes):
 
 @pytest.mark.parametrize("kind", ["chunk", "seamless"])
 @pytest.mark.parametrize("sizes", [[5120], [37, 2560]])
-def test_steps_of_any_size_answer_as_the_file(kind, sizes, taggers, tmp_path):
+def test_steps_of_any_size_score_like_the_file(kind, sizes, taggers, tmp_path):
     tagger, samples = taggers[kind], noise(18_000)
     path = write(tmp_path / "a.wav", samples)
     want = probs(tagger.tag_file(path))
@@ -75,7 +75,7 @@ def test_streams_of_a_batch_are_independent(taggers):
     tagger = taggers["chunk"]
     sounds, delay = [noise(15_360, seed) for seed in (1, 2)], 1024
     state = tagger.init(2)
-    # The second stream is joined in later: its first samples are pushed alone, then both go on.
+    # The second stream joins later: its first samples are processed alone, then both go on.
     early = tagger.step(sounds[1][:delay], tagger.init())[1]
     state = jax.tree.map(lambda two, one: np.concatenate([two[:1], one]), state, early)
     heard = [[], []]
@@ -107,7 +107,7 @@ def test_a_scan_is_a_loop_of_steps(taggers):
         tagger.scan(samples, tagger.init(1))
 
 
-def test_streams_are_run_from_the_documented_names(taggers):
+def test_the_documented_names_run_streams(taggers):
     tagger = taggers["chunk"]
     samples = noise(2 * tagger.framing.hop).reshape(2, 1, -1)
     model, state = AudioTransformer(TINY), tagger.init()
@@ -121,13 +121,13 @@ def test_streams_are_run_from_the_documented_names(taggers):
     assert kept.chunks.tolist() == [2]
 
 
-def test_models_with_their_framing_are_hashable_and_equal_by_value(checkpoint, taggers):
+def test_streaming_models_are_hashable_and_equal_by_value(checkpoint, taggers):
     again = Tagger(checkpoint, chunk_seconds=0.32).streams
     assert again == taggers["chunk"].streams
     assert len({again, taggers["chunk"].streams, taggers["seamless"].streams}) == 2
 
 
-def test_taggers_states_and_chunks_tell_what_they_are(taggers):
+def test_taggers_states_and_chunks_have_reprs(taggers):
     tagger = taggers["seamless"]
     assert "5 classes" in repr(tagger) and "seamless" in repr(tagger) and "0.32 s" in repr(tagger)
     assert "3 streams" in repr(tagger.init(3, "none"))
@@ -152,7 +152,7 @@ def test_clip_mode_of_a_long_file_is_that_of_the_whole(aggregation, taggers, tmp
     assert (answer.start, answer.end) == (0.0, 90_001 / 16_000)
 
 
-def test_a_file_remembers_nothing_of_the_one_before(taggers, tmp_path):
+def test_a_file_does_not_depend_on_the_one_before(taggers, tmp_path):
     tagger = taggers["chunk"]
     paths = [write(tmp_path / f"{seed}.wav", noise(12_000, seed)) for seed in (3, 4)]
     first = [probs(tagger.tag_file(path)) for path in paths]
@@ -194,12 +194,12 @@ def test_other_chunk_lengths_warm_up_as_published(checkpoint, taggers):
     assert not taggers["seamless"].streams.step_warms_up()
 
 
-def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
+def test_stored_programs_give_the_same(checkpoint, taggers, tmp_path):
     samples = [noise(12_000)]
     want = probs(taggers["chunk"].stream(samples))
     folder = tmp_path / "programs"
-    jax.clear_caches()  # As in a process that begins.
-    for _ in range(2):  # Compiled and kept, then loaded.
+    jax.clear_caches()  # As in a new process.
+    for _ in range(2):  # Compiled and stored, then loaded.
         tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
         np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
         names = sorted(path.name for path in folder.iterdir())
@@ -213,7 +213,7 @@ def test_kept_programs_answer_alike(checkpoint, taggers, tmp_path):
 
 
 @pytest.mark.slow
-def test_programs_of_jax_s_own_cache_are_not_taken_over(checkpoint, tmp_path, monkeypatch):
+def test_programs_of_jax_s_own_cache_are_not_stored(checkpoint, tmp_path, monkeypatch):
     answers = []
     for store in ("first", "second", "second"):
         jax.clear_caches()
@@ -224,7 +224,7 @@ def test_programs_of_jax_s_own_cache_are_not_taken_over(checkpoint, tmp_path, mo
     np.testing.assert_array_equal(answers[0], answers[2])
 
 
-def test_a_store_that_cannot_be_written_is_no_obstacle(checkpoint, tmp_path):
+def test_a_store_that_cannot_be_written_is_ignored(checkpoint, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     programs = ProgramStore(tmp_path / "file" / "programs")
     tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
@@ -239,7 +239,7 @@ def test_wrong_samples_are_refused(taggers):
             tagger.step(np.zeros(shape, np.float32), state)
 
 
-def test_what_cannot_be_a_tagger(checkpoint):
+def test_autoencoders_and_wrong_chunk_lengths_are_refused(checkpoint):
     encoder = ModelConfig(width=64, depth=1, target_length=32)
     mae = Checkpoint(config=MaeConfig(encoder=encoder), variables={}, labels=())
     with pytest.raises(SatError, match="autoencoder"):
@@ -249,7 +249,7 @@ def test_what_cannot_be_a_tagger(checkpoint):
             Tagger(checkpoint, chunk_seconds=seconds)
 
 
-def test_what_is_no_stream_of_samples_is_refused(taggers):
+def test_wrong_arguments_are_refused(taggers):
     tagger = taggers["chunk"]
     state = tagger.init()
     with pytest.raises(SatError, match="int16"):

@@ -1,4 +1,4 @@
-"""What the tagger refuses, in one line."""
+"""Wrong arguments of the tagger raise SatError with one line."""
 
 import dataclasses
 import re
@@ -43,26 +43,26 @@ def tagger():
         {"dtype": "bfloat16"},
     ],
 )
-def test_a_state_of_another_tagger(other, tagger):
+def test_a_state_of_another_tagger_is_refused(other, tagger):
     state = make_tagger(**other).init(1, "none")
     with pytest.raises(SatError, match=r"^this state [^\n]*$"):
         tagger.step(np.zeros(1_000, np.float32), state)
 
 
 @pytest.mark.parametrize("nothing", [None, 3, (), np.zeros(4)])
-def test_what_is_no_state(nothing, tagger):
+def test_other_objects_are_not_states(nothing, tagger):
     with pytest.raises(SatError, match=r"^this state"):
         tagger.step(np.zeros(1_000, np.float32), nothing)
 
 
-def test_states_of_any_number_of_streams_and_as_numpy_are_fine(tagger):
+def test_states_may_be_numpy_with_any_number_of_streams(tagger):
     state = jax.tree.map(np.asarray, tagger.init(3, "none"))
     scores, _ = make_tagger().step(np.zeros((3, tagger.framing.hop), np.float32), state)
     assert scores.shape == (3, 5)
 
 
 @pytest.mark.parametrize("nothing", [None, "", 3, ["SAT_T_2s"]])
-def test_what_names_no_model(nothing):
+def test_other_objects_do_not_name_models(nothing):
     with pytest.raises(SatError, match=rf"^{re.escape(repr(nothing))} [^\n]*SAT_T_2s"):
         Tagger.load(nothing)
 
@@ -95,13 +95,13 @@ def test_blocks_may_be_lists_and_float64(mode, tagger):
         np.testing.assert_allclose(got.probs, want.probs, atol=1e-6)
 
 
-def test_steps_take_no_ragged_lists(tagger):
+def test_ragged_lists_are_refused(tagger):
     with pytest.raises(SatError, match=r"^samples [^\n]*$"):
         tagger.step([[0.0] * 10, [0.0] * 9], tagger.init(2, "none"))
 
 
 @pytest.mark.parametrize("mode", ["stream", "clip"])
-def test_damaged_weights_give_no_answer(mode):
+def test_damaged_weights_are_noticed(mode):
     broken = make_tagger()
     broken.variables["params"]["head"]["bias"] += np.nan
     with pytest.raises(SatError, match="not finite"):
@@ -109,13 +109,13 @@ def test_damaged_weights_give_no_answer(mode):
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2", None, True])
-def test_numbers_of_streams_are_whole(batch_size, tagger):
+def test_batch_sizes_are_whole_numbers(batch_size, tagger):
     with pytest.raises(SatError, match=f"batch_size={re.escape(repr(batch_size))}"):
         tagger.init(batch_size)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1, "2", float("nan")])
-def test_no_length_of_a_chunk(seconds):
+def test_wrong_chunk_lengths_are_refused(seconds):
     with pytest.raises(SatError, match=re.escape(repr(seconds).removesuffix(".0"))):
         make_tagger(chunk_seconds=seconds)
 
@@ -125,7 +125,7 @@ def test_paths_are_text(tagger):
         tagger.tag_file(None)
 
 
-def test_whether_the_last_piece_is_padded_is_a_truth():
+def test_pad_last_is_a_bool():
     with pytest.raises(SatError, match="pad_last='no'"):
         make_tagger(pad_last="no")
 
@@ -133,26 +133,26 @@ def test_whether_the_last_piece_is_padded_is_a_truth():
 @pytest.mark.parametrize(
     "mask", [np.ones(3, bool), np.ones(2, np.int32), np.ones(2), [True, False], None]
 )
-def test_a_mask_is_one_bool_a_stream(mask, tagger):
+def test_a_mask_has_one_bool_per_stream(mask, tagger):
     state = tagger.init(2, "none")
     with pytest.raises(SatError, match=r"bool\[2\]"):
         reset_streams(state, state, mask)
 
 
 @pytest.mark.parametrize("other", [{"chunk_seconds": 0.16}, {"width": 128}, {"dtype": "bfloat16"}])
-def test_fresh_streams_are_of_the_same_tagger(other, tagger):
+def test_fresh_streams_have_the_same_tagger(other, tagger):
     fresh = make_tagger(**other).init(2, "none")
     with pytest.raises(SatError, match="fresh streams"):
         reset_streams(tagger.init(2, "none"), fresh, np.ones(2, bool))
 
 
-def test_resetting_takes_as_many_fresh_streams(tagger):
+def test_a_reset_needs_as_many_fresh_streams(tagger):
     with pytest.raises(SatError, match=r"\b1 .*\b2\b"):
         reset_streams(tagger.init(2, "none"), tagger.init(1, "none"), np.ones(2, bool))
 
 
 def test_recordings_of_any_length_need_few_programs(tmp_path):
-    jax.clear_caches()  # As in a process that begins.
+    jax.clear_caches()  # As in a new process.
     programs = ProgramStore(tmp_path)
     keeping = make_tagger(cache_length=0, target_length=96)
     keeping.programs = programs

@@ -110,7 +110,7 @@ def test_gpu_train_step(
     assert len({row.count("|") for row in rows}) == 1
 
 
-def test_losses_that_differ_or_are_none_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_or_nan_losses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.65, 0.65, float("nan")])
     here = lambda make, task, environment: contextlib.nullcontext(  # noqa: E731
         Rival(functools.partial(next, losses), {})
@@ -131,7 +131,7 @@ def test_losses_that_differ_or_are_none_are_not_compared(monkeypatch: pytest.Mon
         ("", False, "JAX sees no CUDA GPU"),
     ],
 )
-def test_what_a_gpu_could_do(gpu: str, torch_sees_it: bool, peak: float | str) -> None:
+def test_the_peak_of_a_gpu(gpu: str, torch_sees_it: bool, peak: float | str) -> None:
     rival = Rival(lambda: 0.0, {"gpu": gpu, "torch": torch_sees_it})
     if isinstance(peak, float):
         assert gpu_train_step.find_peak(rival, None) == peak
@@ -150,7 +150,7 @@ def test_what_a_gpu_could_do(gpu: str, torch_sees_it: bool, peak: float | str) -
         ("--rounds", "0", "is no whole number above 0"),
     ],
 )
-def test_flags_that_make_no_sense(
+def test_wrong_flags_are_refused(
     flag: str, value: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for program in (train_step, gpu_train_step):
@@ -159,7 +159,7 @@ def test_flags_that_make_no_sense(
         assert reason in capsys.readouterr().err
 
 
-def test_models_that_nobody_knows() -> None:
+def test_unknown_models_are_refused() -> None:
     assert train_step.parse_models("SAT_T_2s:8,SAT_B_2s:4") == [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
     with pytest.raises(SystemExit, match="SAT_X is none of SAT_T_2s, "):
         training_rivals.make_task("SAT_X", 2)
@@ -167,7 +167,7 @@ def test_models_that_nobody_knows() -> None:
         training_rivals.make_task("audiotransformer_tiny", 2)
 
 
-def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
+def test_needed_flops_are_those_of_a_window_run_chunk_by_chunk() -> None:
     config = ModelConfig(width=64, num_classes=5, target_length=192, cache_length=192, depth=3)
     piece = np.zeros((1, config.frontend.n_mels, config.target_length), np.float32)
 
@@ -177,7 +177,7 @@ def test_needed_operations_are_those_of_a_window_heard_chunk_by_chunk() -> None:
         return count_matmul_flops(jax.make_jaxpr(apply)(piece, init_cache(config, 1, "kv")).jaxpr)
 
     first, later = count(dataclasses.replace(config, cache_length=0)), count(config)
-    # Layer 0 projects its past anew, which is not needed.
+    # Layer 0 projects its past again, which is not needed.
     again = 2 * config.cache_tokens * 2 * config.width**2
     assert gpu_train_step.needed_flops(config) == 3 * (first + later - again)
 
@@ -196,7 +196,7 @@ def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
             rival.call()
 
 
-def test_steps_with_other_gradients_are_not_compared() -> None:
+def test_different_gradients_are_refused() -> None:
     grads = {"loss": np.ones(()), "w": np.array([1.0, -2.0])}
     assert train_step.compare_gradients(grads, grads | {"w": np.array([1.0, -2.001])}) < 1e-3
     with pytest.raises(RuntimeError, match=r"differ by 0\.05"):
@@ -207,19 +207,19 @@ def test_steps_with_other_gradients_are_not_compared() -> None:
         train_step.compare_gradients(grads, {"loss": np.ones(())})
 
 
-def test_models_that_differ_are_not_compared() -> None:
+def test_different_probabilities_are_refused() -> None:
     calls = {"a": lambda: np.zeros((1, 3)), "b": lambda: np.full((1, 3), 0.01)}
     with pytest.raises(RuntimeError, match=r"differ by 0\.01"):
         stream_step.largest_difference(calls)
 
 
-def test_ratio_is_taken_round_by_round() -> None:
+def test_ratios_are_per_round() -> None:
     ours = [np.array([1.0, 1.0]), np.array([10.0, 10.0]), np.array([3.0, 3.0])]
     theirs = [np.array([2.0, 2.0]), np.array([20.0, 20.0]), np.array([1.0, 1.0])]
     assert measuring.ratio(ours, theirs)["median"] == 0.5
 
 
-def test_interleave_gives_every_rival_its_rounds() -> None:
+def test_every_rival_gets_its_rounds() -> None:
     order = []
     calls = {name: functools.partial(order.append, name) for name in "ab"}
     times = measuring.interleave(calls, rounds=3)

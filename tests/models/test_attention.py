@@ -31,7 +31,7 @@ def heads(tokens: int, seed: int, dtype: str = "float32") -> jax.Array:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_one_program_gives_the_same_as_weights_and_sums(masked: bool) -> None:
+def test_fused_attention_gives_the_same(masked: bool) -> None:
     query, key, value = heads(4, 0), heads(6, 1), heads(6, 2)
     real = np.arange(6)[None, :] >= np.array([[0], [2], [5]]) if masked else None
 
@@ -67,7 +67,7 @@ def test_one_program_gives_the_same_as_weights_and_sums(masked: bool) -> None:
         ("cpu", None, 1, "bfloat16", 48, False),
     ],
 )
-def test_cudnn_is_used_where_it_can_be(
+def test_cudnn_is_used_where_it_fits(
     monkeypatch: pytest.MonkeyPatch,
     platform: str,
     capability: str | None,

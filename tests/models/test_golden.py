@@ -1,4 +1,4 @@
-"""The published answers, number by number, on small and full-size models."""
+"""The published scores, number by number, on small and full-size models."""
 
 import functools
 

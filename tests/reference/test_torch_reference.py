@@ -1,4 +1,4 @@
-"""The PyTorch models of the benchmarks give the golden numbers, so comparing with them is fair."""
+"""The PyTorch reference gives the golden numbers, so that benchmarks against it are fair."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ FEATURES = 1e-3
 
 SATS = sorted(name for name, model in load_models().items() if model.get("kind") == "sat")
 VITS = sorted(name for name, model in load_models().items() if model.get("kind") == "vit")
-# The benchmarks run models with mean and token pooling; the others are tried by `make test-all`.
+# The benchmarks run models with mean and token pooling; `make test-all` tries the others too.
 TRIED = [
     name if name in ("sat_mean_2s", "sat_token_2s") else pytest.param(name, marks=pytest.mark.slow)
     for name in SATS
@@ -80,7 +80,7 @@ def small_vit(name: str, *, pad_last: bool = True) -> ViT:
 def stream(
     model: SAT, waveform: Tensor, seconds: float, *, chunks: int, warmup: Any = "silence"
 ) -> tuple[Tensor, Cache]:
-    """Answers to each chunk [k, y] and the cache after the last."""
+    """Returns the scores of each chunk [k, y] and the cache after the last."""
     cache, answers = model.init_cache(1, warmup), []
     for chunk in waveform.split(round(seconds * SAMPLE_RATE), 1)[:chunks]:
         answer, cache = model.forward_chunk(chunk, cache)

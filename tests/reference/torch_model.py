@@ -1,4 +1,4 @@
-"""Eager PyTorch models of the same mathematics: what the JAX models are measured against.
+"""The reference: eager PyTorch models that compute the same as the JAX models.
 
 Parameter names are those of the published checkpoints, so `load_state_dict` takes their files.
 Dropout, stochastic depth and patchout are left out, since the comparisons run without them.
@@ -32,7 +32,7 @@ Cache = tuple[Tensor, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a model is made of, in the words of the published constructors.
+    """Settings of a model, named as in the published constructors.
 
     Attributes:
       embed_dim: features per token, a multiple of 64; heads are 64 wide.
@@ -187,7 +187,7 @@ class CachedAttention(nn.Module):
 
 
 class _Block(nn.Module):
-    """What both models' pre-norm blocks share."""
+    """The common part of both models' pre-norm blocks."""
 
     def __init__(self, config: Config, attn: nn.Module) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ class StreamingBlock(_Block):
         return self._residuals(x, self.attn(query, key_value)), self._roll(cache, fresh)
 
     def _roll(self, cache: Tensor, fresh: Tensor) -> Tensor:
-        """The last `capacity` tokens of cache and chunk, cut off from the gradient."""
+        """Returns the last `capacity` tokens of cache and chunk, without gradient."""
         fresh = fresh[:, self.prefix :]
         if fresh.shape[1] < self.capacity:
             fresh = torch.cat((cache, fresh), 1)
@@ -245,7 +245,7 @@ class StreamingBlock(_Block):
 
 
 class _Transformer(nn.Module):
-    """What both models share: everything before and after the blocks."""
+    """The common part of both models: all before and after the blocks."""
 
     def __init__(self, config: Config, blocks: Sequence[_Block]) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ class _Transformer(nn.Module):
         """Log-mel piece [b, 64, t] -> tokens [b, n, d], frequency-major behind a cls token."""
         patches = self.patch_embed(log_mel)
         patches = patches + self.time_pos_embed[..., : patches.shape[-1]] + self.freq_pos_embed
-        # Contiguous, or else every LayerNorm of the residual stream would start with a copy.
+        # Contiguous: otherwise every LayerNorm of the residual stream starts with a copy.
         tokens = patches.flatten(2).transpose(1, 2).contiguous()
         if self.pooling != "token":
             return tokens
@@ -317,7 +317,7 @@ class ViT(_Transformer):
     def _pieces(self, log_mel: Tensor) -> Tensor:
         length, frames = self.config.target_length, log_mel.shape[-1]
         if frames < length + PATCH:
-            # Frames that would need one time position more than there are, are dropped.
+            # Frames beyond the last time position are dropped.
             return log_mel[:, None, :, : self.time_pos_embed.shape[-1] * PATCH]
         if self.config.pad_last:
             log_mel = F.pad(log_mel, (0, -frames % length))
@@ -331,7 +331,7 @@ class ViT(_Transformer):
 
 
 class SAT(_Transformer):
-    """Streaming model: waveform [b, s] and the cache of what came before -> answers and cache.
+    """Streaming model: waveform [b, s] and the cache of earlier chunks -> scores and cache.
 
     Args:
       config: what the model is made of; `cache_length` is at least 16.
@@ -348,7 +348,7 @@ class SAT(_Transformer):
         )
 
     def init_cache(self, batch_size: int, warmup: Literal["silence", "none"] = "silence") -> Cache:
-        """The cache before the first chunk: filled by a call on silence, or empty."""
+        """Returns the cache before the first chunk: after silence, or empty."""
         empty = self.freq_pos_embed.new_empty(batch_size, 0, self.norm.weight.shape[0])
         cache = tuple(torch.cat((empty, empty), -1) if b.cache_kv else empty for b in self.blocks)
         if warmup == "none":
@@ -357,12 +357,12 @@ class SAT(_Transformer):
         return self.forward_chunk(silence, cache)[1]
 
     def forward_chunk(self, waveform: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """One streaming step: chunk [b, s] and cache -> answers [b, y] and the next cache."""
+        """Runs a streaming step: chunk [b, s] and cache -> scores [b, y] and the next cache."""
         outputs, cache = self._outputs(waveform, cache)
         return _aggregate(outputs, "mean"), cache
 
     def forward_clip(self, waveform: Tensor, aggregation: Aggregation = "mean") -> Tensor:
-        """Whole recordings [b, s], from an empty cache on -> answers [b, y]."""
+        """Scores whole recordings from an empty cache: [b, s] -> [b, y]."""
         outputs, _ = self._outputs(waveform, self.init_cache(waveform.shape[0], "none"))
         return _aggregate(outputs, aggregation)
 
@@ -392,14 +392,14 @@ class SAT(_Transformer):
         return [*full, F.pad(last, (0, -last.shape[-1] % PATCH))]
 
     def _cache_positions(self, cached: int) -> Tensor:
-        """Positions that the first layer's cached tokens get, read as a grid: [1, m, d]."""
+        """Returns the positions of the first layer's cached tokens, taken as a grid: [1, m, d]."""
         start = self.time_pos_embed.shape[-1] - cached // FREQ_PATCHES
         positions = self.time_pos_embed[..., start:] + self.freq_pos_embed
         return positions.flatten(2).transpose(1, 2)
 
 
 def _aggregate(outputs: Tensor, aggregation: Aggregation) -> Tensor:
-    """Pieces' answers [b, k, y] -> [b, y]."""
+    """Reduces the scores of pieces: [b, k, y] -> [b, y]."""
     if aggregation == "last":
         return outputs[:, -1]
     return outputs.amax(1) if aggregation == "max" else outputs.mean(1)

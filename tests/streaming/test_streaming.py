@@ -1,4 +1,17 @@
-"""The contract of streams, for every variant of the model, at small size."""
+"""The contract of streams, for every variant of the model, at small size.
+
+1. A scan equals a loop of steps, and the shapes of the state never change.
+2. The first step and the last are one compiled program.
+3. NaN in one stream changes nothing in its neighbours, and a reset heals it.
+4. The future changes nothing.
+5. Streams of a batch at different points give what they give alone.
+6. A saved state goes on as if never stopped.
+7. Cached keys and values give what cached tokens give.
+8. Gradients of a scan equal those of a loop.
+9. Seamless streaming equals clip mode.
+10. Cutting the input elsewhere changes nothing.
+11. The memory of a scan does not grow with its chunks.
+"""
 
 import dataclasses
 import functools
@@ -28,7 +41,7 @@ SMALL = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_le
 
 
 class Variant(NamedTuple):
-    """A model and the framing of its streams."""
+    """A model, its framing and the form of its cache."""
 
     config: ModelConfig = SMALL
     kind: str = "chunk"
@@ -42,13 +55,13 @@ def changed(**changes: Any) -> ModelConfig:
 
 VARIANTS = {
     "mean": Variant(),
-    "mean, residual cache": Variant(form="tokens"),
+    "mean, token cache": Variant(form="tokens"),
     "token": Variant(changed(pooling="token")),
-    "token, residual cache": Variant(changed(pooling="token"), form="tokens"),
+    "token, token cache": Variant(changed(pooling="token"), form="tokens"),
     "dm": Variant(changed(pooling="dm")),
     "logit": Variant(changed(pooling="logit")),
     "LayerScale, fixed norm": Variant(changed(layer_scale=0.1, input_norm="fixed")),
-    # Wide enough for products of few rows: see `sat_jax.models.linear`.
+    # Wide enough for `sat_jax.models.few_rows`.
     "wide": Variant(changed(width=512)),
     "128 bands": Variant(changed(frontend=FrontendConfig(n_mels=128))),
     "short cache": Variant(changed(cache_length=16)),
@@ -67,7 +80,7 @@ VARIANTS = {
 
 
 class Stream(NamedTuple):
-    """All that a test needs to run streams of a variant."""
+    """Streams of a variant: model, weights and samples."""
 
     model: StreamingModel
     variables: Any
@@ -105,7 +118,7 @@ def stream_of(name: str) -> Stream:
     variant = VARIANTS[name]
     config = variant.config
     variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(1))
-    # Positions and statistics as after training: a fresh model hides mistakes in them.
+    # Positions and statistics as after training; those of a fresh model would hide mistakes.
     noise = np.random.default_rng(2)
     variables = jax.tree.map(
         lambda x: x + 0.2 * noise.standard_normal(x.shape).astype(np.float32) ** 2, variables
@@ -132,7 +145,7 @@ RARE = {
     "seamless, one patch",
 }
 
-# One worker runs all tests of a variant, so that its programs are compiled once.
+# One worker runs all tests of a variant, which are compiled once.
 every_variant = pytest.mark.parametrize(
     "name",
     [
@@ -150,7 +163,7 @@ def tolerance(name: str) -> float:
 
 
 @every_variant
-def test_scan_is_a_loop_of_steps_and_state_shapes_are_a_fixed_point(name: str) -> None:
+def test_1_a_scan_is_a_loop_of_steps_and_state_shapes_stay(name: str) -> None:
     stream = stream_of(name)
     before = stream.init()
     looped, after = stream.loop(stream.samples, before)
@@ -169,7 +182,7 @@ def test_scan_is_a_loop_of_steps_and_state_shapes_are_a_fixed_point(name: str) -
 
 
 @every_variant
-def test_one_program_from_the_first_step_to_the_last(name: str) -> None:
+def test_2_all_steps_are_one_program(name: str) -> None:
     stream = stream_of(name)
     _, state = stream.step(stream.samples[0], stream.init())
     programs = StreamingModel.step._cache_size()
@@ -178,7 +191,7 @@ def test_one_program_from_the_first_step_to_the_last(name: str) -> None:
 
 
 @every_variant
-def test_nan_in_one_stream_changes_nothing_in_its_neighbour(name: str) -> None:
+def test_3_nan_changes_nothing_in_a_neighbour(name: str) -> None:
     stream = stream_of(name)
     clean, _ = stream.loop(stream.samples, stream.init())
     poisoned = stream.samples.copy()
@@ -193,7 +206,7 @@ def test_nan_in_one_stream_changes_nothing_in_its_neighbour(name: str) -> None:
 
 
 @every_variant
-def test_the_future_changes_nothing(name: str) -> None:
+def test_4_the_future_changes_nothing(name: str) -> None:
     stream = stream_of(name)
     other = stream.samples.copy()
     other[3:] = 0.3
@@ -204,7 +217,7 @@ def test_the_future_changes_nothing(name: str) -> None:
 
 
 @every_variant
-def test_streams_at_different_points_are_as_if_alone(name: str) -> None:
+def test_5_streams_at_different_points_are_as_if_alone(name: str) -> None:
     stream = stream_of(name)
     _, state = stream.loop(stream.samples[:2], stream.init())
     state = reset_streams(state, stream.init(), jnp.array([True, False]))
@@ -218,7 +231,7 @@ def test_streams_at_different_points_are_as_if_alone(name: str) -> None:
 
 
 @every_variant
-def test_a_saved_state_goes_on_as_if_never_stopped(name: str) -> None:
+def test_6_a_saved_state_goes_on_as_if_never_stopped(name: str) -> None:
     stream = stream_of(name)
     _, state = stream.loop(stream.samples[:2], stream.init())
     restored = state_from_bytes(stream.init(), state_to_bytes(state))
@@ -227,7 +240,7 @@ def test_a_saved_state_goes_on_as_if_never_stopped(name: str) -> None:
     np.testing.assert_array_equal(have, want)
 
 
-def test_damaged_or_foreign_states_are_refused() -> None:
+def test_6_damaged_or_foreign_states_are_refused() -> None:
     stream = stream_of("mean")
     data = state_to_bytes(stream.init())
     with pytest.raises(SatError):
@@ -237,9 +250,9 @@ def test_damaged_or_foreign_states_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kv", "tokens"), [("mean", "mean, residual cache"), ("token", "token, residual cache")]
+    ("kv", "tokens"), [("mean", "mean, token cache"), ("token", "token, token cache")]
 )
-def test_cached_keys_and_values_are_the_residual_form(kv: str, tokens: str) -> None:
+def test_7_cached_keys_and_values_give_what_tokens_give(kv: str, tokens: str) -> None:
     short, long = stream_of(kv), stream_of(tokens)
     for warmup in ("silence", "none"):
         have, _ = short.loop(short.samples, short.init(warmup=warmup))
@@ -248,9 +261,9 @@ def test_cached_keys_and_values_are_the_residual_form(kv: str, tokens: str) -> N
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("mean, residual cache", marks=pytest.mark.slow), "seamless, token"]
+    "name", [pytest.param("mean, token cache", marks=pytest.mark.slow), "seamless, token"]
 )
-def test_gradients_of_scan_and_loop_agree(name: str) -> None:
+def test_8_gradients_of_a_scan_are_those_of_a_loop(name: str) -> None:
     stream = stream_of(name)
     state, samples = stream.init(warmup="none"), stream.samples[:3]
 
@@ -280,7 +293,7 @@ def whole_recording(stream: Stream, num_samples: int) -> np.ndarray:
 def push(
     stream: Stream, block: np.ndarray, state: StreamState
 ) -> tuple[StreamState, np.ndarray | None]:
-    """A step on a whole hop; a shorter last block is only put into the window."""
+    """Runs a step on a whole hop; puts a shorter last block into the window only."""
     if block.shape[1] == stream.hop:
         score, state = stream.step(block, state)
         return state, np.asarray(score) if state.ready.all() else None
@@ -309,7 +322,7 @@ def push(
         ("seamless, token", False, 15_500),
     ],
 )
-def test_seamless_streaming_is_clip_mode(name: str, pad_last: bool, num_samples: int) -> None:
+def test_9_seamless_streaming_is_clip_mode(name: str, pad_last: bool, num_samples: int) -> None:
     stream = stream_of(name)
     config = dataclasses.replace(stream.model.config, pad_last=pad_last)
     model = dataclasses.replace(stream.model, config=config)
@@ -330,7 +343,7 @@ def test_seamless_streaming_is_clip_mode(name: str, pad_last: bool, num_samples:
 
 
 @pytest.mark.parametrize("name", ["seamless", "mean", "one-patch chunks"])
-def test_any_way_of_cutting_the_input_gives_the_same(name: str) -> None:
+def test_10_cutting_the_input_elsewhere_changes_nothing(name: str) -> None:
     stream = stream_of(name)
     wave = stream.samples.swapaxes(0, 1).reshape(2, -1)
     want, ready, _ = stream.scan(stream.samples, stream.init())
@@ -364,7 +377,7 @@ def test_chunk_lengths_that_make_no_sense(kind: str, seconds: float, limit: str 
         make_framing(SMALL, kind, chunk_seconds=seconds)
 
 
-def test_scan_memory_does_not_grow_with_the_chunks() -> None:
+def test_11_the_memory_of_a_scan_does_not_grow() -> None:
     stream = stream_of("mean")
 
     def temporary_bytes(num_chunks: int) -> int:

@@ -1,4 +1,4 @@
-"""Windows and whole streams in batches against the tagger, which hears one at a time."""
+"""The batched scorers against the tagger, which scores one recording at a time."""
 
 import jax
 import numpy as np
@@ -16,14 +16,14 @@ from sat_jax.weights.checkpoint import Checkpoint
 RATE = 16_000
 CLIP_MODEL = {"pooling": "logit", "pad_last": True, "target_length": 64}
 STREAMING_MODEL = {"pooling": "dm", "cache_length": 48, "target_length": 48}
-# Nothing but a rest, a sample less and more than a chunk, several, several and a bit, ….
+# One sample, one less and one more than a chunk, several chunks, several and a rest.
 LENGTHS = (1, 7_999, 8_000, 8_001, 16_000, 24_123, 39_999)
 
 
 def make_model(**changes):
     config = ModelConfig(**({"width": 64, "depth": 1, "num_classes": 12} | changes))
     variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(3))
-    # Fresh weights hardly tell sounds apart; larger ones do.
+    # Fresh weights hardly distinguish sounds; larger ones do.
     variables["params"] = jax.tree.map(lambda leaf: 3.0 * leaf, variables["params"])
     return config, variables
 
@@ -65,7 +65,7 @@ def default_streams(config):
         (CLIP_MODEL, "chunk", 0.5, "none"),
     ],
 )
-def test_streams_side_by_side_get_the_answers_they_get_alone(model, framing, seconds, warmup):
+def test_streams_score_as_if_alone(model, framing, seconds, warmup):
     config, variables = make_model(**model)
     tagger = make_tagger(config, variables, chunk_seconds=seconds, framing=framing)
     scorer = StreamScorer(tagger.streams, variables, warmup=warmup, batch_size=4)
@@ -75,7 +75,7 @@ def test_streams_side_by_side_get_the_answers_they_get_alone(model, framing, sec
         np.testing.assert_allclose(probs, np.stack(alone), atol=3e-6)
 
 
-def test_a_stream_longer_than_a_call_goes_on(monkeypatch):
+def test_streams_may_be_longer_than_a_call(monkeypatch):
     streams, variables = half_second_streams()
     options = {"warmup": "none", "batch_size": 3}
     whole = StreamScorer(streams, variables, **options).score(sounds())
@@ -86,7 +86,7 @@ def test_a_stream_longer_than_a_call_goes_on(monkeypatch):
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_streams_in_any_batch(batch_size):
+def test_the_batch_changes_nothing(batch_size):
     streams, variables = half_second_streams()
     scorer = StreamScorer(streams, variables, warmup="silence", batch_size=batch_size)
     reference = StreamScorer(streams, variables, warmup="silence", batch_size=4)
@@ -114,7 +114,7 @@ def test_damaged_weights_are_noticed_in_streams():
         (STREAMING_MODEL, "mean"),
     ],
 )
-def test_windows_get_the_answers_of_clip_mode(model, aggregation):
+def test_windows_score_like_clip_mode(model, aggregation):
     config, variables = make_model(**model)
     tagger = make_tagger(config, variables)
     scorer = WindowScorer(tagger.streams, variables, batch_size=3, aggregation=aggregation)
@@ -145,7 +145,7 @@ def test_equal_shapes_share_a_program():
     config, variables = make_model(**CLIP_MODEL)
     scorer = WindowScorer(default_streams(config), variables, batch_size=4)
 
-    # Lengths within the same patches, and single windows, are no new programs.
+    # Lengths within the same patches, and single windows, need no new program.
     def score(*lengths):
         list(scorer.score((n, np.full(n, 0.1, np.float32)) for n in lengths))
         return StreamingModel.clip._cache_size()

@@ -1,4 +1,4 @@
-"""The last block may skip tokens that nobody asks for: the others stay the same."""
+"""Skipping tokens in the last block does not change the others."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ NUM_TOKENS = 9
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("form", ["kv", "tokens", "clip"])
 @pytest.mark.parametrize("num_out", [1, 4])
-def test_wanted_tokens_are_those_of_a_block_that_gives_all(form: str, num_out: int, remat: bool):
+def test_num_out_tokens_are_the_first_of_all(form: str, num_out: int, remat: bool):
     is_clip = form == "clip"
     config = dataclasses.replace(CONFIG, cache_length=0 if is_clip else 48, remat=remat)
     model = AudioTransformer(config)
