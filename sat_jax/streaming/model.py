@@ -10,19 +10,21 @@ import jax.numpy as jnp
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.cache import Cache, CacheForm, init_cache
-from sat_jax.models.frontend import log_mel
+from sat_jax.models.frontend import floor_top_db
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.clip import score_clips, score_piece
+from sat_jax.streaming.clip import score_clips, zero_behind
 from sat_jax.streaming.framing import Framing, chunk_spectrogram, last_spectrogram
 from sat_jax.streaming.pieces import (
     Aggregation,
     PiecePlan,
     Variables,
     aggregate,
+    apply,
     normalize,
     plan_pieces,
     run_pieces,
     to_probs,
+    warm_cache,
 )
 from sat_jax.streaming.state import StreamState, where_streams
 
@@ -216,9 +218,7 @@ class StreamingModel:
             config, scores if framing.kind == "seamless" else aggregate(scores, "mean")[None]
         )
 
-    @functools.partial(
-        jax.jit, static_argnums=0, static_argnames=("plan", "aggregation", "cache_form")
-    )
+    @functools.partial(jax.jit, static_argnums=0, static_argnames=("plan", "aggregation"))
     def clip(
         self,
         variables: Variables,
@@ -227,24 +227,20 @@ class StreamingModel:
         *,
         plan: PiecePlan | None = None,
         aggregation: Aggregation = "mean",
-        cache_form: CacheForm = "kv",
     ) -> jax.Array:
-        """Runs clip mode on a batch of clips; see `score_clips` for the other arguments.
+        """Runs clip mode on a batch of clips.
 
         Args:
           variables: the weights.
-          waveform: float32 [b, s] in [-1, 1].
-          num_samples: int32 [b], or None.
-          plan: the pieces of every clip, or None.
+          waveform: float32 [b, s] in [-1, 1], at least one patch.
+          num_samples: int32 [b], samples of each clip, zero-padded to s; None if all have s.
+          plan: the pieces of every clip; None is `plan_pieces` of all frames.
           aggregation: how the outputs of the pieces become one.
-          cache_form: see `init_cache`.
 
         Returns:
           Probabilities float32 [b, y].
         """
-        scores = score_clips(
-            self.network, variables, waveform, num_samples, plan=plan, cache_form=cache_form
-        )
+        scores = score_clips(self.network, variables, waveform, num_samples, plan=plan)
         return to_probs(self.config, aggregate(scores, aggregation))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -256,8 +252,21 @@ class StreamingModel:
         peak_db: jax.Array,
         cache: Cache,
     ) -> tuple[jax.Array, Cache]:
-        """Compiled `score_piece`: one piece of clips that are too long for one array."""
-        return score_piece(self.network, variables, power_db, num_frames, peak_db, cache)
+        """Scores one piece of clips that are too long for one array, see `score_in_pieces`.
+
+        Args:
+          variables: the weights.
+          power_db: float32 [b, f, t] from `framed_power_db`.
+          num_frames: int32 [b], frames of the piece that are not padding.
+          peak_db: float32 [b], the loudest value of each clip.
+          cache: after the piece before.
+
+        Returns:
+          The model's outputs [b, y], probabilities or logits, and the cache after the piece.
+        """
+        spectrogram = floor_top_db(power_db, peak_db, self.config.frontend)
+        normalized = normalize(self.network, variables, spectrogram)
+        return apply(self.network, variables, zero_behind(normalized, num_frames), cache)
 
     def state_shape(self, variables: Variables, batch_size: int = 1) -> StreamState:
         """Returns a state's shapes and dtypes, as `jax.ShapeDtypeStruct`, without computing it."""
@@ -277,23 +286,6 @@ class StreamingModel:
         warmup, step = (plan_pieces(config, each) for each in frames)
         one_piece = all(plan.num_whole == 1 and plan.rest == 0 for plan in (warmup, step))
         return one_piece and warmup.length // PATCH_SIZE == step.length // PATCH_SIZE
-
-
-def warm_cache(network: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
-    """Returns the cache of streams after silence of the cache's length.
-
-    Args:
-      network: the model.
-      variables: its weights.
-      cache: an empty one, from `init_cache`.
-    """
-    frontend = network.config.frontend
-    batch_size = cache.num_real.shape[0]
-    silence = jnp.zeros((1, network.config.cache_length * frontend.hop_length), jnp.float32)
-    one = jax.tree.map(lambda leaf: leaf[:1], cache)
-    spectrogram = normalize(network, variables, log_mel(silence, frontend))
-    _, one = run_pieces(network, variables, spectrogram, one)
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf, batch_size, axis=0), one)
 
 
 def scan_chunks(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from sat_jax.config import PATCH_SIZE, ModelConfig
 from sat_jax.models.cache import Cache
+from sat_jax.models.frontend import log_mel
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.streaming.framing import Framing
 
@@ -161,6 +162,23 @@ def cut_pieces(plan: PiecePlan, normalized: jax.Array) -> tuple[jax.Array, jax.A
         return pieces, None
     rest = normalized[..., whole : whole + plan.rest]
     return pieces, jnp.pad(rest, ((0, 0), (0, 0), (0, plan.padded - plan.rest)))
+
+
+def warm_cache(model: AudioTransformer, variables: Variables, cache: Cache) -> Cache:
+    """Returns the cache of streams after silence of the cache's length.
+
+    Args:
+      model: the network.
+      variables: its weights.
+      cache: an empty one, from `init_cache`.
+    """
+    frontend = model.config.frontend
+    batch_size = cache.num_real.shape[0]
+    silence = jnp.zeros((1, model.config.cache_length * frontend.hop_length), jnp.float32)
+    one = jax.tree.map(lambda leaf: leaf[:1], cache)
+    spectrogram = normalize(model, variables, log_mel(silence, frontend))
+    _, one = run_pieces(model, variables, spectrogram, one)
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, batch_size, axis=0), one)
 
 
 def aggregate(scores: jax.Array, how: Aggregation) -> jax.Array:

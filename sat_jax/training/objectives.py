@@ -11,8 +11,7 @@ from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.mae import MaskedAutoencoder
 from sat_jax.models.transformer import INPUT_NORM_MOMENTUM, AudioTransformer
-from sat_jax.streaming.model import warm_cache
-from sat_jax.streaming.pieces import Variables, normalize, to_probs
+from sat_jax.streaming.pieces import Variables, normalize, to_probs, warm_cache
 from sat_jax.training.augment import change_waveforms, mixup, spec_augment
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.losses import binary_cross_entropy, mae_loss

@@ -11,8 +11,7 @@ import pytest
 from sat_jax.config import ModelConfig
 from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.transformer import AudioTransformer, init_variables
-from sat_jax.streaming.model import warm_cache
-from sat_jax.streaming.pieces import run_pieces
+from sat_jax.streaming.pieces import run_pieces, warm_cache
 from sat_jax.training.window import run_window
 
 STREAMING = ModelConfig(
