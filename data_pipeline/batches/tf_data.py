@@ -1,6 +1,8 @@
 """Batches of windows as a `tf.data.Dataset`."""
 
 import atexit
+import collections
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -9,9 +11,9 @@ import tensorflow as tf
 
 from data_pipeline.batches.windows import Plan, WindowConfig, read_window
 from data_pipeline.sources.source import Source
+from sat_jax.runtime.threads import map_ahead
 
 _ALIGNMENT = 64  # Bytes; TensorFlow copies arrays that are aligned otherwise.
-_BATCHES_AHEAD = 2
 
 
 def read_by_tf_data(
@@ -37,40 +39,37 @@ def read_by_tf_data(
     Raises:
       SatError: a window can't be read; raised after the batches before it.
     """
-    plans: dict[int, Plan | Exception] = {}
+    plans: collections.deque[Plan] = collections.deque()
+    errors: list[Exception] = []
 
-    # An exception in a dataset prints a traceback of TensorFlow, so it is kept here.
-    def read(step: np.ndarray) -> np.ndarray:
+    def read(step: int) -> tuple[Plan, np.ndarray]:
+        plan = planner(step)
+        return plan, _read_batch(source, config, plan)
+
+    def waveforms() -> Iterator[np.ndarray]:
+        steps = itertools.count(start_step)
+        # TensorFlow prints the traceback of an exception, so that none must leave this function.
         try:
-            plan = planner(int(step))
-            waveform = _read_batch(source, config, plan)
+            with contextlib.closing(
+                map_ahead(read, steps, workers=workers, ahead=workers)
+            ) as batches:
+                for plan, waveform in batches:
+                    plans.append(plan)
+                    yield waveform
         except Exception as error:
-            plans[int(step)] = error
-            return np.zeros((0, 0), np.float32)
-        plans[int(step)] = plan
-        return waveform
+            errors.append(error)
 
-    dataset = (
-        tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-        .map(
-            lambda step: tf.numpy_function(read, [step], tf.float32),
-            num_parallel_calls=workers,
-            deterministic=True,
-        )
-        .prefetch(_BATCHES_AHEAD)
-        .with_options(_options(workers))
+    dataset = tf.data.Dataset.from_generator(
+        waveforms, output_signature=tf.TensorSpec([None, config.num_samples], tf.float32)
     )
-    # Its threads call `read`, and would hang if the interpreter ended before them. They end when
-    # the only reference to the iterator is dropped.
+    # Dropping the only reference to the iterator ends `waveforms`. TensorFlow would print an error
+    # if that happened after the interpreter has ended.
     iterators = [dataset.as_numpy_iterator()]
     atexit.register(iterators.clear)
     try:
-        for step in itertools.count(start_step):
-            waveform = next(iterators[0])
-            plan = plans.pop(step)
-            if isinstance(plan, Exception):
-                raise plan
-            yield plan, waveform
+        while (waveform := next(iterators[0], None)) is not None:
+            yield plans.popleft(), waveform
+        raise errors[0]
     finally:
         atexit.unregister(iterators.clear)
         iterators.clear()
@@ -88,11 +87,3 @@ def _empty(rows: int, samples: int) -> np.ndarray:
     memory = np.empty(4 * rows * samples + _ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % _ALIGNMENT
     return memory[first : first + 4 * rows * samples].view(np.float32).reshape(rows, samples)
-
-
-def _options(workers: int) -> tf.data.Options:
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.deterministic = True
-    options.threading.private_threadpool_size = workers + 1
-    return options

@@ -75,15 +75,12 @@ config = WindowConfig(batch_size=4, window_seconds=0.2, num_classes=1)
 batches = window_batches(Slow(), Planner(Slow.clips, config), config, tf_data=True)(0)
 for batch in batches:
     print(batch["waveform"].shape)
-    if sys.argv[1] == "leave":
-        break
     sys.exit(3)
 """
 
 
-@pytest.mark.parametrize(("how", "status"), [("leave", 0), ("exit", 3)])
-def test_a_program_that_ends_while_clips_are_read_ends_quietly(how, status):
+def test_a_program_that_ends_while_clips_are_read_ends_quietly():
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout, done.stderr) == (status, "(4, 3200)\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "(4, 3200)\n", "")
