@@ -1,7 +1,7 @@
-"""Training steps on a GPU in bfloat16: ours, and PyTorch's as it comes and compiled.
+"""Rivals of the GPU benchmark in bfloat16: our step, and PyTorch's, eager and compiled.
 
-Weights and optimiser state are float32. A call makes several steps and waits for the last alone, so
-that a GPU never waits for the host to look; the batch is on the GPU before.
+Weights and optimiser state are float32. The batch is on the GPU before. A call makes several steps
+and waits for the last one only, so the GPU never waits for the host.
 """
 
 import time
@@ -20,13 +20,13 @@ from benchmarks.training_rivals import (
 
 STEPS_PER_CALL = 10
 PRODUCT_SIZE = 8192
-"""Rows and columns of the product that tells what the GPU reaches at best."""
+"""Rows and columns of the matrices that show the best speed of the GPU."""
 
 
 def product(task: Any = None) -> Rival:
-    """Products of random bfloat16 numbers, [8192, 8192] each; a call gives their TFLOP/s.
+    """Returns products of random bfloat16 matrices; a call returns their TFLOP/s.
 
-    The facts are what JAX calls the GPU, "" where it sees none, and whether PyTorch sees one.
+    The facts are JAX's name of the GPU, "" without one, and whether PyTorch sees a GPU.
     """
     del task
     import jax
@@ -50,7 +50,7 @@ def product(task: Any = None) -> Rival:
 
 
 def jax_steps(task: Task) -> Rival:
-    """The step that `train.py` runs. The facts are those of `training_rivals.jax_step`."""
+    """Returns our training step. The facts are those of `training_rivals.jax_step`."""
     import functools
 
     import jax
@@ -77,7 +77,7 @@ def jax_steps(task: Task) -> Rival:
 
 
 def torch_steps(task: Task, *, compiled: bool = False) -> Rival:
-    """Autocast to bfloat16 and fused AdamW, eager or with model and loss by `torch.compile`."""
+    """Returns PyTorch's step: autocast to bfloat16, fused AdamW, eager or by `torch.compile`."""
     import torch
     import torch.nn.functional as F
 
@@ -92,7 +92,7 @@ def torch_steps(task: Task, *, compiled: bool = False) -> Rival:
             probs = model.forward_clip(waveform)
         return F.binary_cross_entropy(probs.float(), target)
 
-    # The compiler has no complex numbers, so the spectrogram stays as it is.
+    # torch.compile does not support the complex numbers of the spectrogram.
     model.log_mel = torch.compiler.disable(model.log_mel)
     compute = torch.compile(loss_of) if compiled else loss_of
     started = time.perf_counter()

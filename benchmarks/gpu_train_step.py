@@ -1,9 +1,9 @@
-"""Measures a training step on a GPU, in bfloat16, beside PyTorch's.
+"""Times a training step on a GPU in bfloat16, against PyTorch.
 
 python -m benchmarks.gpu_train_step --models SAT_T_2s:512,SAT_B_2s:256
 
-Needs JAX and PyTorch that both see the GPU. Prints a Markdown table and JSON, which --json writes
-to a file as well, after each model. See docs/performance.md.
+JAX and PyTorch must both be installed with CUDA. Prints a Markdown table and JSON, which --json
+also writes to a file, after each model. See docs/performance.md.
 """
 
 import argparse
@@ -41,12 +41,12 @@ from sat_jax.runtime.devices import usable_cores
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
-"""TFLOP/s in bfloat16 by the data sheets, by what is in a GPU's name."""
+"""TFLOP/s in bfloat16 from the data sheets, by a part of the GPU's name."""
 LOSS_TOLERANCE = 0.02
-"""How far apart the rivals' losses may be after the first call: bfloat16 has 8 bits."""
-# Where CUDA alone is asked for and none is there, JAX fails by an assertion.
+"""Largest relative difference of losses after the first call: bfloat16 has 8 bits."""
+# With "cuda" alone, JAX fails by an assertion on a machine without it.
 ENVIRONMENT = {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.35"}
-"""Of each rival. PyTorch's need what JAX leaves of the GPU's memory at the same time."""
+"""Environment of each rival. JAX must leave GPU memory for PyTorch."""
 
 RIVALS = {
     "jax": jax_steps,
@@ -56,9 +56,9 @@ RIVALS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the benchmark."""
     options = parse_flags(argv)
-    # The rivals have processes of their own; here only gradients are compared, in float32.
+    # The rivals run in their own processes; this one only compares gradients in float32.
     os.environ["JAX_PLATFORMS"] = "cpu"
     setting = machine(PACKAGES, threads=usable_cores())
     warn_if_busy(setting)
@@ -80,52 +80,57 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
-    parser = argparse.ArgumentParser(description="Times a training step on a GPU beside PyTorch.")
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="Times a training step on a GPU against PyTorch.")
     add = functools.partial(parser.add_argument, metavar="X")
     models = [("SAT_T_2s", 512), ("SAT_B_2s", 256)]
-    add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
-    add("--rounds", type=parse_count, default=7, help="blocks of steps of each rival")
-    add("--peak_tflops", type=float, default=None, help="of the GPU in bfloat16, if not known here")
-    add("--json", default=None, help="file for all numbers")
+    add("--models", type=parse_models, default=models, help="NAME:BATCH,NAME:BATCH")
+    add("--rounds", type=parse_count, default=7, help="number of blocks of steps of each rival")
+    add(
+        "--peak_tflops",
+        type=float,
+        default=None,
+        help="bfloat16 speed of a GPU that is not in the table",
+    )
+    add("--json", default=None, help="JSON file for all numbers")
     return parser.parse_args(argv)
 
 
 def find_peak(multiply: Rival, given: float | None) -> float:
-    """TFLOP/s of the GPU by its data sheet.
+    """Returns the TFLOP/s of the GPU from its data sheet.
 
     Args:
       multiply: a `product`.
-      given: by the user, if anything is.
+      given: the value of --peak_tflops.
 
     Raises:
-      SystemExit: there is no GPU, or it is not known.
+      SystemExit: there is no GPU, or its speed is unknown.
     """
     gpu = multiply.facts["gpu"]
     if not gpu or not multiply.facts["torch"]:
         raise SystemExit(f"{'PyTorch' if gpu else 'JAX'} sees no CUDA GPU: install it with CUDA")
     known = [given] if given else [peak for name, peak in PEAKS.items() if name in gpu]
     if not known:
-        raise SystemExit(f"{gpu} is not known here: give its bfloat16 speed by --peak_tflops")
+        raise SystemExit(f"{gpu} is not in the table: give its bfloat16 speed by --peak_tflops")
     return known[0]
 
 
 def gradients(task: Task) -> tuple[Any, Any]:
-    """Ours and PyTorch's, on the CPU in float32, of the same weights and batch."""
+    """Returns our gradients and PyTorch's, on the CPU in float32."""
     return jax_gradients(task), torch_gradients(task)
 
 
 def measure(name: str, batch_size: int, *, rounds: int, peak: float) -> dict[str, Any]:
-    """All numbers of one model.
+    """Returns all numbers of one model.
 
     Args:
-      name: a streaming model that both sides know.
-      batch_size: windows of two pieces.
-      rounds: blocks of steps of each rival.
-      peak: TFLOP/s of the GPU by its data sheet.
+      name: a streaming model of both sides.
+      batch_size: number of windows of two chunks.
+      rounds: number of blocks of steps of each rival.
+      peak: TFLOP/s of the GPU from its data sheet.
 
     Raises:
-      RuntimeError: the losses differ, so that comparing times means nothing.
+      RuntimeError: the losses differ, so the rivals don't compute the same.
     """
     task = make_task(name, batch_size)
     task = dataclasses.replace(task, ours=dataclasses.replace(task.ours, dtype="bfloat16"))
@@ -160,10 +165,10 @@ def _rates(times: list[np.ndarray], batch_size: int, flops: float, peak: float) 
 
 
 def needed_flops(config: Any) -> float:
-    """Operations that one window of two chunks asks for in training, the front end's left out.
+    """Returns the operations of training on one window of two chunks, without the front end.
 
-    Twice the multiply-adds of both chunks, the first of which has no past, and twice as many again
-    for the gradients. Keys and values of past tokens count once, when they are new.
+    The forward pass has two operations per multiply-add, and the gradients need twice as many. The
+    first chunk has no past. Keys and values of past tokens count once, when they are new.
     """
     from sat_jax.profile.costs import count_multiply_adds
     from sat_jax.streaming.framing import make_framing
@@ -174,7 +179,7 @@ def needed_flops(config: Any) -> float:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """A line on the machine, and a table of the steps."""
+    """Returns a line about the machine and a table of the steps."""
     columns = [
         "model",
         "batch",

@@ -1,9 +1,9 @@
-r"""Tells what a training step takes of a TPU, without one: compiles it for chips it only knows of.
+r"""Compiles training steps for TPUs, without a TPU, and reports memory and communication.
 
 python -m benchmarks.tpu_report --topologies v5e:16x16,v6e:16x16 \
     --config configs/sat.py:SAT_T_2s --config configs/sat.py:SAT_B_2s --largest
 
-Prints a Markdown table; --json writes all numbers. See docs/pods.md.
+Prints a Markdown table; --json writes all numbers to a file. See docs/pods.md.
 """
 
 import dataclasses
@@ -26,40 +26,40 @@ from sat_jax.runtime.command_line import Program, refuse_arguments
 DTYPES = ("float32", "bfloat16")
 FSDP = {"off": False, "on": True}
 CHIPS = {"TPU v4": 32, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
-"""Gigabytes of a chip's memory, near which the search for the largest batch starts."""
+"""Memory of a chip in GB, from which the search for the largest batch starts."""
 
 FLAGS = flags.FlagValues()
 
 _CONFIGS = flags.DEFINE_multi_string(
     "config",
     [f"configs/sat.py:{name}" for name in ("SAT_T_2s", "SAT_S_2s", "SAT_B_2s")],
-    "A file in configs/, what it is asked for behind a colon; may be repeated.",
+    "Config as for sat-jax train: a name or path, after a colon its argument. Repeatable.",
     flag_values=FLAGS,
 )
 _TOPOLOGIES = flags.DEFINE_list(
-    "topologies", ["v5e:16x16"], "Kinds of TPU and their layout.", flag_values=FLAGS
+    "topologies", ["v5e:16x16"], "TPU types and layouts, such as v5e:16x16.", flag_values=FLAGS
 )
 _BATCH = flags.DEFINE_integer(
     "batch",
     None,
-    "Examples in a step, on all chips together; 8 a chip by default.",
+    "Global batch size; default: 8 per chip.",
     lower_bound=1,
     flag_values=FLAGS,
 )
 _DTYPES = flags.DEFINE_list(
-    "dtypes", list(DTYPES), f"What to compute in: {' or '.join(DTYPES)}.", flag_values=FLAGS
+    "dtypes", list(DTYPES), f"Precision: {' or '.join(DTYPES)}.", flag_values=FLAGS
 )
 _FSDP = flags.DEFINE_list(
-    "fsdp", list(FSDP), "Whether the state is spread over chips: off or on.", flag_values=FLAGS
+    "fsdp", list(FSDP), "Whether the state is sharded over the chips: off or on.", flag_values=FLAGS
 )
 _LARGEST = flags.DEFINE_bool(
-    "largest", False, "Look for the largest batch that fits, too.", flag_values=FLAGS
+    "largest", False, "Also find the largest batch that fits.", flag_values=FLAGS
 )
-_JSON = flags.DEFINE_string("json", None, "File for all numbers.", flag_values=FLAGS)
+_JSON = flags.DEFINE_string("json", None, "JSON file for all numbers.", flag_values=FLAGS)
 
 
 def main(arguments: Sequence[str]) -> bool:
-    """Compiles all that the flags ask for; returns whether something failed, which nothing does."""
+    """Compiles all combinations of the flags and prints the table."""
     del arguments
     prepare()
     results = []
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def prepare() -> None:
-    """Readies this process for a TPU that is not there; call it before JAX is imported.
+    """Sets the environment of the TPU compiler. Call it before JAX is imported.
 
     Raises:
       SatError: the compiler is not installed.
@@ -80,7 +80,7 @@ def prepare() -> None:
     if importlib.util.find_spec("libtpu") is None:
         raise SatError("compiling for TPUs needs libtpu: pip install 'sat-jax[tpu-report]'")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # The compiler asks a real TPU's machine for these, and complains where there is none.
+    # The compiler reads these from a TPU machine, and complains without one.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-8"
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
@@ -90,7 +90,7 @@ def prepare() -> None:
 
 
 def open_topology(name: str) -> Any:
-    """The mesh of a TPU's chips.
+    """Returns the mesh of a TPU's chips.
 
     Args:
       name: such as "v5e:16x16".
@@ -108,19 +108,19 @@ def open_topology(name: str) -> Any:
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise SatError(
-            f"no TPU is laid out as {name!r}: name one such as v5e:16x16 or v4:4x4x4 ({reason})"
+            f"--topologies={name}: no such TPU; give one such as v5e:16x16 or v4:4x4x4 ({reason})"
         ) from error
     return make_mesh(list(described.devices))
 
 
 def open_config(asked: str) -> tuple[Any, int]:
-    """The run that a config asks for, and the samples of a window.
+    """Returns the run of a config, and the samples of a window.
 
     Args:
-      asked: a file, and behind a colon what it is asked for.
+      asked: the value of --config.
 
     Raises:
-      SatError: the file can't be used, or its model is known at the start of a run only.
+      SatError: there is no such config, or it trains the model of --init.
     """
     from sat_jax.config import MaeConfig
     from sat_jax.training.config_files import load_config
@@ -135,7 +135,7 @@ def open_config(asked: str) -> tuple[Any, int]:
 
 
 def _results() -> Iterator[dict[str, Any]]:
-    # All are opened first: a misspelt name should not be found after an hour.
+    # All are opened first, so that a misspelt name is not found after an hour.
     meshes = {topology: open_topology(topology) for topology in _TOPOLOGIES.value}
     runs = {asked: open_config(asked) for asked in _CONFIGS.value}
     for topology, mesh in meshes.items():
@@ -149,7 +149,7 @@ def _results() -> Iterator[dict[str, Any]]:
 
 
 def choose(run: Any, *, dtype: str, fsdp: bool) -> Any:
-    """A run that computes in `dtype`, its state spread over chips or not."""
+    """Returns a run with another precision and sharding."""
     from sat_jax.config import MaeConfig
 
     model = run.model
@@ -162,7 +162,7 @@ def choose(run: Any, *, dtype: str, fsdp: bool) -> Any:
 
 
 def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
-    """What a run takes of each chip, as JSON-ready data."""
+    """Returns the costs of a run per chip, JSON-ready."""
     from benchmarks.tpu_footprint import compile_footprint, largest_batch
 
     @functools.cache
@@ -176,7 +176,9 @@ def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
 
     footprint = compile_for(_BATCH.value or 8 * mesh.size)
     if footprint is None:
-        raise SatError(f"a batch of {_BATCH.value or 8 * mesh.size} does not fit: give a smaller")
+        raise SatError(
+            f"a batch of {_BATCH.value or 8 * mesh.size} does not fit: give a smaller --batch"
+        )
     report = {"chips": mesh.size, **dataclasses.asdict(footprint)}
     if _LARGEST.value:
         fits, fails = largest_batch(
@@ -188,7 +190,7 @@ def report_on(run: Any, mesh: Any, *, num_samples: int) -> dict[str, Any]:
 
 
 def _first_guess(mesh: Any, compile_for: Callable[[int], Any]) -> int:
-    """Examples a chip that should just fit; fewer than these tell little of what more will take."""
+    """Returns the examples per chip that should just fit, estimated from two large batches."""
     from benchmarks.tpu_footprint import expected_limit
 
     smaller, larger = (compile_for(count * mesh.size) for count in (64, 128))
@@ -199,7 +201,7 @@ def _first_guess(mesh: Any, compile_for: Callable[[int], Any]) -> int:
 
 
 def as_markdown(results: Sequence[dict[str, Any]]) -> str:
-    """The table of the report."""
+    """Returns the table of the report."""
     columns = [
         "config",
         "TPU",
@@ -236,11 +238,11 @@ def _row(result: dict[str, Any]) -> list[str]:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "name configs with --config")
+    refuse_arguments(arguments, "give configs by --config")
     for flag, choices in ((_DTYPES, DTYPES), (_FSDP, tuple(FSDP))):
         for value in flag.value:
             if value not in choices:
-                raise flags.Error(f"--{flag.name}: {value!r} is none of {', '.join(choices)}")
+                raise flags.Error(f"--{flag.name}: {value!r} is not one of {', '.join(choices)}")
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -1,4 +1,4 @@
-"""Measures a training step beside the same mathematics in eager PyTorch.
+"""Times a training step against the same computation in eager PyTorch.
 
 python -m benchmarks.train_step --models SAT_T_2s:8,SAT_T_2s:32,SAT_B_2s:4 --threads 2
 
@@ -39,7 +39,7 @@ from benchmarks.training_rivals import (
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
 TOLERANCE = 1e-3
-"""How far apart the rivals' gradients may be, over the largest value of each array."""
+"""Largest difference of the rivals' gradients, relative to the largest value of each array."""
 
 RIVALS = {
     "jax": jax_step,
@@ -51,9 +51,9 @@ RIVALS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the benchmark."""
     options = parse_flags(argv)
-    # Before JAX is imported: XLA makes as many threads as there are CPUs to run on.
+    # Before JAX is imported, since XLA starts one thread per available CPU.
     threads = limit_threads(options.threads)
     os.environ["JAX_PLATFORMS"] = "cpu"
     setting = machine(PACKAGES, threads=threads)
@@ -69,20 +69,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
-    parser = argparse.ArgumentParser(description="Times a training step beside eager PyTorch.")
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="Times a training step against eager PyTorch.")
     add = functools.partial(parser.add_argument, metavar="X")
     models = [("SAT_T_2s", 8), ("SAT_T_2s", 32), ("SAT_B_2s", 4)]
-    add("--models", type=parse_models, default=models, help="NAME:BATCH, with commas")
-    add("--rounds", type=parse_count, default=9, help="blocks of steps of each rival")
-    add("--threads", type=int, default=None, help="CPUs to use; all by default")
-    add("--seed", type=int, default=0, help="of the random weights and batches")
-    add("--json", default=None, help="file for all numbers")
+    add("--models", type=parse_models, default=models, help="NAME:BATCH,NAME:BATCH")
+    add("--rounds", type=parse_count, default=9, help="number of blocks of steps of each rival")
+    add("--threads", type=int, default=None, help="number of CPUs; default: all")
+    add("--seed", type=int, default=0, help="seed of weights and batches")
+    add("--json", default=None, help="JSON file for all numbers")
     return parser.parse_args(argv)
 
 
 def parse_models(text: str) -> list[tuple[str, int]]:
-    """Names and batch sizes from NAME:BATCH,NAME:BATCH."""
+    """Returns names and batch sizes of NAME:BATCH,NAME:BATCH."""
     found = re.findall(r"([^:,]+):([1-9]\d*)(?:,|$)", text)
     if ",".join(map(":".join, found)) != text:
         raise argparse.ArgumentTypeError(f"{text} is not NAME:BATCH,NAME:BATCH")
@@ -90,23 +90,23 @@ def parse_models(text: str) -> list[tuple[str, int]]:
 
 
 def parse_count(text: str) -> int:
-    """A whole number of at least 1."""
+    """Returns a whole number above 0."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
 
 
 def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[str, Any]:
-    """All numbers of one model.
+    """Returns all numbers of one model.
 
     Args:
-      name: a streaming model that both sides know.
-      batch_size: windows of two pieces.
-      rounds: blocks of steps of each rival.
-      seed: of the random weights and batches.
+      name: a streaming model of both sides.
+      batch_size: number of windows of two chunks.
+      rounds: number of blocks of steps of each rival.
+      seed: seed of weights and batches.
 
     Raises:
-      RuntimeError: losses or gradients differ, so that comparing times means nothing.
+      RuntimeError: gradients differ, so the rivals don't compute the same.
     """
     task = make_task(name, batch_size, seed)
     difference = compare_gradients(jax_gradients(task), torch_gradients(task))
@@ -134,14 +134,14 @@ def measure(name: str, batch_size: int, *, rounds: int, seed: int = 0) -> dict[s
 
 
 def compare_gradients(ours: Arrays, theirs: Arrays) -> float:
-    """The largest difference of gradients, over the largest value of each array.
+    """Returns the largest difference of gradients, relative to the largest value of each array.
 
     Raises:
-      RuntimeError: it is more than `TOLERANCE`, or there are other arrays.
+      RuntimeError: it is above `TOLERANCE`, or the arrays have other names.
     """
     if ours.keys() != theirs.keys():
         raise RuntimeError(f"only one rival has {sorted(ours.keys() ^ theirs.keys())}")
-    # NumPy's maximum, since Python's passes over what is no number.
+    # NumPy's maximum, since Python's ignores NaN.
     largest = float(
         np.max([np.abs(ours[name] - x).max() / np.abs(x).max() for name, x in theirs.items()])
     )
@@ -151,7 +151,7 @@ def compare_gradients(ours: Arrays, theirs: Arrays) -> float:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """A line on the machine, and a table of the steps."""
+    """Returns a line about the machine and a table of the steps."""
     columns = [
         "model",
         "batch",

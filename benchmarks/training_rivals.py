@@ -1,4 +1,4 @@
-"""The training steps that are compared, each in a process of its own: ours, and eager PyTorch's."""
+"""Rivals of the training benchmarks: our step and eager PyTorch's, each in its own process."""
 
 import contextlib
 import dataclasses
@@ -16,19 +16,19 @@ from sat_jax.runtime.devices import keep_freed_memory, usable_cores, use_cores_a
 
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 NUM_STEPS = 10**9
-"""Steps in the run that is pretended: so many that the learning rate stays what it is."""
+"""Steps of the run: so many that the learning rate does not change."""
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """What all rivals learn.
+    """Model, weights and batch of all rivals.
 
     Attributes:
-      ours: the model, a `sat_jax.config.ModelConfig`.
-      theirs: the same one, a `tests.reference.torch_model.Config`.
-      weights: to begin with, under PyTorch's published names.
+      ours: the model as a `sat_jax.config.ModelConfig`.
+      theirs: the same model as a `tests.reference.torch_model.Config`.
+      weights: initial weights under PyTorch's published names.
       batch: waveforms [b, s] and targets [b, y].
     """
 
@@ -39,11 +39,11 @@ class Task:
 
 
 class Rival(NamedTuple):
-    """A training step that is ready.
+    """A compiled training step.
 
     Attributes:
-      call: makes the next step and gives its loss.
-      facts: what else is known of it.
+      call: makes the next step and returns its loss.
+      facts: other numbers, by name.
     """
 
     call: Callable[[], float]
@@ -51,10 +51,10 @@ class Rival(NamedTuple):
 
 
 def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
-    """A streaming model that both sides know, random weights, and a batch of two pieces each.
+    """Returns a streaming model with random weights and a batch of windows of two chunks.
 
     Raises:
-      SystemExit: there is no such model.
+      SystemExit: the model is unknown.
     """
     import torch
 
@@ -63,7 +63,7 @@ def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
 
     if name not in MODELS or not MODELS[name].cache_length:
         streaming = ", ".join(known for known, model in MODELS.items() if model.cache_length)
-        raise SystemExit(f"--models: {name} is none of {streaming}")
+        raise SystemExit(f"--models: {name} is not one of {streaming}")
     torch.manual_seed(seed)
     theirs = MODELS[name]
     rng = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def make_task(name: str, batch_size: int, seed: int = 0) -> Task:
 
 
 def jax_gradients(task: Task) -> dict[str, np.ndarray]:
-    """Gradients of our loss by PyTorch's names; "loss" is the loss itself."""
+    """Returns the gradients of our loss by PyTorch's names, and the loss as "loss"."""
     import jax
 
     from sat_jax.convert.weight_table import to_torch
@@ -95,7 +95,7 @@ def jax_gradients(task: Task) -> dict[str, np.ndarray]:
 
 
 def torch_gradients(task: Task) -> dict[str, np.ndarray]:
-    """Gradients of PyTorch's loss; "loss" is the loss itself."""
+    """Returns the gradients of PyTorch's loss, and the loss as "loss"."""
     model = torch_model(task)
     loss = torch_loss(model, *torch_batch(task))
     loss.backward()
@@ -104,10 +104,10 @@ def torch_gradients(task: Task) -> dict[str, np.ndarray]:
 
 
 def jax_step(task: Task) -> Rival:
-    """Compiles the step that `train.py` runs, on this machine's processor.
+    """Returns our training step, compiled for this machine's CPU.
 
-    The facts are seconds of tracing, lowering and compiling, what a step needs beside state and
-    batch, in bytes, and how many devices share a batch.
+    The facts are the seconds of tracing and compiling, the memory of a step without state and
+    batch, and the number of devices.
     """
     keep_freed_memory()
     use_cores_as_devices(len(task.batch["waveform"]))
@@ -138,7 +138,7 @@ def torch_step(task: Task, *, fused: bool = False, keep_memory: bool = False) ->
     """Returns the step in eager PyTorch.
 
     Args:
-      task: what to learn.
+      task: model, weights and batch.
       fused: whether AdamW is fused, instead of a loop over the weights.
       keep_memory: whether freed memory is kept, as in `jax_step`.
     """
@@ -148,7 +148,7 @@ def torch_step(task: Task, *, fused: bool = False, keep_memory: bool = False) ->
 
     torch.set_num_threads(usable_cores())
     model, arrays = torch_model(task), torch_batch(task)
-    # None is PyTorch's own choice: on CPUs a loop over the weights.
+    # None is PyTorch's default: on CPUs a loop over the weights.
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=fused or None
     )
@@ -171,11 +171,11 @@ def own_process(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Rival]:
-    """A rival that lives in another process while the context lasts.
+    """Yields a rival in another process, which ends with the context.
 
     Args:
-      make: such as `jax_step` or `torch_step`.
-      task: what it learns.
+      make: `jax_step`, `torch_step` or the like.
+      task: its argument.
       environment: variables that the process has beside those of this one.
 
     Raises:
@@ -208,7 +208,7 @@ def own_process(
 def _serve(pipe: Connection, make: Callable[[Task], Rival], task: Task) -> None:
     rival = make(task)
     pipe.send(rival.facts)
-    with contextlib.suppress(EOFError):  # Nobody asks any more.
+    with contextlib.suppress(EOFError):  # The benchmark is over.
         while pipe.recv():
             pipe.send(rival.call())
 
@@ -228,7 +228,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def run_config(task: Task) -> Any:
-    """The training run that `train.py` would make of a task."""
+    """Returns the training run of a task."""
     from sat_jax.training.config import OptimizerConfig, TrainConfig
 
     optimizer = OptimizerConfig(learning_rate=LEARNING_RATE, clip_norm=CLIP_NORM)
@@ -236,14 +236,14 @@ def run_config(task: Task) -> Any:
 
 
 def initial_variables(task: Task) -> Any:
-    """A task's first weights as ours."""
+    """Returns the initial weights as a Flax variable tree."""
     from sat_jax.convert.weight_table import from_torch
 
     return from_torch(dict(task.weights))
 
 
 def torch_model(task: Task) -> Any:
-    """A task's model in PyTorch, with its first weights."""
+    """Returns the model in PyTorch with the initial weights."""
     import torch
 
     from tests.reference.torch_model import SAT
@@ -254,14 +254,14 @@ def torch_model(task: Task) -> Any:
 
 
 def torch_batch(task: Task) -> Any:
-    """A task's batch in PyTorch: waveforms and targets."""
+    """Returns waveforms and targets in PyTorch."""
     import torch
 
     return [torch.from_numpy(task.batch[key]) for key in ("waveform", "target")]
 
 
 def torch_loss(model: Any, waveform: Any, target: Any) -> Any:
-    """As published: one spectrogram of the window, its pieces in turn, their mean answer."""
+    """Returns the published loss: one log-mel per window, its chunks in turn, their mean."""
     import torch.nn.functional as F
 
     return F.binary_cross_entropy(model.forward_clip(waveform), target)

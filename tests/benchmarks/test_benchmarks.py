@@ -1,4 +1,4 @@
-"""The benchmarks run and report; what they measure is not tested, since machines differ."""
+"""The benchmarks run and report; their numbers are not tested, since machines differ."""
 
 import contextlib
 import dataclasses
@@ -116,7 +116,7 @@ def test_different_or_nan_losses_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         Rival(functools.partial(next, losses), {})
     )
     monkeypatch.setattr(gpu_train_step, "own_process", here)
-    with pytest.raises(RuntimeError, match="losses after 10 steps are"):
+    with pytest.raises(RuntimeError, match="nan"):
         gpu_train_step.measure("tiny", 2, rounds=1, peak=1.0)
 
 
@@ -126,7 +126,7 @@ def test_different_or_nan_losses_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         ("NVIDIA H100 80GB HBM3", True, 989.0),
         ("NVIDIA H200", True, 989.0),
         ("NVIDIA A100-SXM4-40GB", True, 312.0),
-        ("NVIDIA L4", True, "L4 is not known here: give"),
+        ("NVIDIA L4", True, "NVIDIA L4"),
         ("NVIDIA H200", False, "PyTorch sees no CUDA GPU"),
         ("", False, "JAX sees no CUDA GPU"),
     ],
@@ -144,10 +144,10 @@ def test_the_peak_of_a_gpu(gpu: str, torch_sees_it: bool, peak: float | str) -> 
 @pytest.mark.parametrize(
     ("flag", "value", "reason"),
     [
-        ("--models", "SAT_T_2s", "is not NAME:BATCH"),
-        ("--models", "SAT_T_2s:0", "is not NAME:BATCH"),
-        ("--models", "SAT_T_2s:8,,", "is not NAME:BATCH"),
-        ("--rounds", "0", "is no whole number above 0"),
+        ("--models", "SAT_T_2s", "NAME:BATCH"),
+        ("--models", "SAT_T_2s:0", "NAME:BATCH"),
+        ("--models", "SAT_T_2s:8,,", "NAME:BATCH"),
+        ("--rounds", "0", "--rounds"),
     ],
 )
 def test_wrong_flags_are_refused(
@@ -161,20 +161,20 @@ def test_wrong_flags_are_refused(
 
 def test_unknown_models_are_refused() -> None:
     assert train_step.parse_models("SAT_T_2s:8,SAT_B_2s:4") == [("SAT_T_2s", 8), ("SAT_B_2s", 4)]
-    with pytest.raises(SystemExit, match="SAT_X is none of SAT_T_2s, "):
+    with pytest.raises(SystemExit, match="SAT_X"):
         training_rivals.make_task("SAT_X", 2)
-    with pytest.raises(SystemExit, match="audiotransformer_tiny is none of"):
+    with pytest.raises(SystemExit, match="audiotransformer_tiny"):
         training_rivals.make_task("audiotransformer_tiny", 2)
 
 
 def test_needed_flops_are_those_of_a_window_run_chunk_by_chunk() -> None:
     config = ModelConfig(width=64, num_classes=5, target_length=192, cache_length=192, depth=3)
-    piece = np.zeros((1, config.frontend.n_mels, config.target_length), np.float32)
+    chunk = np.zeros((1, config.frontend.n_mels, config.target_length), np.float32)
 
     def count(config: ModelConfig) -> int:
         variables = init_variables(config, jax.random.key(0))
         apply = functools.partial(AudioTransformer(config).apply, variables)
-        return count_matmul_flops(jax.make_jaxpr(apply)(piece, init_cache(config, 1, "kv")).jaxpr)
+        return count_matmul_flops(jax.make_jaxpr(apply)(chunk, init_cache(config, 1, "kv")).jaxpr)
 
     first, later = count(dataclasses.replace(config, cache_length=0)), count(config)
     # Layer 0 projects its past again, which is not needed.
@@ -192,24 +192,24 @@ def test_a_rival_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert rival.facts["setting"] == "1"
         assert "SAT_JAX_SETTING" not in os.environ
         assert [rival.call(), rival.call()] == [1, 2]
-        with pytest.raises(RuntimeError, match="a rival's process ended"):
+        with pytest.raises(RuntimeError, match="process"):
             rival.call()
 
 
 def test_different_gradients_are_refused() -> None:
     grads = {"loss": np.ones(()), "w": np.array([1.0, -2.0])}
     assert train_step.compare_gradients(grads, grads | {"w": np.array([1.0, -2.001])}) < 1e-3
-    with pytest.raises(RuntimeError, match=r"differ by 0\.05"):
+    with pytest.raises(RuntimeError, match=r"0\.05"):
         train_step.compare_gradients(grads, grads | {"w": np.array([1.1, -2.0])})
-    with pytest.raises(RuntimeError, match="differ by nan"):
+    with pytest.raises(RuntimeError, match="nan"):
         train_step.compare_gradients(grads, grads | {"w": np.array([1.0, np.nan])})
-    with pytest.raises(RuntimeError, match="only one rival has"):
+    with pytest.raises(RuntimeError, match=r"\['w'\]"):
         train_step.compare_gradients(grads, {"loss": np.ones(())})
 
 
 def test_different_probabilities_are_refused() -> None:
     calls = {"a": lambda: np.zeros((1, 3)), "b": lambda: np.full((1, 3), 0.01)}
-    with pytest.raises(RuntimeError, match=r"differ by 0\.01"):
+    with pytest.raises(RuntimeError, match=r"0\.01"):
         stream_step.largest_difference(calls)
 
 
