@@ -278,7 +278,7 @@ class Tagger:
     def clip(
         self, blocks: Iterable[np.ndarray], *, aggregation: Aggregation = "mean"
     ) -> Iterator[ScoredChunk]:
-        """Clip mode: one spectrogram of the whole recording, one answer.
+        """Clip mode: one spectrogram and one set of probabilities for the whole recording.
 
         Memory grows by 26 kB a second, the size of the spectrogram.
 
@@ -324,7 +324,7 @@ class Tagger:
 
         Args:
           path: the file.
-          mode: "stream" answers chunk by chunk, "clip" once for the whole file.
+          mode: "stream" scores chunk by chunk, "clip" the whole file at once.
           aggregation: clip mode only, see `clip`.
           warmup: stream mode only, see `stream`.
           channel: the channel to use, counted from 0; None mixes all.
@@ -394,5 +394,5 @@ def _is_whole(number: object) -> bool:
 
 
 def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:
-    answer = check_finite(np.asarray(probs)[0])
-    return ScoredChunk(start=start / rate, end=end / rate, probs=answer)
+    checked = check_finite(np.asarray(probs)[0])
+    return ScoredChunk(start=start / rate, end=end / rate, probs=checked)

@@ -52,11 +52,11 @@ def step_through(tagger, samples, sizes):
         position += size
         if not len(block):
             break
-        answer, state = tagger.step(block, state)
+        scores, state = tagger.step(block, state)
         if state.ready[0]:
-            done.append(np.asarray(answer)[0])
+            done.append(np.asarray(scores)[0])
         else:
-            assert not np.any(answer)
+            assert not np.any(scores)
     rest = tagger.finish(state)
     return np.stack([*done, *np.asarray(rest)[:, 0]])
 
@@ -78,17 +78,17 @@ def test_streams_of_a_batch_are_independent(taggers):
     # The second stream joins later: its first samples are processed alone, then both go on.
     early = tagger.step(sounds[1][:delay], tagger.init())[1]
     state = jax.tree.map(lambda two, one: np.concatenate([two[:1], one]), state, early)
-    heard = [[], []]
+    found = [[], []]
     for start in range(0, 15_360 - delay, delay):
         block = [sounds[0][start : start + delay], sounds[1][start + delay : start + 2 * delay]]
-        answer, state = tagger.step(np.stack(block), state)
+        scores, state = tagger.step(np.stack(block), state)
         for stream in range(2):
             if state.ready[stream]:
-                heard[stream].append(np.asarray(answer)[stream])
-    assert len(heard[0]) < len(heard[1])
+                found[stream].append(np.asarray(scores)[stream])
+    assert len(found[0]) < len(found[1])
     for stream in range(2):
-        want = probs(tagger.stream([sounds[stream]]))[: len(heard[stream])]
-        np.testing.assert_allclose(heard[stream], want, atol=1e-5)
+        want = probs(tagger.stream([sounds[stream]]))[: len(found[stream])]
+        np.testing.assert_allclose(found[stream], want, atol=1e-5)
     with pytest.raises(SatError):
         tagger.finish(state)
 
@@ -146,10 +146,10 @@ def test_nothing_is_left_to_finish(taggers):
 def test_clip_mode_of_a_long_file_is_that_of_the_whole(aggregation, taggers, tmp_path):
     tagger, samples = taggers["chunk"], noise(90_001)
     path = write(tmp_path / "long.wav", samples)
-    (answer,) = tagger.tag_file(path, mode="clip", aggregation=aggregation)
+    (scores,) = tagger.tag_file(path, mode="clip", aggregation=aggregation)
     want = tagger.streams.clip(tagger.variables, samples[None], aggregation=aggregation)
-    np.testing.assert_allclose(answer.probs, want[0], atol=1e-5)
-    assert (answer.start, answer.end) == (0.0, 90_001 / 16_000)
+    np.testing.assert_allclose(scores.probs, want[0], atol=1e-5)
+    assert (scores.start, scores.end) == (0.0, 90_001 / 16_000)
 
 
 def test_a_file_does_not_depend_on_the_one_before(taggers, tmp_path):
@@ -214,14 +214,14 @@ def test_stored_programs_give_the_same(checkpoint, taggers, tmp_path):
 
 @pytest.mark.slow
 def test_programs_of_jax_s_own_cache_are_not_stored(checkpoint, tmp_path, monkeypatch):
-    answers = []
+    scores = []
     for store in ("first", "second", "second"):
         jax.clear_caches()
         programs = ProgramStore(tmp_path / store)
         tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
-        answers.append(probs(tagger.stream([noise(20_000)], warmup="none")))
-    np.testing.assert_array_equal(answers[0], answers[1])
-    np.testing.assert_array_equal(answers[0], answers[2])
+        scores.append(probs(tagger.stream([noise(20_000)], warmup="none")))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    np.testing.assert_array_equal(scores[0], scores[2])
 
 
 def test_a_store_that_cannot_be_written_is_ignored(checkpoint, tmp_path):

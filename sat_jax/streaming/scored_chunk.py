@@ -1,4 +1,4 @@
-"""One answer of a model: the probabilities of a chunk."""
+"""The probabilities of a chunk."""
 
 import dataclasses
 

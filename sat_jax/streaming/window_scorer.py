@@ -112,5 +112,5 @@ class WindowScorer:
             self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
         )
         scored = check_finite(np.asarray(probs)[: len(batch)])
-        for (key, _), answer in zip(batch, scored, strict=True):
-            yield key, answer
+        for (key, _), window_probs in zip(batch, scored, strict=True):
+            yield key, window_probs

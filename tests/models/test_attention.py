@@ -44,13 +44,13 @@ def test_fused_attention_gives_the_same(masked: bool) -> None:
     np.testing.assert_allclose(
         fused(query, key, value), separate(query, key, value), atol=1e-5, rtol=1e-5
     )
-    wanted, had = (
+    expected, found = (
         jax.grad(lambda *args, call=call: jnp.square(call(*args)).sum(), argnums=(0, 1, 2))(
             query, key, value
         )
         for call in (separate, fused)
     )
-    for one, other in zip(wanted, had, strict=True):
+    for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-4, rtol=1e-4)
 
 

@@ -60,7 +60,7 @@ def test_few_rows_are_multiplied_kernel_first_unless_switched_off(rows, width, d
     layer = Linear(features=10, dtype=dtype)
     x = jnp.zeros((1, rows, width))
     variables = layer.init(jax.random.key(0), x)
-    apply = jax.jit(layer.apply)  # Traced anew when the switch turns.
+    apply = jax.jit(layer.apply)  # Traced again when the switch changes.
 
     def primitives():
         return {equation.primitive.name for equation in equations(apply, variables, x)}

@@ -81,11 +81,11 @@ def stream(
     model: SAT, waveform: Tensor, seconds: float, *, chunks: int, warmup: Any = "silence"
 ) -> tuple[Tensor, Cache]:
     """Returns the scores of each chunk [k, y] and the cache after the last."""
-    cache, answers = model.init_cache(1, warmup), []
+    cache, scores = model.init_cache(1, warmup), []
     for chunk in waveform.split(round(seconds * SAMPLE_RATE), 1)[:chunks]:
-        answer, cache = model.forward_chunk(chunk, cache)
-        answers.append(answer)
-    return torch.cat(answers), cache
+        probs, cache = model.forward_chunk(chunk, cache)
+        scores.append(probs)
+    return torch.cat(scores), cache
 
 
 def assert_close(actual: Tensor, expected: np.ndarray, atol: float) -> None:
@@ -161,8 +161,8 @@ def test_sat_clip(name: str, clip: Tensor) -> None:
     atol = FEATURES if "logit" in name else PROBS
     model = small_sat(name)
     for aggregation in ("mean", "max", "last"):
-        answer = model.forward_clip(clip, aggregation)[0]
-        assert_close(answer, expected[f"clip_{aggregation}"], atol)
+        probs = model.forward_clip(clip, aggregation)[0]
+        assert_close(probs, expected[f"clip_{aggregation}"], atol)
     padded = small_sat(name, pad_last=True).forward_clip(clip)[0]
     assert_close(padded, expected["clip_mean_padlast"], atol)
 
@@ -219,10 +219,10 @@ def test_vit_aggregates_the_pieces_that_pad_last_leaves(clip: Tensor) -> None:
     log_mel = model.log_mel(clip)
     *full, last = log_mel.split(304, -1)
     pieces = [*full, F.pad(last, (0, 304 - last.shape[-1]))]
-    answers = torch.stack([model._piece(piece) for piece in pieces])
-    torch.testing.assert_close(model(clip, "max"), answers.amax(0), rtol=0, atol=1e-5)
+    scores = torch.stack([model._piece(piece) for piece in pieces])
+    torch.testing.assert_close(model(clip, "max"), scores.amax(0), rtol=0, atol=1e-5)
     dropping = small_vit("vit_logit_short", pad_last=False)
-    torch.testing.assert_close(dropping(clip), answers[:-1].mean(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(dropping(clip), scores[:-1].mean(0), rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -238,10 +238,10 @@ def test_train_step_gradients() -> None:
     expected, waves = golden("train_step"), golden("frontend")
     model = small_sat("sat_mean_2s").train()
     batch = np.stack([waves[f"wave_{name}"] for name in ("noise", "chirp", "burst", "clip")])
-    answers = model.forward_clip(torch.from_numpy(batch[:, :64_000]))
-    loss = F.binary_cross_entropy(answers, torch.from_numpy(expected["target"]))
+    scores = model.forward_clip(torch.from_numpy(batch[:, :64_000]))
+    loss = F.binary_cross_entropy(scores, torch.from_numpy(expected["target"]))
     loss.backward()
-    assert_close(answers, expected["pred"], PROBS)
+    assert_close(scores, expected["pred"], PROBS)
     assert loss.item() == pytest.approx(float(expected["loss"]), abs=1e-5)
     for name, parameter in model.named_parameters():
         gradient = expected[f"grad/{name}"]
@@ -262,7 +262,7 @@ def test_full_size_parameters(name: str) -> None:
 
 
 @torch.inference_mode()
-def full_size_answers(model: ViT | SAT, waveform: Tensor, seconds: float) -> Tensor:
+def full_size_scores(model: ViT | SAT, waveform: Tensor, seconds: float) -> Tensor:
     if isinstance(model, SAT):
         return stream(model, waveform, seconds, chunks=5)[0]
     return torch.cat([model(c) for c in waveform.split(round(seconds * SAMPLE_RATE), 1)[:5]])
@@ -278,8 +278,8 @@ def full_size_answers(model: ViT | SAT, waveform: Tensor, seconds: float) -> Ten
 )
 def test_full_size(name: str, clip: Tensor) -> None:
     model = with_rule_weights(reference.build(name), 20260)
-    answers = full_size_answers(model, clip, 1.0 if name.endswith("1s") else 2.0)
-    assert_close(answers, golden("full_size")[name], PROBS)
+    scores = full_size_scores(model, clip, 1.0 if name.endswith("1s") else 2.0)
+    assert_close(scores, golden("full_size")[name], PROBS)
 
 
 def test_full_size_sat_s_1s_differs_only_by_the_cached_cls_token(clip: Tensor) -> None:
@@ -288,8 +288,8 @@ def test_full_size_sat_s_1s_differs_only_by_the_cached_cls_token(clip: Tensor) -
     assert isinstance(model, SAT)
     with_rule_weights(model, 20260)
     expected = golden("full_size")["SAT_S_1s"]
-    assert_close(full_size_answers(model, clip, 1.0)[0], expected[0], PROBS)
+    assert_close(full_size_scores(model, clip, 1.0)[0], expected[0], PROBS)
     for block in model.blocks:
         assert isinstance(block, reference.StreamingBlock)
         block.prefix = 0
-    assert_close(full_size_answers(model, clip, 1.0), expected, PROBS)
+    assert_close(full_size_scores(model, clip, 1.0), expected, PROBS)

@@ -40,7 +40,7 @@ class Config:
       cache_length: frames of the past that a streaming model remembers, 0 for a clip model.
       depth: blocks.
       outputdim: classes.
-      pooling: how the tokens of a piece become one answer; "logit" is without a sigmoid.
+      pooling: how the tokens of a piece are reduced to one output; "logit" has no sigmoid.
       init_bn: BatchNorm of the input, or else fixed constants.
       init_values: initial LayerScale, or None for none.
       pad_last: whether a shorter last piece is zero-padded or dropped.
@@ -336,12 +336,12 @@ class SAT(_Transformer):
     Args:
       config: what the model is made of; `cache_length` is at least 16.
       kv_cache: whether layers after the first cache projected keys and values, which gives the
-        same answers in fewer operations. Not for training: what `to_kv` and `norm1` learn from
+        same scores in fewer operations. Not for training: what `to_kv` and `norm1` learn from
         cached tokens is lost.
     """
 
     def __init__(self, config: Config, *, kv_cache: bool = False) -> None:
-        # Positions are added anew at every step to the first layer's cached tokens.
+        # At every step, positions are added again to the first layer's cached tokens.
         layers = range(config.depth)
         super().__init__(
             config, [StreamingBlock(config, cache_kv=kv_cache and i > 0) for i in layers]
