@@ -1,8 +1,9 @@
 """The typed config of a training run."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from sat_jax.config import AnyConfig, MaeConfig, ModelConfig, build_config, model_from_dict
@@ -44,25 +45,12 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        if not self.learning_rate > 0.0 or not self.eps > 0.0:
-            raise SatError(
-                f"optimizer.learning_rate={self.learning_rate} and optimizer.eps={self.eps} "
-                "must be above 0"
-            )
-        for name in ("weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0.0:
-                raise SatError(
-                    f"optimizer.{name}={getattr(self, name)} is negative: give 0 or more"
-                )
-        for name in ("warmup_fraction", "b1", "b2"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise SatError(f"optimizer.{name}={getattr(self, name)} is not in [0, 1)")
-        if not 0.0 <= self.layer_decay <= 1.0:
-            raise SatError(f"optimizer.layer_decay={self.layer_decay} is not in [0, 1]")
-        if self.accumulate < 1:
-            raise SatError(f"optimizer.accumulate={self.accumulate} is not at least 1")
-        if not 0.0 <= self.final_fraction <= 1.0:
-            raise SatError(f"optimizer.final_fraction={self.final_fraction} is not in [0, 1]")
+        check = functools.partial(_check, self, prefix="optimizer.")
+        check(["learning_rate", "eps"], lambda x: x > 0, "above 0")
+        check(["weight_decay", "clip_norm"], lambda x: x >= 0, "0 or more")
+        check(["warmup_fraction", "b1", "b2"], lambda x: 0 <= x < 1, "in [0, 1)")
+        check(["final_fraction", "layer_decay"], lambda x: 0 <= x <= 1, "in [0, 1]")
+        check(["accumulate"], lambda x: x >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,29 +112,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name in (
-            "num_steps",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "evaluate_every",
-            "keep_best",
-            "log_every",
-        ):
-            if getattr(self, name) < 1:
-                raise SatError(f"{name}={getattr(self, name)} is not at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise SatError(f"seed={self.seed} is not in [0, 2**32)")
-        if not math.isfinite(self.head_bias):
-            raise SatError(f"head_bias={self.head_bias} is not finite")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise SatError(f"ema_decay={self.ema_decay} is not in [0, 1)")
-        if not self.checkpoint_minutes >= 0.0:
-            raise SatError(
-                f"checkpoint_minutes={self.checkpoint_minutes} is negative: give 0 or more"
-            )
+        counts = ["num_steps", "checkpoint_every", "keep_checkpoints", "evaluate_every"]
+        counts += ["keep_best", "log_every"]
+        _check(self, counts, lambda x: x >= 1, "at least 1")
+        _check(self, ["seed"], lambda x: 0 <= x < 2**32, "in [0, 2**32)")
+        _check(self, ["head_bias"], math.isfinite, "finite")
+        _check(self, ["ema_decay"], lambda x: 0 <= x < 1, "in [0, 1)")
+        _check(self, ["checkpoint_minutes"], lambda x: x >= 0, "0 or more")
+        _check(self, ["silence_share"], lambda x: 0 <= x <= 1, "in [0, 1]")
         if isinstance(self.model, MaeConfig):
             self._check_autoencoder()
-        self._check_silence()
+        streaming = isinstance(self.model, ModelConfig) and self.model.is_streaming
+        if self.silence_share and not streaming:
+            raise SatError(
+                f"silence_share={self.silence_share} is only for streaming models: set 0"
+            )
 
     def _check_autoencoder(self) -> None:
         if self.frozen_input_norm:
@@ -157,16 +137,6 @@ class TrainConfig:
             raise SatError(
                 f"optimizer.layer_decay={self.optimizer.layer_decay} is only for taggers: set 1 "
                 "for an autoencoder"
-            )
-
-    def _check_silence(self) -> None:
-        if not 0.0 <= self.silence_share <= 1.0:
-            raise SatError(f"silence_share={self.silence_share} is not in [0, 1]")
-        if self.silence_share and not (
-            isinstance(self.model, ModelConfig) and self.model.is_streaming
-        ):
-            raise SatError(
-                f"silence_share={self.silence_share} is only for streaming models: set 0"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,3 +161,18 @@ class TrainConfig:
             ),
         }
         return build_config(cls, {**fields, **parts}, "the training config")
+
+
+def _check(
+    config: Any,
+    names: Sequence[str],
+    is_valid: Callable[[Any], bool],
+    wanted: str,
+    *,
+    prefix: str = "",
+) -> None:
+    """Raises `SatError` if one of the named values is not as wanted."""
+    for name in names:
+        value = getattr(config, name)
+        if not is_valid(value):
+            raise SatError(f"{prefix}{name}={value} is not {wanted}")

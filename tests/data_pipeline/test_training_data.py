@@ -8,9 +8,11 @@ import soundfile
 
 from data_pipeline.batches.windows import WindowConfig
 from data_pipeline.psl.files import PslWriter
-from data_pipeline.training_data import open_training_data
+from data_pipeline.training_data import open_training_data, window_config
 from sat_jax.errors import SatError
 from sat_jax.labels import class_fingerprint
+from sat_jax.models.registry import MAES, MODELS
+from sat_jax.training.config_files import load_config
 
 LABELS = ("Speech", "Dog", "Cat")
 
@@ -85,3 +87,22 @@ def test_pseudo_labels_by_a_teacher_of_other_classes_are_refused(source, tmp_pat
     assert open_training_data(config(), LABELS, source, psl_paths=[path]).notes
     with pytest.raises(SatError, match=r"made\.parquet"):
         open_training_data(config(), LABELS[::-1], source, psl_paths=[path])
+
+
+def test_windows_follow_from_config_and_model():
+    model = MODELS["SAT_T_2s"]
+    config = load_config("sat.py:SAT_T_2s")
+    windows = window_config(config, model)
+    assert (windows.window_seconds, windows.num_classes, windows.chunks) == (4.0, 527, 1)
+    config.loss_per_chunk = True
+    assert window_config(config, model).chunks == 2
+    # fine-tuning has no length of its own.
+    assert window_config(load_config("finetune.py"), MODELS["SAT_T_1s"]).window_seconds == 2.0
+
+
+def test_windows_of_an_autoencoder_have_no_targets():
+    config = load_config("mae.py:tiny")
+    assert window_config(config, MAES["mae_tiny"]).num_classes == 0
+    config.data.psl_share = 0.5
+    with pytest.raises(SatError, match=r"psl_share=0\.5"):
+        window_config(config, MAES["mae_tiny"])
