@@ -35,7 +35,7 @@ FLAGS = flags.FlagValues()
 _MODELS = flags.DEFINE_multi_string(
     "model",
     [DEFAULT_MODEL],
-    "Name of a model, a checkpoint folder, or a .pt or .safetensors file; may be repeated.",
+    "Name of a model, a checkpoint folder, or a .pt or .safetensors file",
     short_name="m",
     flag_values=FLAGS,
 )
