@@ -48,7 +48,9 @@ def scores_by_hand(checkpoint, sound, mode):
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.title)
 def test_scores_equal_those_of_a_loop(checkpoint, mode):
     score = make_scorer(checkpoint.config, checkpoint.variables, mode, batch_size=4)
-    for sound, probs in zip(sounds(), score(sounds()), strict=True):
+    # Three lengths show that the aggregation is used; each further one is compiled anew.
+    clips = sounds() if mode.aggregation == "mean" else sounds()[2:5]
+    for sound, probs in zip(clips, score(clips), strict=True):
         np.testing.assert_allclose(probs, scores_by_hand(checkpoint, sound, mode), atol=3e-6)
 
 
