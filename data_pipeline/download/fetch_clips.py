@@ -87,7 +87,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     """Makes a folder for unfinished files, and removes it, also that of a killed process."""
     scratch = folder / ".download"
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     try:
         yield scratch
     finally:
