@@ -128,7 +128,7 @@ def test_broken_clips_are_listed_with_reasons_and_counted(built):
 
 
 @pytest.mark.slow
-def test_another_process_builds_the_same_bytes_by_one_command(built, folder, tables, tmp_path):
+def test_the_command_builds_the_same_bytes_in_another_process(built, folder, tables, tmp_path):
     command = [sys.executable, "-m", "data_pipeline.audioset", f"--audio={folder / 'audio'}"]
     command += [f"--{split}_csv={path}" for split, path in tables.items()]
     command += [f"--data_dir={tmp_path}", "--workers=1"]
@@ -137,9 +137,6 @@ def test_another_process_builds_the_same_bytes_by_one_command(built, folder, tab
     other = tfds.builder_from_directory(tmp_path / "audioset" / "1.0.0")
     assert contents(other) == contents(built)
     assert done.stdout.count("\n") == 2 and "balanced: 4 clips" in done.stdout
-    again = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert again.returncode == 1 and again.stdout == ""
-    assert again.stderr.splitlines()[-1].endswith("is there already: remove it to build it again")
 
 
 def test_beam_builds_the_same(built, folder, tables, tmp_path):
