@@ -1,7 +1,7 @@
 """Scores of a model on the validation clips during training."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import jax
@@ -46,6 +46,7 @@ Validator = Callable[[Any, Iterable[ValidationBatch]], dict[str, float]]
 """From a variable tree and the clips to numbers by name; "score" ranks the models of a run."""
 
 
+@functools.cache  # A run that is resumed in the same process is not compiled again.
 def make_validator(config: AnyConfig, mesh: Mesh) -> Validator:
     """Returns a function that scores a model on clips.
 
@@ -65,7 +66,7 @@ def make_validator(config: AnyConfig, mesh: Mesh) -> Validator:
 
 
 def _tagger_validator(model: AudioTransformer, mesh: Mesh) -> Validator:
-    probs_of_clips = jax.jit(partial(mean_probs, model))
+    probs_of_clips = jax.jit(functools.partial(mean_probs, model))
 
     def validate(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
         scores: list[np.ndarray] = []
@@ -121,7 +122,7 @@ def _autoencoder_validator(config: MaeConfig, mesh: Mesh) -> Validator:
         spectrogram = log_mel(waveform, config.encoder.frontend, num_samples=num_samples)
         noise = mask_noise(config.encoder, spectrogram, jax.random.key(0))
         prediction, target, mask = apply(model, variables, spectrogram, noise)
-        one = partial(mae_loss, normalize_target=config.normalize_target)
+        one = functools.partial(mae_loss, normalize_target=config.normalize_target)
         return jax.vmap(lambda p, t, m: one(p, t, mask=m))(prediction, target, mask)
 
     def validate(variables: Any, batches: Iterable[ValidationBatch]) -> dict[str, float]:
