@@ -1,4 +1,4 @@
-"""Measures ways to store clips in TFRecord files: bytes, and how soon a window is read.
+"""Compares ways to store clips in TFRecord files: bytes, and time to read a window.
 
 python -m benchmarks.audio_storage --audio FOLDER
 
@@ -39,7 +39,7 @@ class Storage(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the measurement that the flags select."""
     options = parse_flags(argv)
     setting = machine(PACKAGES, threads=os.cpu_count() or 1)
     warn_if_busy(setting)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description="Compares ways to store clips.")
     add = functools.partial(parser.add_argument, metavar="X")
     add("--audio", default=None, help="folder of audio files, of which the first 100 are used")
@@ -67,7 +67,7 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_clips(folder: str, seconds: float) -> list[np.ndarray]:
-    """Up to 100 clips of a folder, int16 [s]."""
+    """Reads up to 100 clips of a folder, int16 [s]."""
     from data_pipeline.audioset.reading import read_samples
 
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())[:100]
@@ -75,7 +75,7 @@ def read_clips(folder: str, seconds: float) -> list[np.ndarray]:
 
 
 def noise(seconds: float, count: int = 20) -> list[np.ndarray]:
-    """Clips of 1/f noise, int16 [s], a tenth of full scale."""
+    """Makes clips of 1/f noise, int16 [s], a tenth of full scale."""
     rng = np.random.default_rng(0)
     length = round(seconds * RATE)
     spectra = np.fft.rfft(rng.standard_normal((count, length)))
@@ -85,7 +85,7 @@ def noise(seconds: float, count: int = 20) -> list[np.ndarray]:
 
 
 def storages() -> dict[str, Storage]:
-    """The ways that are compared, by name."""
+    """Returns the compared ways to store a clip, by name."""
     raw = _graph(tf.io.FixedLenFeature([], tf.string), _raw_window)
     packed = _graph(tf.io.FixedLenFeature([], tf.string), _zlib_window)
     integers = _graph(tf.io.FixedLenSequenceFeature([], tf.int64, True), _integer_window)
@@ -121,7 +121,7 @@ def _integer_window(value: tf.Tensor, first: tf.Tensor, count: tf.Tensor) -> tf.
 
 
 def _flac_window(example: bytes, first: int, count: int) -> np.ndarray:
-    # TensorFlow itself has no decoder.
+    # TensorFlow has no decoder for FLAC.
     value = tf.train.Example.FromString(example).features.feature["audio"].bytes_list.value[0]
     with soundfile.SoundFile(io.BytesIO(value)) as file:
         file.seek(first)
@@ -139,10 +139,10 @@ def _flac(samples: np.ndarray) -> bytes:
 
 
 def measure(clips: Sequence[np.ndarray], window: int, rounds: int) -> dict[str, Any]:
-    """Bytes a second of audio, and milliseconds a window, of each way.
+    """Returns bytes per second of audio and milliseconds per window of each way.
 
     Raises:
-      RuntimeError: a way does not give back the samples.
+      RuntimeError: a way changes the samples.
     """
     ways = storages()
     examples = {
@@ -155,7 +155,7 @@ def measure(clips: Sequence[np.ndarray], window: int, rounds: int) -> dict[str, 
         for example, clip, first in zip(examples[name], clips, places, strict=True):
             expected = clip[first : first + window]
             if not np.array_equal(way.read(example, first, len(expected)), expected):
-                raise RuntimeError(f"{name} does not give back the samples")
+                raise RuntimeError(f"{name} changes the samples")
 
     def read_all(name: str) -> None:
         for example, clip, first in zip(examples[name], clips, places, strict=True):
@@ -177,7 +177,7 @@ def _example(feature: tf.train.Feature) -> tf.train.Example:
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """A line on the machine, and a table of the ways."""
+    """Formats a line on the machine, and a table of the ways."""
     setting = report["machine"]
     versions = ", ".join(f"{name} {setting[name]}" for name in PACKAGES)
     columns = ["stored as", "kB a second", "ms a window"]

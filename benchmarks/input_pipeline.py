@@ -1,4 +1,4 @@
-"""Measures how fast windows are read, beside a PyTorch DataLoader over HDF5.
+"""Compares the speed of reading windows with a PyTorch DataLoader on HDF5.
 
 python -m benchmarks.input_pipeline --workers 1,2
 
@@ -34,7 +34,7 @@ Batches = Iterator[np.ndarray]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the flags ask for."""
+    """Runs the measurement that the flags select."""
     options = parse_flags(argv)
     setting = machine(PACKAGES, threads=max(options.workers))
     warn_if_busy(setting)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line's settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description="Times reading windows beside PyTorch and HDF5.")
     add = functools.partial(parser.add_argument, metavar="X")
     add("--workers", type=_numbers, default=[1, 2], help="workers of each reader, with commas")
@@ -68,7 +68,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def prepare(folder: Path, clips: int, seconds: float) -> None:
-    """The same clips of noise as a TFDS dataset, and in the published HDF5 layout."""
+    """Writes the same clips of noise as a TFDS dataset and in the published HDF5 layout."""
     from data_pipeline.audioset.prepare import prepare_audioset
 
     rng = np.random.default_rng(0)
@@ -92,10 +92,10 @@ def prepare(folder: Path, clips: int, seconds: float) -> None:
 
 
 def measure(folder: Path, workers: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Windows a second of all readers with so many workers.
+    """Returns windows per second of all readers.
 
     Raises:
-      RuntimeError: the readers' windows differ, so that comparing them means nothing.
+      RuntimeError: the readers' windows differ.
     """
     config = WindowConfig(
         batch_size=options.batch, window_seconds=options.window, num_classes=CLASSES
@@ -108,7 +108,7 @@ def measure(folder: Path, workers: int, options: argparse.Namespace) -> dict[str
     first = {name: next(batches) for name, batches in readers.items()}
     if any(not np.array_equal(batch, first[OURS]) for batch in first.values()):
         raise RuntimeError("the readers' windows differ")
-    # What was read ahead before a block must not count: as much is left at its end.
+    # Batches that were read ahead before a block don't count: as many are left at its end.
     ahead = 2 * workers + 4
     times: Times = {name: [] for name in readers}
     for index in range(options.rounds):
@@ -128,7 +128,7 @@ def measure(folder: Path, workers: int, options: argparse.Namespace) -> dict[str
 
 
 def _block(call: Callable[[], Any], batches: int) -> np.ndarray:
-    """Seconds a batch: of all together, since a batch that was ready says nothing of its own."""
+    """Returns seconds per batch, averaged: a single batch may have been ready before."""
     start = time.perf_counter()
     for _ in range(batches):
         call()
@@ -136,7 +136,7 @@ def _block(call: Callable[[], Any], batches: int) -> np.ndarray:
 
 
 def tf_batches(folder: Path, config: WindowConfig, workers: int, *, scheme: str = "") -> Batches:
-    """Ours; with a scheme such as "file://" by TensorFlow's file systems, as remote files are."""
+    """Batches of our reader; with the scheme "file://" through TensorFlow, like remote files."""
     from data_pipeline.batches.tf_data import read_by_tf_data
     from data_pipeline.sources.tfds.source import TfdsSource
 
@@ -154,12 +154,12 @@ def tf_batches(folder: Path, config: WindowConfig, workers: int, *, scheme: str 
 
 
 def _sorted_clips(clips: ClipTable) -> ClipTable:
-    """So that both readers plan the same windows."""
+    """Sorts the clips, so that all readers plan the same windows."""
     return make_table(sorted(clips.ids), [[0]] * len(clips.ids))
 
 
 def torch_batches(path: Path, config: WindowConfig, workers: int) -> Batches:
-    """A DataLoader's: processes that keep the file open and read the samples of a window alone."""
+    """Batches of a DataLoader, whose processes keep the file open and read windows alone."""
     dataset = Hdf5Windows(path, config.num_samples)
     planner = Planner(make_table(dataset.keys, [[0]] * len(dataset.keys)), config)
     plans = map(planner, itertools.count())
@@ -187,14 +187,14 @@ class Hdf5Windows(Dataset):
     """Windows of the clips in an HDF5 file, with targets."""
 
     def __init__(self, path: Path, num_samples: int) -> None:
-        """Only reads the names."""
+        """Reads the names."""
         self._path, self._num_samples = path, num_samples
         self._file: h5py.File | None = None
         with h5py.File(path, "r") as file:
             self.keys = sorted(file)
 
     def __getitem__(self, row: tuple[int, float]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The window at a place of a clip, and its target."""
+        """Returns the window at a place in a clip, and its target."""
         if self._file is None:
             self._file = h5py.File(self._path, "r")
         index, place = row
@@ -207,12 +207,12 @@ class Hdf5Windows(Dataset):
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """A line on the machine, and a table of the readers."""
+    """Formats a line on the machine, and a table of the readers."""
     setting = report["machine"]
     load = "" if setting["load_before"] is None else f", load before {setting['load_before']:.1f}"
     versions = ", ".join(f"{name} {setting[name]}" for name in PACKAGES)
     columns = ["workers", *(f"{name}, windows/s" for name in (OURS, REMOTE, TORCH))]
-    columns += ["times as fast (quartiles)", "by gfile (quartiles)"]
+    columns += ["speed (quartiles)", "by gfile (quartiles)"]
     return (
         f"{setting['cpu']}, {setting['cores']} cores{load}; Python {setting['python']}, "
         f"{versions}\n\n" + markdown_table(columns, [_row(row) for row in report["readers"]])

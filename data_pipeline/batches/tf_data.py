@@ -62,9 +62,13 @@ def read_by_tf_data(
     dataset = tf.data.Dataset.from_generator(
         waveforms, output_signature=tf.TensorSpec([None, config.num_samples], tf.float32)
     )
+    options = tf.data.Options()
+    # Without these, TensorFlow would prefetch more and more batches.
+    options.autotune.enabled = False
+    options.experimental_optimization.inject_prefetch = False
     # Dropping the only reference to the iterator ends `waveforms`. TensorFlow would print an error
     # if that happened after the interpreter has ended.
-    iterators = [dataset.as_numpy_iterator()]
+    iterators = [dataset.with_options(options).as_numpy_iterator()]
     atexit.register(iterators.clear)
     try:
         while (waveform := next(iterators[0], None)) is not None:

@@ -74,7 +74,7 @@ class FolderSource:
 
 
 def _length_by_header(clip: Clip) -> int | None:
-    """Returns the samples in a clip if the file's header tells its length."""
+    """Returns the samples in a clip if the file's header has its length."""
     seconds = duration_seconds(clip.path)
     if seconds is None:
         return None

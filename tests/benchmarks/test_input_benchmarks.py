@@ -1,4 +1,4 @@
-"""The benchmarks of the input run and report; what they measure is not tested."""
+"""The benchmarks of the input pipeline run and report; their numbers are not tested."""
 
 import json
 

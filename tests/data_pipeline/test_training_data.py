@@ -1,4 +1,4 @@
-"""What a run learns from, and what is said about it."""
+"""Data of a training run: notes, record, and pseudo labels that do not fit."""
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ def psl(path, names, classes="0;1"):
     return [str(path)]
 
 
-def test_it_says_how_many_clips_have_pseudo_labels_and_how_many_labels_no_clip(source, tmp_path):
+def test_notes_count_clips_with_pseudo_labels(source, tmp_path):
     known = psl(tmp_path / "known.parquet", ["a.wav", "b.wav"])
     data = open_training_data(config(), LABELS, source, psl_paths=known)
     assert [note.split()[0] for note in data.notes] == ["3", "2"]
@@ -54,14 +54,14 @@ def test_it_says_how_many_clips_have_pseudo_labels_and_how_many_labels_no_clip(s
     assert batch["target"].tolist() == [[0.5, 0.0, 0.0]] * 2
 
 
-def test_pseudo_labels_that_would_not_be_used_are_refused(source, tmp_path):
+def test_pseudo_labels_with_no_share_are_refused(source, tmp_path):
     with pytest.raises(SatError, match=r"p\.parquet.*data\.psl_share=0"):
         open_training_data(
             config(psl_share=0.0), LABELS, source, psl_paths=psl(tmp_path / "p.parquet", ["a.wav"])
         )
 
 
-def test_other_labels_are_other_data(source, tmp_path):
+def test_the_record_depends_on_labels(source, tmp_path):
     def record(rows, labels=LABELS):
         paths = psl(tmp_path / "p.parquet", rows)
         return open_training_data(config(), labels, source, psl_paths=paths).record

@@ -36,7 +36,7 @@ def clip_features(*, id_doc: str) -> Any:
     """Returns the features of a clip: id, audio, labels, seconds.
 
     Args:
-      id_doc: tells how ids are made.
+      id_doc: documents how ids are made.
     """
     names = [label.name for label in audioset_labels()]
     return tfds.features.FeaturesDict(

@@ -168,7 +168,7 @@ def _scan(
 def _read_row(
     file: BinaryIO, span: Span, file_index: int, default_id: str, features: ClipFeatures
 ) -> _Row:
-    """Reads what is needed of one example: never the samples, if they are stored as bytes."""
+    """Reads the needed features of one example; not the samples, if they are stored as bytes."""
     entries = feature_spans(file, span)
     if features.audio not in entries:
         raise BadRecord(f"the example at byte {span.start} has no feature {features.audio!r}")

@@ -1,4 +1,4 @@
-"""Plans of batches: who is drawn, from where, for how many processes, and from any step on."""
+"""Plans of batches: clips, windows and targets, for several processes, from any step."""
 
 import itertools
 
@@ -61,7 +61,7 @@ def test_every_clip_is_seen_once_an_epoch():
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
-def test_any_step_is_planned_alike_by_all_processes(sampler):
+def test_all_processes_plan_the_same_steps(sampler):
     table = Sounds([3000] * 7).clips
     whole = Planner(table, config(sampler=sampler, draws_per_epoch=10))
     halves = [
@@ -80,7 +80,7 @@ def test_any_step_is_planned_alike_by_all_processes(sampler):
     assert not np.array_equal(whole(0).place, whole(1).place)
 
 
-def test_windows_are_those_of_the_plan_from_any_step_on():
+def test_batches_follow_the_plan_from_any_step():
     source = Sounds([3000, 9000, 2000, 3000, 3000, 3000, 2560])
     planner = Planner(source.clips, config())
     batches = window_batches(source, planner, config(), workers=3)
@@ -125,7 +125,7 @@ def dense(row):
     return target
 
 
-def test_windows_with_pseudo_labels_lie_where_these_were_heard():
+def test_windows_start_at_their_pseudo_labels():
     clips = make_table(["a", "b", "c"], [(0,), (1,), (2,)])
     fields = {"window_seconds": 2.0, "psl_share": 0.25, "batch_size": 50}
     windows = PslWindows(psl_table(), window_seconds=2.0)
@@ -159,7 +159,7 @@ def table_of(*clips):
     return PslTable(firsts, windows[:, 0], windows[:, 1], indices, probs)
 
 
-def test_shorter_labels_are_only_good_for_what_is_left_of_a_clip():
+def test_short_labels_fit_only_the_end_of_a_clip():
     long, short = [(0, 2), (2, 4), (4, 4.5)], [(0, 0.7)]
     windows = PslWindows(table_of(long, short), window_seconds=2.0)
     starts = {
@@ -225,7 +225,7 @@ def test_validation_counts_every_clip_once(processes):
         np.testing.assert_array_equal(np.flatnonzero(row["target"]), LABELS[clip])
 
 
-def test_labels_don_t_matter_to_a_model_without_classes():
+def test_targets_are_empty_without_classes():
     source = Sounds([3000] * 7)
     planner = Planner(source.clips, config(num_classes=0))
     assert planner(0).target.shape == (6, 0)

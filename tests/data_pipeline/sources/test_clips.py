@@ -1,4 +1,4 @@
-"""Tables of labelled clips: what is read, and what is refused with one line."""
+"""Tables of labelled clips: rows that are read, and errors that name file, line and value."""
 
 import re
 import subprocess
@@ -35,7 +35,7 @@ def write(tmp_path):
     return write_table
 
 
-def test_values_of_a_column_are_read_once_each(write):
+def test_column_values(write):
     table = write("fold,file\n10,a.wav\n 2 ,b.wav\n10,sub/c.wav\n")
     assert column_values(table, "fold") == {"10", "2"}
     with pytest.raises(SatError, match="'class'"):
@@ -70,7 +70,7 @@ def test_every_audioset_class_is_found_by_name_and_mid(write):
     assert [clip.labels for clip in clips[:-1]] == [(i,) for i in range(527) for _ in range(3)]
 
 
-def test_labels_of_a_model_of_ones_own(write):
+def test_labels_of_own_classes(write):
     # Classes called by numbers, in another order than AudioSet's.
     clips = read_clips(
         write("file,labels\na.wav,1;Dog\nb.wav,/m/0bt9lr;3\n"), ["x", "Dog", "1", "y"]
@@ -90,7 +90,7 @@ def test_layouts_of_other_programs(write):
     assert [clip.labels for clip in read_clips(table, NAMES)] == [(74,), ()]
 
 
-def test_files_that_are_missing_stay_for_the_caller_to_count(write):
+def test_missing_files_are_kept(write):
     clips = read_clips(write("file,labels\nlost.wav,0\na.wav,0\n"), NAMES)
     assert [clip.path.name for clip in clips] == ["lost.wav", "a.wav"]
 
@@ -108,7 +108,7 @@ def test_a_row_may_be_a_part_of_a_file(write, tmp_path):
         Clip(path, (2,), "a.wav", 0.0, None),
         Clip(path, (3,), "a.wav@0.25-10", 0.25, 10.0),
     ]
-    # Parts that begin one sample apart, a day into a recording, are told apart.
+    # Parts that begin one sample apart, a day into a recording, have different ids.
     assert len({clip.id for clip in clips}) == len(clips)
 
 
@@ -171,7 +171,7 @@ def test_light_import():
     ("text", "chosen"),
     [("fold=2", "bd"), ("fold=1,3", "ac"), ("take=a = b,x", "c"), (None, "abcd")],
 )
-def test_some_rows_of_a_table(write, text, chosen):
+def test_selected_rows(write, text, chosen):
     table = write(
         "file,labels,fold,take\na.wav,Dog,1,\nb.wav,Cat, 2,y\nc.wav,Dog,3,a = b\nd.wav,Cat,2,\n"
     )
@@ -182,7 +182,7 @@ def test_some_rows_of_a_table(write, text, chosen):
     assert [clip.id for clip in clips] == [f"{name}.wav" for name in chosen]
 
 
-def test_rows_that_are_not_there(write):
+def test_selections_without_rows_are_refused(write):
     table = write("file,labels,fold\na.wav,Dog,1\n")
     with pytest.raises(SatError, match="fold=2,3"):
         read_clips(table, ["Dog"], where=parse_where("fold=2,3"))

@@ -103,7 +103,7 @@ def test_a_part_of_a_file_is_a_clip(recording, start, end):
 
 
 @pytest.mark.parametrize("name", ["long.wav", "long.flac"])
-def test_what_lies_before_a_window_is_not_read(tmp_path, monkeypatch, name):
+def test_samples_before_a_window_are_not_read(tmp_path, monkeypatch, name):
     soundfile.write(tmp_path / name, np.zeros(100 * RATE), RATE)
     frames = []
     read = soundfile.SoundFile.read
@@ -147,7 +147,7 @@ def test_windows_after_the_end_are_refused(ramp, start, end, options, named):
 
 
 @pytest.mark.parametrize("promised", [None, 2.0, 1.00002])
-def test_a_length_that_is_unknown_or_wrong_only_moves_the_window(ramp, monkeypatch, promised):
+def test_an_unknown_or_wrong_length_only_moves_the_window(ramp, monkeypatch, promised):
     monkeypatch.setattr("data_pipeline.sources.folder.duration_seconds", lambda path: promised)
     source = source_of(ramp)
     window = source.read(0, num_samples=4000, place=0.99999)
@@ -167,7 +167,7 @@ def test_names_and_labels_are_the_tables(clips):
     np.testing.assert_array_equal(table.targets(np.array([3, 0]), 9), np.eye(9)[[3, 0]])
 
 
-def test_threads_read_what_one_reads(clips):
+def test_threads_read_the_same(clips):
     source = FolderSource(clips)
     turns = [i % 7 for i in range(70)]
     together = threading.Barrier(4)

@@ -1,4 +1,4 @@
-"""Clips in HDF5 files: windows against the arrays they were written from, and what is refused."""
+"""Clips in HDF5 files: windows of the arrays in them, and errors that name file and value."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +71,7 @@ def test_windows_at_a_time(folder, arrays):
         np.testing.assert_array_equal(window * 32_768, samples[3200:5200])
 
 
-def test_threads_read_what_one_reads_however_many_files_are_open(folder, arrays, monkeypatch):
+def test_threads_read_the_same_with_few_open_files(folder, arrays, monkeypatch):
     monkeypatch.setattr(hdf5, "_MAX_OPEN_FILES", 2)
     source = Hdf5Source(folder / "clips.tsv", num_classes=12)
     turns = [7 * i % 12 for i in range(240)]

@@ -17,7 +17,7 @@ def write(path, value):
     soundfile.write(path, np.full(100, value), 16_000)
 
 
-def test_files_and_their_parts(tmp_path):
+def test_versions_of_files_and_their_parts(tmp_path):
     for name in "abc":
         write(tmp_path / f"{name}.wav", 0.1)
     table = tmp_path / "table.csv"
@@ -42,7 +42,7 @@ def test_files_and_their_parts(tmp_path):
     assert (versions(tmp_path / "copy") != versions()).all()
 
 
-def test_what_is_not_there_differs_by_place_only(tmp_path):
+def test_versions_of_missing_files_differ_by_path(tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("file\na.wav\nlost.wav\ngone.wav\n")
     write(tmp_path / "a.wav", 0.1)
@@ -50,7 +50,7 @@ def test_what_is_not_there_differs_by_place_only(tmp_path):
     assert len(set(clip_versions(source).tolist())) == 3
 
 
-def test_hdf5_files_and_links_to_them(tmp_path, monkeypatch):
+def test_versions_of_hdf5_files(tmp_path, monkeypatch):
     rows = ["filename\tlabels\thdf5path"]
     for name in "xy":
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:

@@ -126,7 +126,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
         ("b.wav@0-10", "b.wav@0-10"),
     ],
 )
-def test_names_of_one_clip(clip, name):
+def test_names_that_match(clip, name):
     assert match_clips(["other", clip], ["x", name, "y"]) == [None, name]
 
 
@@ -139,18 +139,18 @@ def test_names_of_one_clip(clip, name):
         ("b.1", "b.2"),
     ],
 )
-def test_names_of_other_clips(clip, name):
+def test_names_that_do_not_match(clip, name):
     with pytest.raises(SatError, match=f"{re.escape(clip)}.*{re.escape(name)}"):
         match_clips([clip], [name])
 
 
-def test_the_same_name_goes_before_the_same_stem():
+def test_the_same_name_has_priority_over_the_same_stem():
     ids = ["b_1.000_2.000", "a/b.wav", "b.wav"]
     names = ["b.wav", "b_1000", "b_1.000_2.000", "a/b.wav"]
     assert match_clips(ids, names) == ["b_1.000_2.000", "a/b.wav", "b.wav"]
 
 
-def test_names_that_fit_several():
+def test_ambiguous_names_are_refused():
     with pytest.raises(SatError, match=r"'x/b'.*'b\.wav'.*'a/b\.wav'"):
         match_clips(["x/b"], ["b.wav", "a/b.wav"])
     with pytest.raises(SatError, match=r"'b'.*'x/b\.wav'.*'y/b\.wav'"):

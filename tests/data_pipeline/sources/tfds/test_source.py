@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soxr
 
+from data_pipeline.batches.reader import window_batches
+from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.sources.source import make_table
 from sat_jax.errors import SatError
 
@@ -106,7 +108,7 @@ def as_floats(sound):
 
 @pytest.mark.parametrize("name", ["raw", "plain", "stereo", "floats"])
 @pytest.mark.parametrize("split", ["train", "test[:2]+train[50%:]"])
-def test_clips_are_those_that_tfds_reads(data_dir, name, split):
+def test_clips_are_the_same_as_by_tfds(data_dir, name, split):
     source = open_source(data_dir, name, split)
     ids, labels, audio = by_tfds(data_dir, name, split)
     assert list(source.clips.ids) == ids
@@ -158,6 +160,18 @@ def test_another_rate_is_resampled(data_dir):
         np.testing.assert_allclose(source.read(index), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["raw", "plain", "stereo", "floats", "slow"])
+def test_batches_by_tf_data_are_single_reads(data_dir, name):
+    source = open_source(data_dir, name)
+    config = WindowConfig(batch_size=8, window_seconds=0.16, num_classes=9)
+    planner = Planner(source.clips, config)
+    batches = window_batches(source, planner, config, workers=3, tf_data=True)(2)
+    for step, batch in zip(range(2, 5), batches, strict=False):
+        for row, window in zip(batch["waveform"], planner(step).windows(), strict=True):
+            samples = source.read(window.clip, num_samples=2560, place=window.place)
+            np.testing.assert_array_equal(row, np.resize(samples, 2560))
+
+
 @pytest.mark.parametrize("name", ["raw", "plain"])
 def test_remote_records_are_read_by_tensorflow(data_dir, name):
     source, remote = (open_source(data_dir, name) for _ in range(2))
@@ -181,7 +195,7 @@ def test_remote_records_are_read_by_tensorflow(data_dir, name):
         remote.read(0)
 
 
-def test_the_pass_over_the_files_is_made_once(data_dir, monkeypatch):
+def test_files_are_scanned_once(data_dir, monkeypatch):
     first = open_source(data_dir, "raw")
 
     def fail(*args):
@@ -198,7 +212,7 @@ def test_the_pass_over_the_files_is_made_once(data_dir, monkeypatch):
         open_source(data_dir, "twins", ids="label")
 
 
-def test_files_of_the_same_size_that_were_written_anew_are_read_anew(tmp_path):
+def test_rewritten_files_of_the_same_size_are_scanned_again(tmp_path):
     def prepare(label):
         return store(
             tmp_path, "anew", F.Audio(sample_rate=RATE), lambda s: s, LABEL, lambda i: label
@@ -223,7 +237,7 @@ def test_files_of_the_same_size_that_were_written_anew_are_read_anew(tmp_path):
 LABEL = {"label": F.ClassLabel(num_classes=2)}
 
 
-def test_a_dataset_that_is_read_only_is_kept_in_the_cache_folder(tmp_path, monkeypatch):
+def test_the_index_of_a_read_only_dataset_is_in_the_cache_folder(tmp_path, monkeypatch):
     name = store(tmp_path, "kept", F.Audio(sample_rate=RATE), lambda s: s, LABEL, lambda i: 0)
     before = sorted(os.listdir(tmp_path / name / "1.0.0"))
     folders = tfds_index._cache_folders
@@ -236,7 +250,7 @@ def test_a_dataset_that_is_read_only_is_kept_in_the_cache_folder(tmp_path, monke
     assert len(open_source(tmp_path, name).clips.ids) == 7
 
 
-def test_files_that_changed_are_looked_at_again(tmp_path):
+def test_changed_files_are_scanned_again(tmp_path):
     name = store(tmp_path, "cut", F.Audio(sample_rate=RATE), lambda s: s, LABEL, lambda i: 0)
     source = open_source(tmp_path, name)
     path = source.places.files[0]
@@ -310,7 +324,7 @@ def bytes_feature(values):
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
-def test_records_and_their_parts_are_where_they_are_said_to_be(shard):
+def test_places_of_records_and_features(shard):
     path, written = shard
     with open(path, "rb") as file:
         spans = list(records.record_spans(file, os.path.getsize(path)))
@@ -334,7 +348,7 @@ def test_records_and_their_parts_are_where_they_are_said_to_be(shard):
                 assert feature == example.features.feature[name]
 
 
-def test_what_is_no_example_is_refused():
+def test_damaged_examples_are_refused():
     file = io.BytesIO(bytes(range(3, 60)))
     with pytest.raises(records.BadRecord, match="byte 0"):
         records.feature_spans(file, records.Span(0, 57))
