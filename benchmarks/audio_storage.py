@@ -2,8 +2,8 @@
 
 python -m benchmarks.audio_storage --audio FOLDER
 
-Prints a Markdown table and JSON, which --json writes to a file as well. Without a folder of audio,
-clips of noise with the spectrum of music (1/f) stand in. See docs/performance.md.
+Prints a Markdown table and JSON, which --json writes to a file as well. Without --audio it
+compares noise with the spectrum of music (1/f). Results: docs/performance.md.
 """
 
 import argparse

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypedDict
 
 import numpy as np
@@ -162,13 +161,15 @@ def clip_batches(
             return np.zeros(0, np.float32)
         return source.read(index, num_samples=num_samples, place=0.0, start=0.0)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="read-clips") as pool:
-        for first in range(process_index * rows, total + process_index * rows, batch_size):
+    firsts = range(process_index * rows, total + process_index * rows, batch_size)
+    wanted = itertools.chain.from_iterable(range(first, first + rows) for first in firsts)
+    with contextlib.closing(map_ahead(read, wanted, workers=workers, ahead=rows)) as sounds:
+        for first in firsts:
             indices = np.arange(first, first + rows)
             is_real = indices < total
             waveform = np.zeros((rows, num_samples), np.float32)
             lengths = np.full(rows, num_samples, np.int32)  # Any valid length for other rows.
-            for row, sound in enumerate(pool.map(read, indices.tolist())):
+            for row, sound in enumerate(itertools.islice(sounds, rows)):
                 waveform[row, : len(sound)] = sound
                 if is_real[row]:
                     lengths[row] = len(sound)
