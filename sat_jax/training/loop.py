@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from sat_jax.config import MaeConfig
 from sat_jax.errors import SatError
-from sat_jax.runtime.sharding import check_batch_size, make_mesh, replicated, shard_batch
+from sat_jax.runtime.sharding import make_mesh, replicated, shard_batch
 from sat_jax.streaming.pieces import Variables
+from sat_jax.training.batches import Batch, BatchSource, check_batches
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.processes import gather
@@ -23,24 +24,6 @@ from sat_jax.training.stopping import CheckpointClock, stop_on_signal
 from sat_jax.training.validation import ValidationSource, make_validator
 from sat_jax.training.workdir import open_workdir, write_config
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, save_checkpoint
-
-
-class Batch(TypedDict):
-    """Windows of sound: this process's rows of a global batch.
-
-    Attributes:
-      waveform: float32 [b, s] in [-1, 1] at the model's sample rate.
-      target: float32 [b, y] or, chunk by chunk, [b, k, y], in [0, 1]; not used by an autoencoder.
-      clips: names of the b clips, shown if the loss is not finite.
-    """
-
-    waveform: np.ndarray
-    target: NotRequired[np.ndarray]
-    clips: NotRequired[Sequence[str]]
-
-
-BatchSource = Callable[[int], Iterator[Batch]]
-"""From the number of steps made so far to the batches of the following steps."""
 
 
 class TrainResult(NamedTuple):
@@ -129,7 +112,7 @@ def _train(
         _check_export_path(folder / "model", complete=start == config.num_steps)
         with (
             Progress(config, folder, start=start) as progress,
-            contextlib.closing(_check_batches(batches(start), config, mesh)) as checked_batches,
+            contextlib.closing(check_batches(batches(start), config, mesh)) as checked_batches,
         ):
             write_config(folder, config)
             loop = _Loop(config, mesh, checkpoints, best, progress, validation)
@@ -229,34 +212,6 @@ def _first_state(config: TrainConfig, shape: TrainState, variables: Variables) -
     make = jax.jit(functools.partial(make_state, config), out_shardings=shardings)
     state: TrainState = make(host)
     return state
-
-
-def _check_batches(
-    batches: Iterator[Batch], config: TrainConfig, mesh: Mesh
-) -> Generator[Batch, None, None]:
-    """Yields batches that suit model and devices; closes their source when it is closed."""
-    try:
-        for batch in batches:
-            waveform = batch["waveform"].shape
-            if len(waveform) != 2:
-                raise SatError(f"a batch has waveforms {list(waveform)}: give [b, samples]")
-            check_batch_size(mesh, waveform[0] * jax.process_count())
-            if not isinstance(config.model, MaeConfig):
-                _check_target(batch, config.model.num_classes)
-            yield batch
-    finally:
-        if hasattr(batches, "close"):
-            batches.close()
-    raise SatError("the batches ended before the run did: their iterator must not end")
-
-
-def _check_target(batch: Batch, num_classes: int) -> None:
-    waveform, target = batch["waveform"].shape, batch["target"].shape
-    if len(target) not in (2, 3) or (target[0], target[-1]) != (waveform[0], num_classes):
-        raise SatError(
-            f"a batch has waveforms {list(waveform)} and targets {list(target)}, the model has "
-            f"{num_classes} classes: give [b, samples] and [b, classes] or [b, chunks, classes]"
-        )
 
 
 def _check_export_path(path: Path, *, complete: bool) -> None:

@@ -18,8 +18,8 @@ import pytest
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.tagger import Tagger
+from sat_jax.training.batches import check_batches
 from sat_jax.training.config import OptimizerConfig, TrainConfig
-from sat_jax.training.loop import _check_batches
 from sat_jax.weights.checkpoint import load_checkpoint
 from tests.support.small_run import (
     CONFIG,
@@ -141,7 +141,7 @@ def test_targets_of_another_size_are_refused(tmp_path):
 def test_a_batch_that_devices_cannot_share_is_refused():
     three_devices = types.SimpleNamespace(size=3)
     with pytest.raises(SatError, match=r"batch of 2 .* 3 devices"):
-        next(_check_batches(endless(0), CONFIG, three_devices))
+        next(check_batches(endless(0), CONFIG, three_devices))
 
 
 def test_the_source_of_batches_is_closed(tmp_path):
