@@ -103,10 +103,10 @@ def test_batches_follow_the_plan_from_any_step():
 def test_windows_reach_both_ends_of_a_clip():
     table = make_table(["a"], [(0,)])
     planner = Planner(table, config(batch_size=1000))
-    places = np.concatenate([planner(step).place for step in range(20)])
+    places = np.concatenate([planner(step).place for step in range(4)])
     first = np.floor(places * (16_000 - 2560 + 1))
     assert places.min() >= 0 and places.max() < 1
-    assert first.min() < 20 and first.max() > 16_000 - 2560 - 20
+    assert first.min() < 40 and first.max() > 16_000 - 2560 - 40
 
 
 def psl_table():
