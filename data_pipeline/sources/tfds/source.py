@@ -124,38 +124,42 @@ class TfdsSource:
         The checksums of records are not verified.
         """
         name = f"{self.name}, {self.clips.ids[index]}"
-        audio = int(self.places.audio[index])
-        is_raw = audio >= 0 and self.features.sample_rate == SAMPLE_RATE
-        sound = None if is_raw else self._read_whole(index, name)
-        first, last = window_bounds(
-            int(self.places.num_samples[index]) if sound is None else len(sound),
-            num_samples=num_samples,
-            place=place,
-            start=start,
-            name=name,
-        )
-        if sound is not None:
+
+        def bounds(length: int) -> tuple[int, int]:
+            return window_bounds(
+                length, num_samples=num_samples, place=place, start=start, name=name
+            )
+
+        if self.features.sample_rate != SAMPLE_RATE:
+            sound = self._to_mono(self._read_record(index, name), name)
+            first, last = bounds(len(sound))
             return sound[first:last]
+        first, last = bounds(int(self.places.num_samples[index]))
+        audio = int(self.places.audio[index])
+        if audio < 0:
+            return self._to_mono(self._read_record(index, name)[first:last], name)
         data = self._read_bytes(index, audio + 2 * first, 2 * (last - first))
         window = np.frombuffer(data, "<i2").astype(np.float32)
         window *= INT16_SCALE
         return window
 
-    def _read_whole(self, index: int, name: str) -> np.ndarray:
-        """Reads a record: float32 [s], mono at 16 kHz."""
+    def _read_record(self, index: int, name: str) -> np.ndarray:
+        """Reads the samples of a record as stored: [s] or [s, channels]."""
         start, end = int(self.places.start[index]), int(self.places.end[index])
         record = self._read_bytes(index, start, end - start)
         try:
-            sound = self.features.samples(record)
+            return self.features.samples(record)
         except BadRecord as error:
             path = self.path_of(index)
             raise SatError(f"{path} is damaged at {name}: {error}: prepare it again") from error
-        sound = sound.reshape(len(sound), -1)
-        scaled = sound.astype(np.float32)
+
+    def _to_mono(self, sound: np.ndarray, name: str) -> np.ndarray:
+        """Converts samples as stored to float32 [s], mono at 16 kHz."""
+        scaled = sound.reshape(len(sound), -1).astype(np.float32)
         if np.issubdtype(sound.dtype, np.integer):
             scaled *= INT16_SCALE
-        source = SoundInfo(name=name, rate=self.features.sample_rate, channels=sound.shape[1])
-        blocks = mono_blocks([scaled], source, sample_rate=SAMPLE_RATE, channel=None)
+        info = SoundInfo(name=name, rate=self.features.sample_rate, channels=scaled.shape[1])
+        blocks = mono_blocks([scaled], info, sample_rate=SAMPLE_RATE, channel=None)
         return np.concatenate(list(blocks))
 
     def _read_bytes(self, index: int, start: int, size: int) -> bytes:
