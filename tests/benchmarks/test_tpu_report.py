@@ -98,6 +98,7 @@ def test_state_and_batch_are_the_arguments_of_a_step():
     assert large.peak_bytes > small.peak_bytes
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_small_run_on_a_tpu_that_is_not_there(tmp_path):
     file = tmp_path / "report.json"
