@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipeline.batches.reader import Sound, read_whole_clips
-from data_pipeline.psl.files import PslWriter, read_clip_names, read_metadata
+from data_pipeline.psl.parquet_files import PslWriter, read_clip_names, read_metadata
 from data_pipeline.psl.teacher import Teacher, Window
 from data_pipeline.sources.source import SAMPLE_RATE, Source
 from sat_jax.errors import SatError
@@ -75,7 +75,7 @@ def label_clips(
     metadata: Mapping[str, object],
     report: Callable[[SatError], None],
 ) -> int:
-    """Writes pseudo strong labels; see `data_pipeline.psl.files` for the layout.
+    """Writes pseudo strong labels; see `data_pipeline.psl.parquet_files` for the layout.
 
     Args:
       source: the clips.

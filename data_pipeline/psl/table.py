@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.psl.files import (
+from data_pipeline.psl.parquet_files import (
     SCHEMA,
     arrow_errors,
     read_batches,

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> bool:
     from tqdm import tqdm
 
     from sat_jax.profile.measure import find_model, profile_step
-    from sat_jax.profile.published import PUBLISHED, UNPUBLISHED
+    from sat_jax.profile.published_table import PUBLISHED, UNPUBLISHED
     from sat_jax.profile.report import as_json, as_markdown, describe_machine
     from sat_jax.runtime.files import open_output
 

@@ -9,7 +9,7 @@ from flax.traverse_util import unflatten_dict
 
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.convert.architecture import read_architecture
-from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.convert.weight_table import (
     Tensors,
     canonical_names,
@@ -44,7 +44,7 @@ def convert_file(
     """Reads a model from a PyTorch or safetensors file of weights.
 
     Args:
-      path: the file, see `sat_jax.convert.files.read_tensors`.
+      path: the file, see `sat_jax.convert.tensor_files.read_tensors`.
       model: name of a model, for settings that the weights do not show, see `read_architecture`.
       settings: config fields as text, for the same.
       labels: class names; by default AudioSet's for 527 classes, else "class 0", "class 1", …
@@ -83,7 +83,7 @@ def export_file(checkpoint: Checkpoint, path: str | Path) -> None:
 
     Args:
       checkpoint: the model.
-      path: the file, see `sat_jax.convert.files.write_tensors`.
+      path: the file, see `sat_jax.convert.tensor_files.write_tensors`.
 
     Raises:
       SatError: the file cannot be written.

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from sat_jax.convert.checkpoints import convert_file
-from sat_jax.convert.files import need_torch
+from sat_jax.convert.tensor_files import need_torch
 from sat_jax.errors import SatError
 from sat_jax.weights.catalog import converted_folder, fetch_published, published_url
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint

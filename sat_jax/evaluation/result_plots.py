@@ -11,7 +11,7 @@ from sat_jax.evaluation.result_files import class_plot_name, file_stems
 from sat_jax.evaluation.results import Evaluation
 from sat_jax.evaluation.run import Run
 from sat_jax.plots.class_ap import plot_class_ap
-from sat_jax.plots.clip_scores import Track, plot_clip_scores
+from sat_jax.plots.clip_timeline import Track, plot_clip_scores
 from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
 from sat_jax.plots.spectrogram import SpectrogramPool
 from sat_jax.streaming.incremental import SpectrogramStream

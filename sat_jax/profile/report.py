@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from sat_jax.profile.measure import Profile
-from sat_jax.profile.published import (
+from sat_jax.profile.published_table import (
     counted_gflops,
     differences,
     published_row,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.convert.weight_table import is_learned
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.support.golden_models import small_config, small_weights

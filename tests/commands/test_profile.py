@@ -12,7 +12,7 @@ from sat_jax.commands import profile as command
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models import registry
-from sat_jax.profile import published
+from sat_jax.profile import published_table
 from tests.support.programs import run_command
 
 SAT = ModelConfig(width=64, depth=1, num_classes=5, target_length=32, cache_length=32)
@@ -50,9 +50,9 @@ def test_the_table(tiny, capsys):
 def test_published_models_stand_beside_the_published_figures(monkeypatch, capsys):
     small = dataclasses.replace(registry.MODELS["SAT_T_2s"], depth=1, width=64)
     monkeypatch.setitem(registry.MODELS, "SAT_T_2s", small)
-    rows = tuple(row for row in published.PUBLISHED if row.model == "SAT_T_2s")
-    monkeypatch.setattr(published, "PUBLISHED", rows)
-    monkeypatch.setattr(published, "UNPUBLISHED", ())
+    rows = tuple(row for row in published_table.PUBLISHED if row.model == "SAT_T_2s")
+    monkeypatch.setattr(published_table, "PUBLISHED", rows)
+    monkeypatch.setattr(published_table, "UNPUBLISHED", ())
     assert run_command("profile", "--nolatency") == 0
     out = capsys.readouterr().out
     assert "| 48/48 (48/48) |" in out

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline.psl.files import read_metadata
+from data_pipeline.psl.parquet_files import read_metadata
 from data_pipeline.psl.table import read_psl
 from sat_jax.config import ModelConfig
 from sat_jax.labels import class_fingerprint

@@ -9,7 +9,7 @@ from flax.traverse_util import unflatten_dict
 
 from sat_jax.convert import convert_file, export_file
 from sat_jax.convert.checkpoints import published_shapes
-from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.convert.weight_table import is_learned
 from sat_jax.errors import SatError
 from sat_jax.models.registry import MODELS

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data_pipeline.batches.windows import WindowConfig
-from data_pipeline.psl.files import PslWriter
+from data_pipeline.psl.parquet_files import PslWriter
 from data_pipeline.training_data import open_training_data, window_config
 from sat_jax.errors import SatError
 from sat_jax.labels import class_fingerprint

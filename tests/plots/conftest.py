@@ -2,7 +2,7 @@
 
 import pytest
 
-from sat_jax.plots import class_ap, clip_scores, map_by_delay, recording
+from sat_jax.plots import class_ap, map_by_delay, recording
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def figure(monkeypatch):
 
     def draw(plot, *arguments, **options):
         saved = []
-        for module in (class_ap, clip_scores, map_by_delay, recording):
+        for module in (class_ap, clip_timeline, map_by_delay, recording):
             monkeypatch.setattr(module, "save_figure", lambda figure, path: saved.append(figure))
         plot("a.png", *arguments, **options)
         (figure,) = saved

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from sat_jax.errors import SatError
 from sat_jax.plots.class_ap import plot_class_ap
-from sat_jax.plots.clip_scores import plot_clip_scores
+from sat_jax.plots.clip_timeline import plot_clip_scores
 from sat_jax.plots.figures import check_plot
 from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
 from sat_jax.plots.recording import plot_recording
@@ -179,7 +179,7 @@ def test_matplotlib_is_imported_late_and_pyplot_never(tmp_path):
     code = """
 import sys
 from sat_jax.plots.class_ap import plot_class_ap
-from sat_jax.plots.clip_scores import plot_clip_scores
+from sat_jax.plots.clip_timeline import plot_clip_scores
 from sat_jax.plots.map_by_delay import Level, plot_map_by_delay
 from sat_jax.plots.recording import plot_recording
 assert "matplotlib" not in sys.modules

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sat_jax.labels import default_label_names
-from sat_jax.plots.clip_scores import Track
+from sat_jax.plots.clip_timeline import Track
 from sat_jax.plots.map_by_delay import Curve, Level
 from sat_jax.plots.spectrogram import SpectrogramPool
 

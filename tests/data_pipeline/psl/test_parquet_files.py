@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.psl.files import PslWriter, read_clip_names, read_metadata
 from data_pipeline.psl.labelling import top_classes
+from data_pipeline.psl.parquet_files import PslWriter, read_clip_names, read_metadata
 from data_pipeline.psl.table import read_psl
 from sat_jax.errors import SatError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sat_jax.labels import Event
-from sat_jax.plots.clip_scores import Track, plot_clip_scores
+from sat_jax.plots.clip_timeline import Track, plot_clip_scores
 from tests.support.pictures import (
     LABELS,
     make_pool,

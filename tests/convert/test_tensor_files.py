@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from sat_jax.convert import convert_file
-from sat_jax.convert.files import read_tensors, write_tensors
+from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.errors import SatError
 from tests.support.golden_tensors import as_torch, assert_same, weights
 
