@@ -2,7 +2,7 @@
 
 import pytest
 
-from sat_jax.plots import class_ap, map_by_delay, recording
+from sat_jax.plots import class_ap, clip_timeline, map_by_delay, recording
 
 
 @pytest.fixture
