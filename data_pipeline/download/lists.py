@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sat_jax.errors import SatError
-from sat_jax.weights.download import download
+from sat_jax.weights.download import download, without_secrets
 
 AUDIOSET_URL = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv"
 PSL_URL = "https://zenodo.org/api/records/7964975"
@@ -97,7 +97,13 @@ def _psl_files_at(url: str) -> list[ListFile]:
 def _record(url: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "record.json"
-        download(url, path, max_bytes=_MAX_RECORD_BYTES, progress=False)
+        try:
+            download(url, path, max_bytes=_MAX_RECORD_BYTES, progress=False)
+        except SatError as error:  # Its advice names the temporary folder.
+            raise SatError(
+                f"cannot download {without_secrets(url)}: {error.__cause__}; give the files' "
+                "addresses with --psl_url, or --psl_url= to skip them"
+            ) from error
         return json.loads(path.read_bytes())
 
 

@@ -14,7 +14,7 @@ class Window(NamedTuple):
     Attributes:
       clip: index of the clip in its source.
       first: first sample.
-      last: one behind its last sample.
+      last: one past its last sample.
     """
 
     clip: int

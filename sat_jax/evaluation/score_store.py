@@ -83,7 +83,7 @@ class ScoreStore:
 
     @property
     def scores(self) -> dict[int, ClipScores]:
-        """Scores of the clips that have some, by index in the source, ascending."""
+        """Scores of the clips scored so far, by index in the source, in ascending order."""
         return dict(sorted(self._current.items()))
 
     def add(self, scores: Sequence[ClipScores]) -> None:

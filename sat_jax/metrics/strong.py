@@ -198,7 +198,7 @@ def class_blocks(classes: np.ndarray, num_chunks: int, max_values: int) -> Itera
 
 
 def _positive_chunks(clips: Sequence[TimedClip]) -> tuple[np.ndarray, np.ndarray]:
-    """Row among all chunks and class of each positive, int [p] each; some stand there twice."""
+    """Returns the chunk and the class of each positive, int [p] each; some occur twice."""
     rows, classes = [], []
     firsts = itertools.accumulate((len(clip.scores) for clip in clips), initial=0)
     for clip, first in zip(clips, firsts, strict=False):

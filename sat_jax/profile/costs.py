@@ -62,22 +62,22 @@ class MultiplyAdds:
 
     @property
     def linear(self) -> int:
-        """Of layers with weights, on new tokens."""
+        """Multiply-adds of layers with weights, on new tokens."""
         return self.patch_embedding + self.qkv + self.projection + self.mlp + self.head
 
     @property
     def published(self) -> int:
-        """What the published GFLOPs count: layers with weights on all new tokens."""
+        """Multiply-adds that published GFLOPs count: layers with weights on all new tokens."""
         return self.linear + self.spared
 
     @property
     def network(self) -> int:
-        """Of everything but the front end."""
+        """Multiply-adds of the step without its front end."""
         return self.linear + self.cached_kv + self.attention_new + self.attention_cached
 
     @property
     def total(self) -> int:
-        """Of the step."""
+        """Multiply-adds of the step."""
         return self.network + self.front_end
 
     def to_dict(self) -> dict[str, int]:

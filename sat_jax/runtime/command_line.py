@@ -98,7 +98,8 @@ class Program:
             if not module.startswith("absl.")
         ]
         usage = " ".join(filter(None, ("usage:", self.name, self.arguments, "[flags]")))
-        return "\n\n".join([(self.doc or "").strip(), usage, "flags:\n" + "\n".join(modules)])
+        listed = re.sub(r"\n *\(default: '(\[\])?'\)", "", "\n".join(modules))
+        return "\n\n".join([(self.doc or "").strip(), usage, f"flags:\n{listed}"])
 
     def _parse_flags(self, argv: Sequence[str]) -> list[str]:
         try:

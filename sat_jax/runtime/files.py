@@ -71,6 +71,19 @@ def locked_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_readable_file(path: str | Path) -> None:
+    """Checks, before slow imports, that a file can be read.
+
+    Raises:
+      SatError: it cannot.
+    """
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise SatError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def check_writable_file(path: str | Path) -> None:
     """Checks, before hours of work, that a file can be written; creates its folder.
 

@@ -19,7 +19,7 @@ Step = Callable[..., tuple["TrainState", "StepMetrics"]]
 
 
 class TrainState(NamedTuple):
-    """All that is needed to resume a run; random keys follow from its seed and `step`.
+    """State of a run, enough to resume it; random keys follow from its seed and `step`.
 
     Attributes:
       step: int32 scalar, number of steps made.

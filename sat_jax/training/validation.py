@@ -97,7 +97,7 @@ def mean_probs(
     Args:
       model: the network.
       variables: its weights.
-      waveform: float32 [b, s], zeros behind a clip's end.
+      waveform: float32 [b, s], zeros past a clip's end.
       num_samples: int32 [b].
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is known of each named model: its published figures, and where its weights are."""
+"""Published figures of the named models, and the places of their weights."""
 
 import csv
 import math
@@ -34,7 +34,7 @@ PUBLISHED_FILES: dict[str, str] = {
 
 PUBLISHED_URL = "https://zenodo.org/record/7964975/files/{name}?download=1"
 
-_TORCH_PREFIXES = (b"PK", b"\x80")
+TORCH_PREFIXES = (b"PK", b"\x80")
 """First bytes of a file by torch: a zip archive, or a bare pickle before torch 1.6."""
 
 
@@ -106,10 +106,13 @@ def published_url(name: str) -> str:
       SatError: no weights of that name are published.
     """
     if name not in PUBLISHED_FILES:
-        raise SatError(
-            f"no weights are published as {name!r}: choose from "
-            f"{', '.join([*bundled_names(), *PUBLISHED_FILES])}"
-        )
+        others = ", ".join([*bundled_names(), *PUBLISHED_FILES])
+        if name in MODELS:
+            raise SatError(
+                f"the model {name!r} has no published weights: train it, try it with "
+                f"--random_weights, or use one of {others}"
+            )
+        raise SatError(f"no weights are published as {name!r}: use one of {others}")
     form = os.environ.get("SAT_JAX_WEIGHTS_URL") or PUBLISHED_URL
     if "{name}" not in form:
         form = form.rstrip("/") + "/{name}"
@@ -146,8 +149,12 @@ def fetch_published(name: str, *, progress: bool = True) -> Path:
             url,
             file,
             max_bytes=2 * weight_bytes(name),
-            expect_prefix=_TORCH_PREFIXES,
+            expect_prefix=TORCH_PREFIXES,
             progress=progress,
         )
     except SatError as error:
-        raise SatError(f"{error}, or give the path of a file instead of {name}") from error
+        is_disk = isinstance(error.__cause__, OSError)
+        elsewhere = ", or choose another cache folder with SAT_JAX_CACHE" if is_disk else ""
+        raise SatError(
+            f"{error}{elsewhere}, or give the path of a file instead of {name}"
+        ) from error

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sat_jax.errors import SatError
+from sat_jax.runtime.files import explain_write_errors
 
 RETRIES = 4
 """Attempts without progress, after the first one."""
@@ -64,17 +65,12 @@ def download(
     Raises:
       SatError: the download failed, or `file` cannot be written.
     """
-    try:
-        if not file.is_file():
+    if not file.is_file():
+        with explain_write_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             with _lock(file, progress=progress):
                 if not file.is_file():
                     _Download(url, file, max_bytes, expect_prefix, progress).run()
-    except OSError as error:
-        raise SatError(
-            f"cannot write {error.filename or file}: {error.strerror or error}; fix this, or "
-            f"choose another cache folder with SAT_JAX_CACHE"
-        ) from error
     return file
 
 

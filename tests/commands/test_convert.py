@@ -125,14 +125,36 @@ def test_an_export_needs_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFi
     assert "model.onnx" in error and ".safetensors" in error
 
 
+def test_an_export_notes_what_stays_in_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, variables = small_config("vit_mean"), small_weights("vit_mean")
+    default = tuple(f"class {index}" for index in range(11))
+    for name, labels in (("default", default), ("own", ("siren", *default[1:]))):
+        checkpoint = Checkpoint(config=config, variables=variables, labels=labels)
+        save_checkpoint(tmp_path / name, checkpoint)
+    thresholds = tmp_path / "own" / "thresholds.json"
+    thresholds.touch()
+    assert run_command("convert", tmp_path / "default", tmp_path / "a.safetensors") == 0
+    assert "note" not in capsys.readouterr().out
+    assert run_command("convert", tmp_path / "own", tmp_path / "b.safetensors") == 0
+    _, *notes = capsys.readouterr().out.splitlines()
+    for note, named in zip(notes, ("--labels", str(thresholds)), strict=True):
+        assert str(tmp_path / "b.safetensors") in note and named in note
+
+
 @pytest.mark.parametrize("module", [["sat_jax", "convert"], ["sat_jax.convert"]])
-def test_as_a_program(module: list[str], tmp_path: Path) -> None:
+def test_as_a_program_that_starts_without_jax(module: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *module, tmp_path / "none.pt", tmp_path / "out"],
+        [sys.executable, "-X", "importtime", "-m", *module, tmp_path / "none.pt", tmp_path / "out"],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert str(tmp_path / "none.pt") in done.stderr and done.stderr.count("\n") == 1
+    imports, lines = [], []
+    for line in done.stderr.splitlines():
+        (imports if line.startswith("import time:") else lines).append(line)
+    assert len(lines) == 1 and str(tmp_path / "none.pt") in lines[0]
+    assert not [line for line in imports if line.endswith((" jax", " flax"))]

@@ -1,5 +1,7 @@
 """The command prepare: its lines and exit codes."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -22,6 +24,14 @@ def test_a_dataset_is_built_once(tmp_path, capsys):
     assert run_command("prepare", *flags) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and str(tmp_path / "audioset/1.0.0") in printed.err
+
+
+def test_a_missing_table_is_named_before_slow_imports(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "data_pipeline.audioset.prepare", None)
+    table = tmp_path / "none.csv"
+    flags = [f"--audio={tmp_path}", f"--data_dir={tmp_path}", f"--eval_csv={table}"]
+    assert run_command("prepare", *flags) == 1
+    assert str(table) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ OUTPUT = ["-m", "x", "--output=o"]
         (OUTPUT, 2, "--clips, --hdf5_tsv and --tfds"),
         ([*OUTPUT, *SOURCE, "--tfds=b:c"], 2, "--clips and --tfds"),
         ([*OUTPUT, "--folder=a"], 2, "--folder"),
+        (["-m", "x", "--output=psl.txt", *SOURCE], 2, "--output=psl.txt"),
+        (["-m", "x", "--output=psl.v2/", *SOURCE], 1, "x"),
         ([*OUTPUT, "--tfds=b"], 2, "--tfds=b"),
         ([*OUTPUT, *SOURCE, "--shard=2/2"], 2, "--shard=2/2"),
         ([*OUTPUT, *SOURCE, "--top_k=0"], 2, "--top_k=0"),

@@ -39,6 +39,12 @@ def test_wrong_flags(arguments: list[str], named: str, capsys: pytest.CaptureFix
     assert named in output.err and output.err.count("\n") == 1
 
 
+def test_help_names_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("verify", "--help") == 0
+    text = capsys.readouterr().out
+    assert "SAT_T_1s|SAT_T_2s|" in text and ".;" not in text and "default: '" not in text
+
+
 def test_missing_weights_are_named(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--recordings", recordings, "--weights", recordings / "none"]
     assert run_command("verify", *arguments) == 1

@@ -96,8 +96,9 @@ def test_names_without_published_weights() -> None:
 def test_a_cache_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(SatError, match=re.escape(str(tmp_path / "file"))):
+    with pytest.raises(SatError, match=re.escape(str(tmp_path / "file"))) as caught:
         load_published(NAME)
+    assert "SAT_JAX_CACHE" in str(caught.value)
 
 
 def test_without_torch_nothing_is_fetched(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:

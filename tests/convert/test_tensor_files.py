@@ -103,7 +103,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "empty"),
     "web page": (lambda _: b"\n<!DOCTYPE html><html></html>", "web page"),
     "pointer": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "text": (lambda _: b"these are no weights", "damaged"),
+    "text": (lambda _: b"these are no weights", ".safetensors"),
     "truncated": (lambda p: _torch_bytes({"w": torch.ones(999)}, p)[:-400], "damaged"),
     "bit flipped": (
         lambda p: _bit_flipped(_torch_bytes({"w": torch.full((4,), 1.5)}, p)),
@@ -132,6 +132,18 @@ def test_bad_files_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     assert str(path) in message and named in message
     assert "\n" not in message
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["street.wav", "street.safetensors"])
+def test_a_sound_file_is_refused_without_torch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    (tmp_path / name).write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt ")
+    with pytest.raises(SatError, match=re.escape(str(tmp_path / name))) as caught:
+        convert_file(tmp_path / name)
+    assert "pip" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -3])

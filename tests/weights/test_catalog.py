@@ -58,6 +58,12 @@ def test_unpublished_names_are_refused() -> None:
         assert repr(name) in str(caught.value)
 
 
+def test_a_named_model_without_weights_is_told_apart() -> None:
+    with pytest.raises(SatError, match="--random_weights") as caught:
+        published_url("audiotransformer_xs")
+    assert "'audiotransformer_xs'" in str(caught.value)
+
+
 def test_parameters_are_the_published_ones() -> None:
     assert round(num_parameters("SAT_T_2s") / 1e6, 3) == 5.496
     assert round(num_parameters("audiotransformer_base") / 1e6, 2) == 85.71

@@ -101,10 +101,16 @@ def open_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
             builder = tfds.builder(name, data_dir=data_dir)
     # TFDS passes on any error of its parts.
     except Exception as error:
+        folder, versions = _prepared(name, data_dir)
+        if isinstance(error, tfds.core.DatasetNotFoundError) and not versions:
+            raise SatError(
+                f"no dataset {name} in {folder}: give its folder with --data_dir"
+            ) from error
         # TFDS appends a list of all datasets that it knows.
         reason = " ".join(str(error).partition("Available datasets")[0].split())[:200]
+        has = ", ".join(versions) or "no version"
         raise SatError(
-            f"TFDS cannot open {name!r} {_versions(name, data_dir)}: {reason}"
+            f"TFDS cannot open {name!r} (--data_dir={folder} has {has}): {reason}"
         ) from error
     if not builder.is_prepared():
         raise SatError(f"{name} is not in {builder.data_dir}: prepare it, or give --data_dir")
@@ -116,13 +122,12 @@ def open_builder(name: str, data_dir: str | os.PathLike[str] | None) -> Any:
     return builder
 
 
-def _versions(name: str, data_dir: Any) -> str:
-    """Tells which versions of a dataset the data folder has."""
+def _prepared(name: str, data_dir: Any) -> tuple[str, list[str]]:
+    """Returns the data folder and the versions of a dataset in it."""
     folder = os.fspath(data_dir or tfds.core.constants.DATA_DIR)
     at = os.path.join(folder, name.partition(":")[0])
     inside = sorted(os.listdir(at)) if os.path.isdir(at) else []
-    versions = [entry for entry in inside if re.fullmatch(r"\d+\.\d+\.\d+", entry)]
-    return f"(--data_dir={folder} has {', '.join(versions) or 'no version'})"
+    return folder, [entry for entry in inside if re.fullmatch(r"\d+\.\d+\.\d+", entry)]
 
 
 def _find_audio(features: Any, dataset: str) -> str:

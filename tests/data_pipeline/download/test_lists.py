@@ -101,6 +101,18 @@ def test_what_is_not_a_record_is_refused(server: Server, body: bytes) -> None:
         psl_files([f"{server.url}/record"])
 
 
+def test_a_record_that_cannot_be_downloaded(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del server.files["record"]
+    assert run(server, tmp_path) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{server.url}/record: HTTP 404" in line and "--psl_url=" in line
+    assert "record.json" not in line
+    flags = [f"--lists_url={server.url}/csv", "--psl_url=", f"--folder={tmp_path}"]
+    assert run_command("download", "--lists", *flags) == 0
+
+
 def test_a_record_cannot_name_files_outside_the_folder(server: Server) -> None:
     server.files["record"] = record(server, "../../evil.parquet")
     assert [file.name for file in psl_files([f"{server.url}/record"])] == ["evil.parquet"]

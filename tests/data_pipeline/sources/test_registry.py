@@ -1,5 +1,6 @@
 """Sources of clips, chosen by flags."""
 
+import os
 import shutil
 import sys
 import types
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 from absl import flags
 
-from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import define_source_flags, open_source, resolved, source_flags
 from sat_jax.errors import SatError
 
 LABELS = tuple("abcdefghijkl")
@@ -102,6 +103,12 @@ def test_flags_of_two_sources():
     values(["program", "--valid_hdf5_tsv=a.tsv"])
     with pytest.raises(flags.Error, match=r"--valid_hdf5_tsv and --valid_tfds"):
         source_flags(values, "valid_")
+
+
+def test_addresses_are_no_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {"tfds": "a:b", "data_dir": "gs://bucket/tfds", "folder": "clips", "clips": None}
+    assert resolved(values) == values | {"folder": os.path.realpath("clips")}
 
 
 def test_a_missing_library_is_named(monkeypatch):
