@@ -88,7 +88,7 @@ def _left_behind(source: str, target: str, checkpoint: "Checkpoint") -> list[str
     if checkpoint.labels != default_label_names(len(checkpoint.labels)):
         notes.append(f"{target} holds weights only: pass --labels when converting back")
     if (thresholds := thresholds_path(source)).is_file():
-        notes.append(f"{target} holds weights only: copy {thresholds} when converting back")
+        notes.append(f"{target} holds weights only: copy {thresholds} to the new folder later")
     return notes
 
 

@@ -154,7 +154,7 @@ def fetch_published(name: str, *, progress: bool = True) -> Path:
         )
     except SatError as error:
         is_disk = isinstance(error.__cause__, OSError)
-        elsewhere = ", or choose another cache folder with SAT_JAX_CACHE" if is_disk else ""
+        elsewhere = ", or set SAT_JAX_CACHE to another folder" if is_disk else ""
         raise SatError(
             f"{error}{elsewhere}, or give the path of a file instead of {name}"
         ) from error

@@ -136,7 +136,7 @@ def test_an_export_notes_what_stays_in_the_folder(
     thresholds = tmp_path / "own" / "thresholds.json"
     thresholds.touch()
     assert run_command("convert", tmp_path / "default", tmp_path / "a.safetensors") == 0
-    assert "note" not in capsys.readouterr().out
+    assert "note: " not in capsys.readouterr().out
     assert run_command("convert", tmp_path / "own", tmp_path / "b.safetensors") == 0
     _, *notes = capsys.readouterr().out.splitlines()
     for note, named in zip(notes, ("--labels", str(thresholds)), strict=True):
