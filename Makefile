@@ -13,7 +13,7 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock docs bench pkg-audio-data pkg-audio bundle clean distclean
+.PHONY: help demo test test-all lint format lock docs bench bundle-data bundle-train bundle clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,16 +53,16 @@ bench: $(DEV)/.ready ## measure a streaming step beside PyTorch's
 	$(DEV)/bin/python -m benchmarks.stream_step $(ARGS)
 
 # tinysoundfont depends on packages for playback, which are not needed here.
-pkg-audio-data: $(DEV)/.ready ## fetch Debian packages (9 GB) and mix scenes of their sounds
+bundle-data: $(DEV)/.ready ## fetch Debian packages (9 GB) and mix scenes of their sounds
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
 	tinysoundfont==0.3.7
 	$(DEV)/bin/python -m projects.box_model.scenes --packages data/packages --data_dir data/tfds
 
-pkg-audio: pkg-audio-data ## train the bundled model on them with four seeds
+bundle-train: bundle-data ## train the bundled model on them with four seeds
 	$(DEV)/bin/python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio \
 	--seeds 0,1,2,3 $(ARGS)
 
-bundle: pkg-audio ## bundle the best of them; write its results, examples and test sounds
+bundle: bundle-train ## bundle the best of them; write its results, examples and test sounds
 	$(DEV)/bin/python -m projects.box_model.bundle runs/pkg_audio
 	$(DEV)/bin/python -m projects.box_model.held_out_sounds data/packages
 

@@ -153,6 +153,9 @@ def _psl_windows(
             f"{config.num_classes - 1}: give labels made for the model's classes"
         )
     windows = PslWindows(table, window_seconds=config.window_seconds, chunks=config.chunks)
-    note = f"{len(windows.clips)} clips have pseudo strong labels, the others are not used"
+    num_labelled, num_clips = len(windows.clips), len(source.clips.ids)
+    note = f"{num_labelled} of {num_clips} clips have pseudo strong labels"
+    if others := num_clips - num_labelled:
+        note += f"; the other {others} are not used"
     unknown = f"; labels of {table.unknown_clips} unknown clips are not used"
     return windows, [note + unknown if table.unknown_clips else note]

@@ -27,7 +27,6 @@ def _open_clips(
     columns: str | None,
     where: str | None,
     leave_out_missing: bool,
-    **_: Any,
 ) -> Source:
     from data_pipeline.sources.clips import read_clips
     from data_pipeline.sources.folder import FolderSource
@@ -56,9 +55,7 @@ def _open_tfds(
     data_dir: str | None,
     **_: Any,
 ) -> Source:
-    match = _TFDS.fullmatch(name_and_split)
-    if match is None:
-        raise SatError(f"tfds={name_and_split} is not NAME:SPLIT: give a dataset and its split")
+    match = _match_tfds(name_and_split)
     with _needing("tensorflow-datasets"), _without_warnings():
         from data_pipeline.sources.tfds.source import TfdsSource
 
@@ -69,50 +66,92 @@ def _open_tfds(
     return source
 
 
+def _match_tfds(text: str) -> re.Match[str]:
+    match = _TFDS.fullmatch(text)
+    if match is None:
+        raise SatError(f"tfds={text} is not NAME:SPLIT: give a dataset and its split")
+    return match
+
+
+class _Flag(NamedTuple):
+    """A flag of sources.
+
+    Attributes:
+      help: what its value is.
+      is_path: whether its value is a path.
+      check: raises `SatError`, whose text begins with NAME=VALUE, for a malformed value.
+    """
+
+    help: str
+    is_path: bool = False
+    check: Callable[[str], object] = str
+
+
 class _Kind(NamedTuple):
     """A kind of source.
 
     Attributes:
-      help: of the flag that names a source of this kind.
+      flag: the flag that names a source of this kind.
       options: further flags that it takes.
-      open: from the flag's value, the class names and all options to the source.
+      open: from the flag's value, the class names, the options by name and `leave_out_missing` to
+        the source.
     """
 
-    help: str
+    flag: _Flag
     options: Sequence[str]
     open: Callable[..., Source]
 
 
 _KINDS = {
     "clips": _Kind(
-        "CSV table of clips: file,labels and optionally start,end.",
+        _Flag("a CSV table with the columns file, labels and optionally start, end.", is_path=True),
         ("folder", "columns", "where"),
         _open_clips,
     ),
-    "hdf5_tsv": _Kind("TSV table of clips in HDF5 files.", ("folder",), _open_hdf5),
-    "tfds": _Kind("Prepared TensorFlow dataset, NAME:SPLIT.", ("columns", "data_dir"), _open_tfds),
+    "hdf5_tsv": _Kind(
+        _Flag("a TSV table of clips in HDF5 files.", is_path=True), ("folder",), _open_hdf5
+    ),
+    "tfds": _Kind(
+        _Flag('a prepared TensorFlow dataset, as "NAME:SPLIT".', check=_match_tfds),
+        ("columns", "data_dir"),
+        _open_tfds,
+    ),
 }
 _OPTIONS = {
-    "folder": "folder that the table's files are relative to (default: the table's folder).",
-    "columns": "FILE,LABELS: names of the CSV table's columns (default: file,labels) or of the "
-    "dataset's audio and label features.",
-    "where": "COLUMN=VALUE,VALUE: use these rows of the CSV table (default: all).",
-    "data_dir": "folder of TensorFlow datasets (default: TFDS's own).",
+    "folder": _Flag("the folder of the table's files. Default: the table's folder.", is_path=True),
+    "columns": _Flag(
+        "names of the CSV table's columns (default: file,labels), or of the dataset's audio and "
+        'label features, as "FILE,LABELS".',
+        check=parse_columns,
+    ),
+    "where": _Flag(
+        'the rows of the CSV table to use, as "COLUMN=VALUE,VALUE". Default: all.',
+        check=parse_where,
+    ),
+    "data_dir": _Flag("the folder of TensorFlow datasets. Default: TFDS's own.", is_path=True),
 }
-_PATHS = ("clips", "hdf5_tsv", "folder", "data_dir")
+_FLAGS = {name: kind.flag for name, kind in _KINDS.items()} | _OPTIONS
 
 
-def define_source_flags(flag_values: flags.FlagValues, prefix: str = "") -> None:
+def define_source_flags(
+    flag_values: flags.FlagValues, prefix: str = "", *, title: str = "Clips"
+) -> None:
     """Defines the flags that `source_flags` reads.
 
     Args:
       flag_values: the program's flags.
       prefix: prefix of the flags' names, such as "valid_" for a program's second source.
+      title: the first words of their help.
     """
-    title = f"Source ({prefix.rstrip('_')})" if prefix else "Source"
-    texts = {name: kind.help for name, kind in _KINDS.items()} | _OPTIONS
-    for name, text in texts.items():
-        flags.DEFINE_string(prefix + name, None, f"{title}: {text}", flag_values=flag_values)
+    for name, flag in _FLAGS.items():
+        text = f"{title}: {flag.help}"
+        flags.DEFINE_string(prefix + name, None, text, flag_values=flag_values)
+
+
+def source_choices(prefix: str = "") -> str:
+    """Returns the flags of all kinds for a message: "--clips, --hdf5_tsv or --tfds"."""
+    *others, last = (f"--{prefix}{name}" for name in _KINDS)
+    return f"{', '.join(others)} or {last}"
 
 
 def source_flags(flag_values: flags.FlagValues, prefix: str = "") -> dict[str, Any] | None:
@@ -122,83 +161,61 @@ def source_flags(flag_values: flags.FlagValues, prefix: str = "") -> dict[str, A
       flags.Error: several sources are given, or options without a source that takes them, or a
         value is malformed.
     """
-    values = {name: flag_values[prefix + name].value for name in (*_KINDS, *_OPTIONS)}
-    given = [f"--{prefix}{name}" for name, value in values.items() if value]
+    values = {name: flag_values[prefix + name].value for name in _FLAGS}
+    given = {name: value for name, value in values.items() if value}
     if not given:
         return None
-    kinds = [name for name in _KINDS if values[name]]
+    kinds = [name for name in _KINDS if name in given]
     if len(kinds) != 1:
-        choices = ", ".join(f"--{prefix}{name}" for name in _KINDS)
-        raise flags.Error(f"{' and '.join(given)}: give one of {choices}")
-    for option in _OPTIONS:
-        if values[option] and option not in _KINDS[kinds[0]].options:
+        names = " and ".join(f"--{prefix}{name}" for name in given)
+        raise flags.Error(f"{names}: give one of {source_choices(prefix)}")
+    for name, value in given.items():
+        if name in _OPTIONS and name not in _KINDS[kinds[0]].options:
             takers = [
-                f"--{prefix}{name}" for name, kind in _KINDS.items() if option in kind.options
+                f"--{prefix}{taker}" for taker, kind in _KINDS.items() if name in kind.options
             ]
             raise flags.Error(
-                f"--{prefix}{option} has no meaning with --{prefix}{kinds[0]}, only with "
+                f"--{prefix}{name} has no meaning with --{prefix}{kinds[0]}, only with "
                 f"{' and '.join(takers)}"
             )
-    try:
-        parse_columns(values["columns"])
-        parse_where(values["where"])
-    except SatError as error:
-        raise flags.Error(f"--{prefix}{error}") from error
-    if values["tfds"] and not _TFDS.fullmatch(values["tfds"]):
-        raise flags.Error(f"--{prefix}tfds={values['tfds']} is not NAME:SPLIT")
+        try:
+            _FLAGS[name].check(value)
+        except SatError as error:
+            raise flags.Error(f"--{prefix}{error}") from error
     return values
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns arguments of `open_source` with absolute paths; addresses with "://" stay."""
-    paths = {name: values[name] for name in _PATHS if values.get(name)}
+    paths = {name: value for name, value in values.items() if value and _FLAGS[name].is_path}
     local = {name: os.path.realpath(path) for name, path in paths.items() if "://" not in path}
     return {**values, **local}
 
 
 def open_source(
-    label_names: Sequence[str],
-    *,
-    clips: str | None = None,
-    hdf5_tsv: str | None = None,
-    tfds: str | None = None,
-    folder: str | None = None,
-    columns: str | None = None,
-    where: str | None = None,
-    data_dir: str | None = None,
-    leave_out_missing: bool = False,
+    label_names: Sequence[str], *, leave_out_missing: bool = False, **values: str | None
 ) -> Source:
-    """Opens a source of labelled clips: one of `clips`, `hdf5_tsv` and `tfds`.
+    """Opens a source of labelled clips.
 
     Args:
       label_names: the model's class names in output order; empty opens the clips without labels.
-      clips: a CSV table, see `data_pipeline.sources.clips.read_clips`.
-      hdf5_tsv: a TSV table, see `data_pipeline.sources.hdf5.Hdf5Source`.
-      tfds: NAME:SPLIT of a prepared TensorFlow dataset.
-      folder: folder that the files in the table are relative to; None is the table's folder.
-      columns: FILE,LABELS: the CSV table's column names (None is file,labels) or the dataset's
-        audio and label features (None finds them).
-      where: COLUMN=VALUE,VALUE…: the rows of the CSV table to use; None is all.
-      data_dir: folder of TensorFlow datasets; None is TFDS's own.
       leave_out_missing: leaves out clips of a CSV table whose file is missing; otherwise reading
         them fails.
+      **values: the source, under the name of its kind, and options of this kind. Names and
+        meanings are those of the flags without their prefix: `clips`, `hdf5_tsv` or `tfds`;
+        `folder`, `columns`, `where`, `data_dir`. None is as if left out.
 
     Raises:
       SatError: the source can't be opened, does not fit the classes, or a library is missing.
+      TypeError: no option has this name.
     """
-    given = {"clips": clips, "hdf5_tsv": hdf5_tsv, "tfds": tfds}
-    for name, value in given.items():
-        if value:
-            return _KINDS[name].open(
-                value,
-                label_names,
-                folder=folder,
-                columns=columns,
-                where=where,
-                data_dir=data_dir,
-                leave_out_missing=leave_out_missing,
-            )
-    raise SatError(f"no source: give one of {', '.join(given)}")
+    if unknown := values.keys() - _FLAGS.keys():
+        raise TypeError(f"unknown arguments: {', '.join(sorted(unknown))}")
+    for name, kind in _KINDS.items():
+        if value := values.get(name):
+            options = {option: values.get(option) for option in kind.options}
+            return kind.open(value, label_names, leave_out_missing=leave_out_missing, **options)
+    raise SatError(f"no source: give one of {', '.join(_KINDS)}")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data_pipeline.sources.registry import define_source_flags, source_flags
+from data_pipeline.sources.registry import define_source_flags, source_choices, source_flags
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
@@ -228,7 +228,7 @@ def _check_candidate(model: str, clips: "LabeledClips") -> None:
 def _check(arguments: Sequence[str]) -> None:
     refuse_arguments(arguments, "list recordings in the table of --clips")
     if source_flags(FLAGS) is None:
-        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        raise flags.Error(f"give one of {source_choices()}")
     require_flags(_WORKDIR)
     for name in _MODES.value or [""]:
         if name not in _MODE_NAMES:

@@ -22,7 +22,12 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import (
+    define_source_flags,
+    open_source,
+    source_choices,
+    source_flags,
+)
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
@@ -115,7 +120,7 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "name the clips with --clips, --hdf5_tsv or --tfds")
+    refuse_arguments(arguments, f"name the clips with {source_choices()}")
     if not (_MODEL.value or _STRONG.value):
         raise flags.Error("give --model or --strong")
     require_flags(_OUTPUT)
@@ -125,7 +130,7 @@ def _check(arguments: Sequence[str]) -> None:
             "name in /"
         )
     if source_flags(FLAGS) is None:
-        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        raise flags.Error(f"give one of {source_choices()}")
     _parse_shard(_SHARD.value)
 
 

@@ -7,42 +7,48 @@ The trained model is WORKDIR/model: sat-jax tag -m WORKDIR/model. The same comma
 stopped run.
 """
 
+import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from data_pipeline.sources.registry import define_source_flags, source_flags
-from sat_jax.runtime.command_line import FAILED, Program, refuse_arguments, require_flags
+from data_pipeline.sources.registry import define_source_flags, source_choices, source_flags
+from sat_jax.errors import SatError
+from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.runtime.devices import keep_freed_memory, use_cores_as_devices
-
-try:
-    from ml_collections import config_flags
-
-    from sat_jax.training.config_files import ConfigParser
-except ModuleNotFoundError:
-    print("sat-jax train: needs pip install 'sat-jax[train]'", file=sys.stderr)
-    sys.exit(FAILED)
 
 FLAGS = flags.FlagValues()
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Config file: a path, or the name of a shipped one (sat.py, vit.py, mae.py, finetune.py); "
-    "after a colon its argument. Set its fields by --config.FIELD. Needed.",
-    flag_values=FLAGS,
-)
-FLAGS["config"].parser = ConfigParser()  # DEFINE_config_file takes no parser.
+
+def _define_config() -> flags.FlagHolder[Any]:
+    """Defines --config; without ml_collections a plain flag, which only --help shows."""
+    text = (
+        "Config file: a path, or the name of a shipped one (sat.py, vit.py, mae.py, finetune.py); "
+        "after a colon its argument. Set its fields by --config.FIELD. Required."
+    )
+    try:
+        from ml_collections import config_flags
+
+        from sat_jax.training.config_files import ConfigParser
+    except ModuleNotFoundError:
+        return flags.DEFINE_string("config", None, text, flag_values=FLAGS)
+    holder = config_flags.DEFINE_config_file("config", None, text, flag_values=FLAGS)
+    FLAGS["config"].parser = ConfigParser()  # DEFINE_config_file takes no parser.
+    return holder
+
+
+_CONFIG = _define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run: checkpoints, log and trained model. Needed.",
+    "Folder of the run: checkpoints, log and trained model. Required.",
     flag_values=FLAGS,
 )
-define_source_flags(FLAGS)
-define_source_flags(FLAGS, "valid_")
+define_source_flags(FLAGS, title="Training clips")
+define_source_flags(FLAGS, "valid_", title="Validation clips")
 _PSL = flags.DEFINE_list(
     "psl", [], "Pseudo strong labels: files or folders written by sat-jax psl.", flag_values=FLAGS
 )
@@ -201,10 +207,10 @@ def _print(*lines: str) -> None:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "name clips by --clips, --hdf5_tsv or --tfds")
+    refuse_arguments(arguments, f"name clips by {source_choices()}")
     require_flags(_CONFIG, _WORKDIR)
     if source_flags(FLAGS) is None:
-        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        raise flags.Error(f"give one of {source_choices()}")
     source_flags(FLAGS, "valid_")
     counted = _NUM_PROCESSES.value is not None or _PROCESS_ID.value is not None
     if counted and not (_COORDINATOR.value or _DISTRIBUTED.value):
@@ -215,15 +221,26 @@ def _explain(error: Exception) -> str:
     """Shortens an error of ml_collections to what a user can use."""
     if isinstance(error, OSError):
         return f"--config={error.filename}: {error.strerror}"
-    if isinstance(error, AttributeError):
-        field = str(error).strip("\"'")
-        return f"the config has no field {field}: see the files in configs/"
+    config = getattr(FLAGS["config"].parser, "config", None)
+    if config is not None:
+        from sat_jax.training.config_files import find_unknown_field
+
+        # The error has only the last part of the field's name.
+        for path in re.findall(r"^--?config\.([\w.]+)", "\n".join(sys.argv), re.M):
+            if message := find_unknown_field(config, path):
+                return message
     return str(error)
+
+
+def _check_libraries() -> None:
+    if importlib.util.find_spec("ml_collections") is None:
+        raise SatError("ml_collections is not installed: pip install 'sat-jax[train]'")
 
 
 PROGRAM = Program(
     main=main,
     check=_check,
+    check_libraries=_check_libraries,
     explain=_explain,
     on_interrupt="stopped; the same command resumes the run",
     # Raised by config files, and by ml_collections for unknown fields.

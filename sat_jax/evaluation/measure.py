@@ -79,6 +79,9 @@ def evaluate(
 def measure_cost(run: Run) -> Cost | None:
     """Counts tokens, memory and operations of one prediction; None in clip mode.
 
+    Memory and operations are those of a streaming step on as much audio, the cache included. It is
+    masked, not skipped, in modes where it starts empty with each window.
+
     Raises:
       SatError: the prediction does not fit in memory.
     """
@@ -88,7 +91,7 @@ def measure_cost(run: Run) -> Cost | None:
     seconds = mode.buffer if mode.name == "sliding" else mode.delay
     profile = profile_step(run.model, run.tagger.config, chunk_seconds=seconds)
     tokens = profile.tokens
-    if mode.name != "stream":  # Then no cache is carried along.
+    if mode.name != "stream":  # Then the cache starts empty.
         tokens = dataclasses.replace(tokens, cached=0)
     return Cost(
         is_streaming=tokens.cached > 0,

@@ -33,6 +33,8 @@ class Program:
       doc: the text above the list of flags in --help: summary and examples.
       arguments: the arguments that are not flags, for the usage line, such as "RECORDING...".
       check: raises `flags.Error` for wrong flags or arguments.
+      check_libraries: raises `SatError` if a library is missing without which the flags can't be
+        parsed; --help works without it.
       flag_errors: further exceptions that parsing the flags may raise.
       explain: turns an exception of parsing into the message.
       on_interrupt: the message on Ctrl-C; none if empty.
@@ -44,6 +46,7 @@ class Program:
     doc: str | None
     arguments: str = ""
     check: Callable[[Sequence[str]], None] = lambda arguments: None
+    check_libraries: Callable[[], None] = lambda: None
     flag_errors: tuple[type[Exception], ...] = ()
     explain: Callable[[Exception], str] = str
     on_interrupt: str = ""
@@ -81,6 +84,11 @@ class Program:
             with self._writing_output():
                 print(self._help())
             sys.exit()
+        try:
+            self.check_libraries()
+        except SatError as error:
+            self.report(error)
+            sys.exit(FAILED)
         wrong: tuple[type[Exception], ...] = (flags.Error, SatError, *self.flag_errors)
         try:
             rest = self._parse_flags(argv)

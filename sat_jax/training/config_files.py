@@ -1,7 +1,9 @@
 """Finds and loads config files, by path or by name."""
 
+import difflib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -10,11 +12,19 @@ from sat_jax.errors import SatError
 
 
 class ConfigParser(flags.ArgumentParser):
-    """Parser of a flag whose value is FILE or FILE:ARGUMENT; see `load_config`."""
+    """Parser of a flag whose value is FILE or FILE:ARGUMENT; see `load_config`.
+
+    Attributes:
+      config: the config of the last value; None before, or if it could not be loaded.
+    """
+
+    config: ConfigDict | None = None
 
     def parse(self, argument: str) -> ConfigDict:
         """Returns the config that `argument` names."""
-        return load_config(argument)
+        self.config = None
+        self.config = load_config(argument)
+        return self.config
 
 
 def load_config(argument: str) -> ConfigDict:
@@ -38,6 +48,28 @@ def load_config(argument: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(*rest).lock()
+
+
+def find_unknown_field(config: ConfigDict, path: str) -> str | None:
+    """Describes the first part of a path, such as "optimizer.lr", that a config lacks.
+
+    Returns:
+      The message, which names the closest fields, or all of its group if none is close; None if the
+      config has the path.
+    """
+    parent: Any = config
+    known: list[str] = []
+    for name in path.split("."):
+        if not isinstance(parent, ConfigDict):
+            return f"the config's {'.'.join(known)} is not a group of fields: it is {parent}"
+        if name not in parent:
+            missing = f"the config has no field {'.'.join([*known, name])}"
+            close = difflib.get_close_matches(name, list(parent))
+            fields = ", ".join(".".join([*known, each]) for each in close or sorted(parent))
+            return f"{missing}: use {fields}" if close else f"{missing}, only {fields}"
+        known.append(name)
+        parent = parent[name]
+    return None
 
 
 def find_config(argument: str) -> tuple[Path, list[str]]:

@@ -1,5 +1,6 @@
 """sat-jax train: a run from the command line, and wrong flags."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from sat_jax.training.config_files import load_config
 from sat_jax.training.from_config import to_model
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint, load_checkpoint, save_checkpoint
 from sat_jax.weights.warm_start import fresh_variables
-from tests.support.programs import run_command
+from tests.support.programs import run_command, run_program
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,8 @@ def test_a_config_found_by_name_trains_from_a_checkpoint(tmp_path):
     [
         (["--config", "sat.py:SAT_X"], 2, "SAT_X"),
         (["--config", "configs/none.py"], 2, "configs/none.py"),
-        (["--config", "sat.py", "--config.optimizer.lr=1"], 2, "lr"),
+        (["--config", "sat.py", "--config.optimizer.lr=1"], 2, "optimizer.learning_rate"),
+        (["--config", "sat.py", "--config.data.batch_sizes", "1"], 2, "data.batch_size"),
         (["--config", "sat.py"], 2, "--workdir"),
         (["--workdir=w", "--clips=a"], 2, "--config"),
         (["--config=sat.py", "--workdir=w"], 2, "--clips"),
@@ -90,3 +92,15 @@ def test_mistakes_end_in_one_line_with_the_value(arguments, code, value, monkeyp
     assert run_command("train", *arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sat-jax train: ") and value in line
+
+
+def test_help_works_without_ml_collections(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ml_collections", None)
+    spec = importlib.util.find_spec("sat_jax.commands.train")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert run_program(module.PROGRAM, "train.py", "--help") == 0
+    assert "--config" in capsys.readouterr().out
+    assert run_program(module.PROGRAM, "train.py", "--config=sat", "--config.num_steps=2") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train.py: ") and "ml_collections" in line and "sat-jax[train]" in line

@@ -24,6 +24,15 @@ PAGES = [
     *ROOT.glob("examples/*.md"),
     *ROOT.glob("sat_jax/data/models/*.md"),
 ]
+PAGES_FOR_DEVELOPERS = [  # Their code needs a clone, downloads or hours, and is not run here.
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *ROOT.glob("projects/**/*.md"),
+]
+HOMES = [ROOT, *(ROOT / name for name in ("sat_jax", "data_pipeline", "projects/box_model"))]
+"""Folders to which the developers' pages shorten paths."""
+NOT_THERE = {"site/", "sat_jax/export/", "sat_jax/commands/NAME.py", "runs/esc10/results.md"}
+"""Paths on the developers' pages that are built, or that are still to be written."""
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 ALIASES = {"make demo": "sat-jax tag -k 3 examples/*.flac"}
@@ -161,11 +170,19 @@ def test_flags_are_known(page, reader, monkeypatch):
                 parse(monkeypatch, name, arguments)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES_FOR_DEVELOPERS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_shortened_paths_exist(page):
+    for path in set(re.findall(r"`([\w.-]+/[\w./-]*)`", page.read_text())) - NOT_THERE:
+        assert any((home / path).exists() for home in HOMES), path
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *PAGES_FOR_DEVELOPERS], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_names_exist(page):
     text = page.read_text()
     places = "sat_jax|data_pipeline|projects|tests|benchmarks|configs|constraints|docs|examples"
-    for path in re.findall(rf"`((?:{places})/[\w./-]*)`", text):
+    for path in re.findall(rf"`((?:{places})/[\w./-]*)`", text) if page in PAGES else ():
         assert (ROOT / path).exists(), path
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target
@@ -182,8 +199,8 @@ def test_names_exist(page):
 
 @functools.cache
 def known_flags():
-    """Those of all commands and, by their sources, of the benchmarks."""
+    """Those of all commands and, by their sources, of the benchmarks and projects."""
     flags = {"help", "version"} | {flag for name in COMMANDS for flag in program(name).flag_values}
-    for source in ROOT.glob("benchmarks/*.py"):
+    for source in [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("projects/**/*.py")]:
         flags.update(re.findall(r'"(?:--)?([a-z_]+)"', source.read_text()))
     return flags

@@ -8,7 +8,7 @@ import pytest
 
 from sat_jax.errors import SatError
 from sat_jax.training import config_files
-from sat_jax.training.config_files import find_config, load_config
+from sat_jax.training.config_files import find_config, find_unknown_field, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -46,6 +46,22 @@ def test_what_is_not_found_is_answered_by_the_names_there_are(name):
     with pytest.raises(SatError, match=re.escape(name.split(":")[0])) as raised:
         load_config(name)
     assert all(path.name in str(raised.value) for path in CONFIGS.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("optimizer.weight_decy", ["optimizer.weight_decy", "optimizer.weight_decay"]),
+        ("optimizer.lr", ["optimizer.lr", "optimizer.learning_rate"]),
+        ("sed", ["sed", "seed"]),
+        ("foo.bar", ["foo", "optimizer", "seed"]),
+        ("seed.foo", ["seed"]),
+    ],
+)
+def test_unknown_fields_are_answered_by_known_ones(path, named):
+    message = find_unknown_field(load_config("sat"), path)
+    assert all(name in message for name in named)
+    assert find_unknown_field(load_config("sat"), "optimizer.weight_decay") is None
 
 
 def test_a_file_that_is_not_python_is_refused(tmp_path):

@@ -111,6 +111,31 @@ def test_addresses_are_no_relative_paths(tmp_path, monkeypatch):
     assert resolved(values) == values | {"folder": os.path.realpath("clips")}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--folder=a"], ["--folder", "--clips", "--hdf5_tsv", "--tfds"]),
+        (["--tfds=a:b", "--where=x=1"], ["--where", "--tfds", "--clips"]),
+        (["--tfds=a"], ["--tfds=a"]),
+        (["--clips=a", "--columns=b"], ["--columns=b"]),
+    ],
+)
+def test_flags_that_do_not_fit(arguments, named):
+    values = flags.FlagValues()
+    define_source_flags(values)
+    values(["program", *arguments])
+    with pytest.raises(flags.Error) as raised:
+        source_flags(values)
+    assert all(name in str(raised.value) for name in named)
+
+
+def test_unknown_and_missing_sources():
+    with pytest.raises(TypeError, match="clip"):
+        open_source(LABELS, clip="a.csv")
+    with pytest.raises(SatError, match="hdf5_tsv"):
+        open_source(LABELS, folder="a")
+
+
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     monkeypatch.delitem(sys.modules, "data_pipeline.sources.hdf5")
