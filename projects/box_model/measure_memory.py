@@ -19,7 +19,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline.sources.registry import define_source_flags, open_source, source_flags
+from data_pipeline.sources.registry import (
+    define_source_flags,
+    open_source,
+    source_choices,
+    source_flags,
+)
 from data_pipeline.sources.source import SAMPLE_RATE
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
 from projects.box_model.stage_log import read_json, write_json
@@ -138,7 +143,7 @@ def _check(arguments: Sequence[str]) -> None:
     refuse_arguments(arguments, "name the clips with --clips, --hdf5_tsv or --tfds")
     require_flags(_MEASURED, _STRONG, _OUTPUT)
     if source_flags(FLAGS) is None:
-        raise flags.Error("give one of --clips, --hdf5_tsv and --tfds")
+        raise flags.Error(f"give one of {source_choices()}")
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -70,7 +70,7 @@ OUTPUT = ["-m", "x", "--output=o"]
     [
         ([], 2, "--model"),
         (["-m", "x"], 2, "--output"),
-        (OUTPUT, 2, "--clips, --hdf5_tsv and --tfds"),
+        (OUTPUT, 2, "--hdf5_tsv"),
         ([*OUTPUT, *SOURCE, "--tfds=b:c"], 2, "--clips and --tfds"),
         ([*OUTPUT, "--folder=a"], 2, "--folder"),
         (["-m", "x", "--output=psl.txt", *SOURCE], 2, "--output=psl.txt"),
