@@ -34,7 +34,8 @@ def main() -> NoReturn:
     elif first in ("--help", "-h", "help"):
         print(_help())
     else:
-        print(f"sat-jax: no command {first}; see sat-jax --help", file=sys.stderr)
+        kind = "unknown flag" if first.startswith("-") else "no command"
+        print(f"sat-jax: {kind} {first}; see sat-jax --help", file=sys.stderr)
         sys.exit(2)
     sys.exit()
 

@@ -23,6 +23,16 @@ MAX_RATE = 768_000
 Pooling = Literal["mean", "token", "logit", "dm"]
 InputNorm = Literal["batch", "fixed"]
 Dtype = Literal["float32", "bfloat16"]
+Mode = Literal["stream", "clip"]
+"""How a recording is tagged: chunk by chunk, or as a whole."""
+ModeName = Literal["stream", "chunks", "sliding", "clip"]
+"""How a clip is scored in an evaluation, see `sat_jax.evaluation.modes.Mode`."""
+FramingKind = Literal["chunk", "seamless"]
+"""How a stream is cut into spectrograms, see `sat_jax.streaming.framing.Framing`."""
+Warmup = Literal["silence", "none"]
+"""What the cache of a new stream holds: silence, or nothing."""
+Aggregation = Literal["mean", "max", "last"]
+"""How several predictions become one."""
 _Config = TypeVar("_Config")
 Count = TypeVar("Count", int, Any)
 """A number, or an array of numbers."""

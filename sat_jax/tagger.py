@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +23,26 @@ import numpy as np
 
 from sat_jax.audio import read_blocks
 from sat_jax.audio.mono import MAX_AMPLITUDE
-from sat_jax.config import PATCH_SIZE, Dtype, ModelConfig, check_choice
+from sat_jax.config import (
+    PATCH_SIZE,
+    Aggregation,
+    Dtype,
+    FramingKind,
+    Mode,
+    ModelConfig,
+    Warmup,
+    check_choice,
+)
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.runtime.program_store import ProgramStore
-from sat_jax.streaming.framing import Framing, FramingKind, make_framing
+from sat_jax.streaming.framing import Framing, make_framing
 from sat_jax.streaming.incremental import SpectrogramStream, rebuffer, score_in_pieces
-from sat_jax.streaming.model import StreamingModel, Warmup
-from sat_jax.streaming.pieces import Aggregation, Variables, aggregate, plan_rest, to_probs
+from sat_jax.streaming.model import StreamingModel
+from sat_jax.streaming.pieces import Variables, aggregate, plan_rest, to_probs
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
 from sat_jax.streaming.state import StreamState, hold_samples, state_layout
 from sat_jax.weights.checkpoint import Checkpoint
-
-Mode = Literal["stream", "clip"]
 
 
 class Tagger:
@@ -226,7 +233,7 @@ class Tagger:
         Returns:
           Probabilities float32 [k, b, y] of the chunks that were left, in order. k is 0 if nothing
           is left, and at most 1 with chunk framing. Seamless framing waits for a chunk's last
-          frame, so a whole chunk may be left, and with ``pad_last`` a shorter one behind it.
+          frame, so a whole chunk may be left, and with ``pad_last`` a shorter one after it.
 
         Raises:
           SatError: the streams are at different points, or of another tagger.

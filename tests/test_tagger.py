@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sat_jax import SatError, ScoredChunk, Tagger, streaming
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.labels import default_label_names
-from sat_jax.models.transformer import AudioTransformer, init_variables
+from sat_jax.models.transformer import init_variables
 from sat_jax.runtime.program_store import ProgramStore
 from sat_jax.weights.checkpoint import Checkpoint
 
@@ -110,10 +110,8 @@ def test_a_scan_is_a_loop_of_steps(taggers):
 def test_the_documented_names_run_streams(taggers):
     tagger = taggers["chunk"]
     samples = noise(2 * tagger.framing.hop).reshape(2, 1, -1)
-    model, state = AudioTransformer(TINY), tagger.init()
-    probs, _, last = streaming.scan_chunks(
-        model, tagger.variables, samples, state, framing=tagger.framing
-    )
+    model, state = streaming.StreamingModel(TINY, tagger.framing), tagger.init()
+    probs, _, last = model.scan(tagger.variables, samples, state)
     np.testing.assert_array_equal(probs, tagger.scan(samples, state)[0])
     again = streaming.reset_streams(last, state, np.array([True]))
     assert again.chunks.tolist() == [0]
@@ -131,6 +129,8 @@ def test_taggers_states_and_chunks_have_reprs(taggers):
     tagger = taggers["seamless"]
     assert "5 classes" in repr(tagger) and "seamless" in repr(tagger) and "0.32 s" in repr(tagger)
     assert "3 streams" in repr(tagger.init(3, "none"))
+    streams = repr(tagger.streams)
+    assert "5 classes" in streams and "seamless" in streams and len(streams) < 80
     chunk = ScoredChunk(start=0.0, end=2.0, probs=np.array([0.1, 0.75], np.float32))
     assert repr(chunk) == "ScoredChunk(start=0, end=2, probs=[2 classes, highest 0.750 at 1])"
 

@@ -118,4 +118,4 @@ def _read(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:
     except soundfile.LibsndfileError as error:
         # libsndfile has filled in what it could decode, but soundfile does not say how much.
         decoded = np.count_nonzero(~np.isnan(block[:, -1]))
-        return block[:decoded], error.error_string.rstrip(".")
+        return block[:decoded], describe_error(error)

@@ -31,11 +31,11 @@ _REASONS = {
 def describe_error(error: soundfile.LibsndfileError) -> str:
     """Returns the reason why libsndfile cannot read a file, for error messages."""
     reason: str = error.error_string
-    return _REASONS.get(reason, reason).rstrip(".")
+    return _REASONS.get(reason, reason).removeprefix("Error : ").rstrip(".")
 
 
 class ForwardFile(soundfile.SoundFile):
-    """A file that is never seeked.
+    """A sound file that reports that it cannot seek.
 
     `SoundFile` seeks to the current position after each read. With Opus and MP3 the samples after
     such a seek differ from those of an uninterrupted read.
@@ -48,7 +48,7 @@ class ForwardFile(soundfile.SoundFile):
 
 @contextlib.contextmanager
 def open_with_libsndfile(name: str) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
-    """Opens a file or a named pipe. Its content decides about the format, not its name.
+    """Opens a file or a named pipe; its content determines the format, its name does not.
 
     Args:
       name: the path.
@@ -116,7 +116,19 @@ def _open_bytes(name: str, buffering: int = 0) -> BinaryIO:
         # libsndfile shares the file's position, which a Python buffer would not follow.
         return open(name, "rb", buffering=buffering)
     except OSError as error:
-        raise SatError(f"{name}: cannot be opened: {error.strerror}") from None
+        raise _cannot_open(name, error) from None
+
+
+def _cannot_open(name: str, error: OSError) -> SatError:
+    return SatError(f"{name}: cannot be opened: {error.strerror}")
+
+
+def check_exists(name: str) -> None:
+    """Raises the `SatError` of opening a file if it does not exist."""
+    try:
+        os.stat(name)  # Opening a named pipe would wait for its writer.
+    except OSError as error:
+        raise _cannot_open(name, error) from None
 
 
 def _open_pipe(file: BinaryIO, name: str) -> soundfile.SoundFile:

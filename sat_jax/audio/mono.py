@@ -66,7 +66,10 @@ def _check_info(info: SoundInfo, channel: int | None) -> None:
     if info.channels < 1:
         raise SatError(f"{info.name}: {info.channels} channels: at least 1 is needed")
     if channel is not None and channel not in range(info.channels):
-        raise SatError(f"{info.name}: no channel {channel}: use 0 to {info.channels - 1}")
+        has, use = f"{info.channels} channels", f"0 to {info.channels - 1}"
+        if info.channels == 1:
+            has, use = "1 channel", "0"
+        raise SatError(f"{info.name}: no channel {channel}: it has {has}: use --channel {use}")
 
 
 def _mix_down(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.ndarray]:

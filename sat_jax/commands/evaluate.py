@@ -14,19 +14,18 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from absl import flags
 
 from data_pipeline.sources.registry import define_source_flags, source_choices, source_flags
+from sat_jax.config import Aggregation, FramingKind, ModeName, Warmup
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.evaluation.clips import LabeledClips
 
-_MODE_NAMES = ("stream", "chunks", "sliding", "clip")
-"""As in `sat_jax.evaluation.modes`, which takes a second to import."""
 _MAX_SECONDS = 3600.0
 """A window must fit in memory."""
 
@@ -35,15 +34,15 @@ FLAGS = flags.FlagValues()
 _MODELS = flags.DEFINE_multi_string(
     "model",
     [DEFAULT_MODEL],
-    "Name of a model, a checkpoint folder, or a .pt or .safetensors file",
+    "A model's name (see sat-jax models), a checkpoint folder, or a .pt or .safetensors file.",
     short_name="m",
     flag_values=FLAGS,
 )
 _DELAYS = flags.DEFINE_list(
     "chunk",
     [],
-    "Seconds from one prediction to the next, at least 0.16; several joined by commas. Default: "
-    "the model's chunk length.",
+    "Seconds per chunk, which is the delay of a prediction; several joined by commas. "
+    "Default: the model's chunk length.",
     short_name="c",
     flag_values=FLAGS,
 )
@@ -57,22 +56,22 @@ _MODES = flags.DEFINE_list(
 _AGGREGATE = flags.DEFINE_enum(
     "aggregate",
     "mean",
-    ["mean", "max", "last"],
-    "How a clip's predictions become one.",
+    get_args(Aggregation),
+    "How the scores of a clip's chunks or windows become one.",
     flag_values=FLAGS,
 )
 _WARMUP = flags.DEFINE_enum(
     "warmup",
     "silence",
-    ["silence", "none"],
-    "Stream mode: content of the cache at a clip's start.",
+    get_args(Warmup),
+    "Stream mode: start with a cache of silence, or with an empty one.",
     flag_values=FLAGS,
 )
 _FRAMING = flags.DEFINE_enum(
     "framing",
     "chunk",
-    ["chunk", "seamless"],
-    "Stream mode: one spectrogram per chunk, as published, or one continuous spectrogram.",
+    get_args(FramingKind),
+    "Stream mode: a spectrogram per chunk, as published, or one continuous spectrogram.",
     flag_values=FLAGS,
 )
 _BUFFER = flags.DEFINE_float(
@@ -231,8 +230,8 @@ def _check(arguments: Sequence[str]) -> None:
         raise flags.Error(f"give one of {source_choices()}")
     require_flags(_WORKDIR)
     for name in _MODES.value or [""]:
-        if name not in _MODE_NAMES:
-            raise flags.Error(f"--mode={name}: give some of {', '.join(_MODE_NAMES)}")
+        if name not in get_args(ModeName):
+            raise flags.Error(f"--mode={name}: give some of {', '.join(get_args(ModeName))}")
     if FLAGS[_DELAYS.name].present and not _DELAYS.value:
         raise flags.Error("--chunk is empty: leave it out, or give seconds")
     delays = [_seconds(delay) for delay in _DELAYS.value]

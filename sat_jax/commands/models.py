@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _check(arguments: Sequence[str]) -> None:
-    refuse_arguments(arguments, "sat-jax models lists all models")
+    refuse_arguments(arguments, "leave it out, since all models are listed")
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__)

@@ -19,7 +19,7 @@ FLAGS = flags.FlagValues()
 _CHUNK = flags.DEFINE_float(
     "chunk",
     None,
-    "Seconds of audio per step, at least 0.16. Default: the model's chunk length.",
+    "Seconds per chunk, which is the delay of a prediction. Default: the model's chunk length.",
     lower_bound=0.16,
     upper_bound=3600.0,
     flag_values=FLAGS,

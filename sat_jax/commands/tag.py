@@ -15,18 +15,19 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from absl import flags
 
+from sat_jax.config import Aggregation, Dtype, FramingKind, Mode, Warmup
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
 from sat_jax.tagging.formats import FORMATS
+from sat_jax.tagging.options import STDIN, TaggingOptions, check_options, make_output_folders
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.tagger import Tagger
-    from sat_jax.tagging.options import TaggingOptions
     from sat_jax.weights.checkpoint import Checkpoint
 
 FLAGS = flags.FlagValues()
@@ -42,7 +43,7 @@ _K = flags.DEFINE_integer("k", 3, "The most tags per chunk.", lower_bound=1, fla
 _CHUNK = flags.DEFINE_float(
     "chunk",
     None,
-    "Seconds per chunk, which is the delay of a tag; by default what the model was trained with.",
+    "Seconds per chunk, which is the delay of a prediction. Default: the model's chunk length.",
     short_name="c",
     lower_bound=0.16,
     upper_bound=3600.0,
@@ -51,42 +52,43 @@ _CHUNK = flags.DEFINE_float(
 _MODE = flags.DEFINE_enum(
     "mode",
     "stream",
-    ["stream", "clip"],
+    get_args(Mode),
     "stream tags chunk by chunk; clip tags each recording once, as a whole.",
     flag_values=FLAGS,
 )
 _AGGREGATE = flags.DEFINE_enum(
     "aggregate",
     "mean",
-    ["mean", "max", "last"],
-    "Clip mode: how the scores of a recording's windows are combined.",
+    get_args(Aggregation),
+    "Clip mode: how the scores of a recording's windows become one.",
     flag_values=FLAGS,
 )
 _PAD_LAST = flags.DEFINE_bool(
     "pad_last",
     None,
-    "Zero-pad a shorter last chunk or window, instead of dropping it; by default as trained.",
+    "Zero-pad a shorter last chunk or window, instead of dropping it. Default: as the model was "
+    "trained.",
     flag_values=FLAGS,
 )
 _WARMUP = flags.DEFINE_enum(
     "warmup",
     "silence",
-    ["silence", "none"],
+    get_args(Warmup),
     "Stream mode: start with a cache of silence, or with an empty one.",
     flag_values=FLAGS,
 )
 _FRAMING = flags.DEFINE_enum(
     "framing",
     "chunk",
-    ["chunk", "seamless"],
+    get_args(FramingKind),
     "Stream mode: a spectrogram per chunk, as published, or one continuous spectrogram.",
     flag_values=FLAGS,
 )
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,
-    ["float32", "bfloat16"],
-    "Precision of the computation; by default the model's.",
+    get_args(Dtype),
+    "Precision of the computation. Default: the model's.",
     flag_values=FLAGS,
 )
 _THRESHOLD = flags.DEFINE_string(
@@ -100,7 +102,7 @@ _FORMAT = flags.DEFINE_enum(
     "format", "text", list(FORMATS), "Format of the tags.", flag_values=FLAGS
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "File for the tags, instead of standard output.", flag_values=FLAGS
+    "output", None, "File for the tags. Default: standard output.", flag_values=FLAGS
 )
 _SCORES_OUT = flags.DEFINE_string(
     "scores_out",
@@ -117,7 +119,7 @@ _PLOT = flags.DEFINE_string(
 _CHANNEL = flags.DEFINE_integer(
     "channel",
     None,
-    "Tag only this channel, counted from 0; by default the mean of all channels.",
+    "Tag only this channel, counted from 0. Default: the mean of all channels.",
     lower_bound=0,
     flag_values=FLAGS,
 )
@@ -148,15 +150,13 @@ def main(recordings: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
     _stop_on_signals()
     with _paused_garbage_collection():
+        if _report_if_all_missing(recordings):
+            return True
+        options = _options()
+        make_output_folders(options)
         # Imported late, so that --help and wrong flags are answered at once.
-        from sat_jax.tagging.options import check_options
         from sat_jax.tagging.recordings import tag_recordings
 
-        options = _options()
-        try:
-            check_options(options, recordings)
-        except SatError as error:
-            raise flags.Error(str(error)) from error
         checkpoint, tagger = _load_tagger()
         if _THRESHOLD.value == "auto":
             from sat_jax.weights.thresholds_file import load_thresholds
@@ -170,9 +170,25 @@ def main(recordings: Sequence[str]) -> bool:
     return bool(tag_recordings(tagger, recordings, options, report=PROGRAM.report))
 
 
-def _options() -> "TaggingOptions":
-    from sat_jax.tagging.options import TaggingOptions
+def _report_if_all_missing(recordings: Sequence[str]) -> bool:
+    """Reports the recordings if none of them exists, before seconds of loading a model."""
+    from sat_jax.audio import check_exists
 
+    problems = []
+    for name in recordings:
+        if name == STDIN:
+            return False
+        try:
+            check_exists(name)
+            return False
+        except SatError as error:
+            problems.append(error)
+    for problem in problems:
+        PROGRAM.report(problem)
+    return True
+
+
+def _options() -> TaggingOptions:
     # To the type checker absl's enums are any strings.
     return TaggingOptions(
         mode=_MODE.value,  # type: ignore[arg-type]
@@ -237,7 +253,7 @@ def _paused_garbage_collection() -> Iterator[None]:
 
 
 def _check(recordings: Sequence[str]) -> None:
-    _threshold()
+    check_options(_options(), recordings)
     other_mode = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
     _refuse_flags(other_mode, f"--mode={_MODE.value}")
     if "-" not in recordings:

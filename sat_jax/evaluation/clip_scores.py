@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.config import PATCH_SIZE, Aggregation, ModelConfig
 from sat_jax.evaluation.modes import Mode
 from sat_jax.runtime.sharding import make_mesh
 from sat_jax.streaming.model import StreamingModel
-from sat_jax.streaming.pieces import Aggregation, Variables
+from sat_jax.streaming.pieces import Variables
 from sat_jax.streaming.stream_scorer import StreamScorer
 from sat_jax.streaming.window_scorer import WindowScorer
 

@@ -2,15 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
-from sat_jax.config import ModelConfig, check_choice
+from sat_jax.config import Aggregation, FramingKind, ModelConfig, ModeName, Warmup, check_choice
 from sat_jax.errors import SatError
-from sat_jax.streaming.framing import Framing, FramingKind, make_framing
-from sat_jax.streaming.model import Warmup
-from sat_jax.streaming.pieces import Aggregation
-
-ModeName = Literal["stream", "chunks", "sliding", "clip"]
+from sat_jax.streaming.framing import Framing, make_framing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

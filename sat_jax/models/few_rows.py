@@ -2,7 +2,7 @@
 
 CPUs multiply some tens of rows faster with the kernel as the first factor. A streaming step then
 takes 0.80 to 0.85 of the time, see docs/performance.md. Exporters turn this way off, because their
-targets know neither `jax.lax.platform_dependent` nor need the convolution behind it:
+targets do not know `jax.lax.platform_dependent`, which chooses between the two ways:
 
     with few_rows_product(False):
         exported = jax.export.export(...)

@@ -109,7 +109,7 @@ def log_mel(
     Args:
       waveform: float32 [b, s] in [-1, 1]; s > n_fft // 2, as reflection needs.
       config: spectrogram settings.
-      num_samples: int32 [b] or scalar, samples of each recording; those behind are ignored. None
+      num_samples: int32 [b] or scalar, samples of each recording; later ones are ignored. None
         means that all have s.
 
     Returns:

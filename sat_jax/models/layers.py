@@ -176,7 +176,7 @@ class Block(nn.Module):
         train: bool,
         num_out: int | None,
     ) -> jax.Array:
-        """Runs the block behind the projection of queries [b, n, d], keys and values."""
+        """Runs the block after the projection of queries [b, n, d], keys and values."""
         x, query = x[:, :num_out], query[:, :num_out]
         attended = self.attn(query, keys, key_is_real=key_is_real, train=train)
         x = x + self.stochastic_depth(self.ls1(attended), deterministic=not train)

@@ -118,7 +118,7 @@ class MaskedAutoencoder(nn.Module):
         """Predicts the masked patches.
 
         Args:
-          log_mel: float32 dB [b, f, t], not normalised; frames behind the encoder's target length
+          log_mel: float32 dB [b, f, t], not normalised; frames after the encoder's target length
             are ignored.
           noise: float32 [b, n] in [0, 1), one value per patch; the lowest are kept.
           train: whether dropout acts and BatchNorm uses the batch's statistics.

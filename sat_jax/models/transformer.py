@@ -70,7 +70,7 @@ class AudioTransformer(nn.Module):
 
         Args:
           log_mel: float32 [b, f, t], normalised; t >= 16. Leftover frames (t mod 16) and frames
-            behind the last position are not used.
+            after the last position are not used.
           cache: from `init_cache` or the call on the piece before. It gets no gradients.
           train: whether dropout, stochastic depth and patchout act.
 

@@ -50,12 +50,17 @@ def check_plot(path: str | Path) -> None:
       path: the picture's path.
 
     Raises:
-      SatError: matplotlib is missing, or the file type is not one of `SUFFIXES`.
+      SatError: the file type is not one of `SUFFIXES`, or matplotlib is missing.
     """
+    check_suffix(path)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise SatError("matplotlib is not installed: pip install 'sat-jax[plot]'") from error
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises `SatError` if the file type of a picture is not one of `SUFFIXES`."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise SatError(f"cannot draw {path}: use a name that ends in {', '.join(SUFFIXES)}")
 

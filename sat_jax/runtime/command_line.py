@@ -115,8 +115,7 @@ class Program:
         except self.flag_errors:
             raise
         except flags.IllegalFlagValueError as error:
-            # absl shows a Python tuple of reason and value after it has named the value.
-            raise flags.Error(re.sub(r"\('(.+)', .*\)$", r"\1", str(error))) from error
+            raise flags.Error(_without_python_words(str(error))) from error
         except ValueError as error:  # Raised by absl for --noFLAG=value.
             raise flags.Error(str(error)) from error
 
@@ -174,6 +173,14 @@ class Program:
         sys.exit(WRONG_FLAGS)
 
 
+def _without_python_words(message: str) -> str:
+    """Rewrites absl's message about a flag's value, which ends in Python's own error."""
+    # absl shows a Python tuple of reason and value after it has named the value.
+    message = re.sub(r"\('(.+)', .*\)$", r"\1", message)
+    message = re.sub(r"invalid literal for int\(\) .*$", "not a whole number", message)
+    return re.sub(r"could not convert string to float: .*$", "not a number", message)
+
+
 def _check_values(flag_values: flags.FlagValues) -> None:
     """Refuses values that absl accepts but no flag of this project does."""
     for flag in (flag_values[name] for name in flag_values):
@@ -202,7 +209,7 @@ def refuse_arguments(arguments: Sequence[str], hint: str) -> None:
       flags.Error: there is an argument.
     """
     if arguments:
-        raise flags.Error(f"{arguments[0]} is not a flag: {hint}")
+        raise flags.Error(f"unexpected argument {arguments[0]}: {hint}")
 
 
 def require_flags(*holders: flags.FlagHolder) -> None:

@@ -5,6 +5,7 @@ JAX's own cache skips compiling only. Tracing and lowering take longer than the 
 """
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -59,7 +60,7 @@ class ProgramStore:
 
         Args:
           function: a jitted function, for which `static` and `options` are static arguments.
-          static: its first arguments: plain data that `repr` describes completely.
+          static: its first arguments: plain data, dataclasses among it.
           *args: pytrees of arrays.
           **options: more plain data.
         """
@@ -68,7 +69,8 @@ class ProgramStore:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         key = (name, static, tuple(options.items()), tree, shapes)
         if key not in self._programs:
-            signature = repr((name, static, options, str(tree), shapes))
+            described = [_all_fields(each) for each in static]
+            signature = repr((name, described, options, str(tree), shapes))
             path = self._folder / f"{name.strip('_')}-{_digest(signature, _environment())}"
             self._programs[key] = _load(path) or self._compile(
                 path, function, static, args, options
@@ -87,6 +89,11 @@ class ProgramStore:
             _save(path, compiled, args)
             _remove_oldest(self._folder)
         return compiled
+
+
+def _all_fields(thing: Any) -> Any:
+    """Returns the fields of a dataclass, whose `repr` may leave some out."""
+    return dataclasses.asdict(thing) if dataclasses.is_dataclass(thing) else thing  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from sat_jax.streaming.framing import Framing as Framing
     from sat_jax.streaming.framing import make_framing as make_framing
     from sat_jax.streaming.model import StreamingModel as StreamingModel
-    from sat_jax.streaming.model import scan_chunks as scan_chunks
     from sat_jax.streaming.state import StreamState as StreamState
     from sat_jax.streaming.state import reset_streams as reset_streams
     from sat_jax.streaming.state import state_from_bytes as state_from_bytes
@@ -23,7 +22,6 @@ _HOMES = {  # Imported when asked for: JAX takes a second.
     "StreamingModel": "model",
     "make_framing": "framing",
     "reset_streams": "state",
-    "scan_chunks": "model",
     "state_from_bytes": "state",
     "state_to_bytes": "state",
 }

@@ -27,19 +27,19 @@ def score_clips(
       plan: the pieces of every clip; None is `plan_pieces` of all frames.
 
     Returns:
-      The model's outputs float32 [k, b, y]. Where a piece reaches behind the end of its clip, the
+      The model's outputs float32 [k, b, y]. Where a piece reaches past the end of its clip, the
       normalised spectrogram is zero.
     """
     config = model.config
     spectrogram = log_mel(waveform, config.frontend, num_samples=num_samples)
     normalized = normalize(model, variables, spectrogram)
     if num_samples is not None:
-        normalized = zero_behind(normalized, config.frontend.num_frames(num_samples))
+        normalized = zero_past_end(normalized, config.frontend.num_frames(num_samples))
     cache = init_cache(config, waveform.shape[0], "kv")
     return run_pieces(model, variables, normalized, cache, plan=plan)[0]
 
 
-def zero_behind(normalized: jax.Array, num_frames: jax.Array) -> jax.Array:
-    """Sets the frames behind the first `num_frames` [b] of [b, f, t] to zero."""
+def zero_past_end(normalized: jax.Array, num_frames: jax.Array) -> jax.Array:
+    """Sets the frames after the first `num_frames` [b] of [b, f, t] to zero."""
     is_real = jnp.arange(normalized.shape[-1]) < num_frames[:, None]
     return jnp.where(is_real[:, None], normalized, 0.0)

@@ -3,16 +3,14 @@
 import dataclasses
 import math
 from numbers import Real
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
-from sat_jax.config import PATCH_SIZE, FrontendConfig, ModelConfig, check_choice
+from sat_jax.config import PATCH_SIZE, FramingKind, FrontendConfig, ModelConfig, check_choice
 from sat_jax.errors import SatError
 from sat_jax.models.frontend import floor_top_db, framed_power_db, peak_of, reflect_edges
-
-FramingKind = Literal["chunk", "seamless"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +22,7 @@ class Framing:
 
     Attributes:
       kind: "chunk" computes a spectrogram with reflected edges for each chunk, as published; the
-        model ignores frames behind the last whole patch. "seamless" computes one continuous
+        model ignores frames after the last whole patch. "seamless" computes one continuous
         spectrogram, so that streaming equals clip mode.
       hop: samples from one chunk to the next: the algorithmic delay.
       window: samples of one spectrogram, margins included.

@@ -2,20 +2,19 @@
 
 import dataclasses
 import functools
-from typing import Literal, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
-from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.config import PATCH_SIZE, Aggregation, ModelConfig, Warmup
 from sat_jax.errors import SatError
 from sat_jax.models.cache import Cache, CacheForm, init_cache
 from sat_jax.models.frontend import floor_top_db
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.clip import score_clips, zero_behind
+from sat_jax.streaming.clip import score_clips, zero_past_end
 from sat_jax.streaming.framing import Framing, chunk_spectrogram, last_spectrogram
 from sat_jax.streaming.pieces import (
-    Aggregation,
     PiecePlan,
     Variables,
     aggregate,
@@ -27,8 +26,6 @@ from sat_jax.streaming.pieces import (
     warm_cache,
 )
 from sat_jax.streaming.state import StreamState, where_streams
-
-Warmup = Literal["silence", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +48,15 @@ class StreamingModel:
 
     config: ModelConfig
     framing: Framing
+
+    def __repr__(self) -> str:
+        """Shows the kind of model, the number of classes and the chunk length."""
+        seconds = self.framing.hop / self.config.frontend.sample_rate
+        kind = "streaming" if self.config.is_streaming else "clip"
+        return (
+            f"<StreamingModel: {kind} model, {self.config.num_classes} classes, "
+            f"{self.framing.kind} framing of {seconds:g} s>"
+        )
 
     @property
     def network(self) -> AudioTransformer:
@@ -117,7 +123,7 @@ class StreamingModel:
                 f"a step takes 1 to {framing.hop} samples, not {samples.shape[1]}: cut them into "
                 "blocks"
             )
-        # With a hop of room behind, samples can be put in at `filled` whatever their number.
+        # With a hop of room at the end, any number of samples fits at `filled`.
         window = jnp.pad(state.window, ((0, 0), (0, framing.hop)))
         window = jax.vmap(jax.lax.dynamic_update_slice)(window, samples, state.filled[:, None])
         filled = state.filled + samples.shape[1]
@@ -266,7 +272,7 @@ class StreamingModel:
         """
         spectrogram = floor_top_db(power_db, peak_db, self.config.frontend)
         normalized = normalize(self.network, variables, spectrogram)
-        return apply(self.network, variables, zero_behind(normalized, num_frames), cache)
+        return apply(self.network, variables, zero_past_end(normalized, num_frames), cache)
 
     def state_shape(self, variables: Variables, batch_size: int = 1) -> StreamState:
         """Returns a state's shapes and dtypes, as `jax.ShapeDtypeStruct`, without computing it."""
@@ -286,15 +292,3 @@ class StreamingModel:
         warmup, step = (plan_pieces(config, each) for each in frames)
         one_piece = all(plan.num_whole == 1 and plan.rest == 0 for plan in (warmup, step))
         return one_piece and warmup.length // PATCH_SIZE == step.length // PATCH_SIZE
-
-
-def scan_chunks(
-    model: AudioTransformer,
-    variables: Variables,
-    samples: jax.Array,
-    state: StreamState,
-    *,
-    framing: Framing,
-) -> tuple[jax.Array, jax.Array, StreamState]:
-    """Runs `StreamingModel.scan` for code that holds a Flax module and a framing."""
-    return StreamingModel(model.config, framing).scan(variables, samples, state)

@@ -5,19 +5,18 @@ piece; longer chunks and whole recordings are several.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sat_jax.config import PATCH_SIZE, ModelConfig
+from sat_jax.config import PATCH_SIZE, Aggregation, ModelConfig
 from sat_jax.models.cache import Cache
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.transformer import AudioTransformer
 from sat_jax.streaming.framing import Framing
 
-Aggregation = Literal["mean", "max", "last"]
 Variables = Any
 """A Flax variable tree: {"params": …} and, with BatchNorm, {"batch_stats": …}."""
 
@@ -101,7 +100,7 @@ def plan_rest(config: ModelConfig, framing: Framing, *, filled: int, chunks: int
 
 
 def _whole_patches(plan: PiecePlan) -> PiecePlan:
-    """Cuts a single piece to whole patches, at least one: the model ignores the frames behind."""
+    """Cuts a single piece to whole patches, at least one: the model ignores later frames."""
     if plan.num_whole != 1 or plan.rest:
         return plan
     return plan._replace(length=max(plan.length // PATCH_SIZE, 1) * PATCH_SIZE)

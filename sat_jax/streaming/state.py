@@ -14,11 +14,11 @@ Tree = TypeVar("Tree")
 
 
 class StreamState(NamedTuple):
-    """All that is needed to go on with a batch of streams: a pytree of arrays [b, …].
+    """State of b streams: a pytree of arrays [b, …].
 
     Attributes:
       cache: past tokens of every layer.
-      window: float32 [b, s], samples not yet used up, see `Framing`; zeros behind `filled`.
+      window: float32 [b, s], samples not yet used up, see `Framing`; zeros after `filled`.
       filled: int32 [b], samples in the window.
       chunks: int32 [b], chunks completed.
       peak_db: float32 [b], loudest log-mel value so far (seamless framing only).
@@ -54,7 +54,7 @@ def hold_samples(
 
     Args:
       state: of the streams.
-      samples: float32 [b, s], padded behind `counts`.
+      samples: float32 [b, s], padded after `counts`.
       counts: int [b], samples to add to each stream: too few to complete a chunk.
 
     Returns:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.config import PATCH_SIZE
+from sat_jax.config import PATCH_SIZE, Warmup
 from sat_jax.runtime.sharding import batch_sharding, make_mesh, replicated, shard_batch
-from sat_jax.streaming.model import StreamingModel, Warmup
+from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import PiecePlan, Variables, plan_rest
 from sat_jax.streaming.scored_chunk import check_finite
 from sat_jax.streaming.state import StreamState, hold_samples, reset_streams
@@ -177,10 +177,10 @@ def _scan_streams(
     samples: jax.Array,
     runs: jax.Array,
 ) -> tuple[jax.Array, StreamState]:
-    """Runs steps [b, k, s]; a stream stands still in those where `runs` [b, k] is False.
+    """Runs steps [b, k, s]; where `runs` [b, k] is False, a stream keeps its state.
 
     Returns:
-      Probabilities [b, k, y], undefined where a stream stands still, and the state.
+      Probabilities [b, k, y], undefined where `runs` is False, and the state.
     """
 
     def step(

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sat_jax.config import PATCH_SIZE
+from sat_jax.config import PATCH_SIZE, Aggregation
 from sat_jax.runtime.sharding import make_mesh, replicated, shard_batch
 from sat_jax.streaming.model import StreamingModel
-from sat_jax.streaming.pieces import Aggregation, PiecePlan, Variables, plan_clip
+from sat_jax.streaming.pieces import PiecePlan, Variables, plan_clip
 from sat_jax.streaming.scored_chunk import check_finite
 from sat_jax.streaming.stream_scorer import WIDTH_STEP, rows_per_call
 
@@ -19,7 +19,7 @@ Key = TypeVar("Key")
 
 
 class _Shape(NamedTuple):
-    """What windows that share a compiled program have in common.
+    """Shape of the windows that share a compiled program.
 
     Attributes:
       plan: their pieces.
@@ -34,7 +34,7 @@ class _Shape(NamedTuple):
 class WindowScorer:
     """Scores many windows in clip mode, spread over devices.
 
-    A window gets the probabilities of clip mode on it alone, whatever its neighbours are.
+    The probabilities of a window are those of `Tagger.clip` and do not depend on other windows.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WindowScorer:
         plan = plan_clip(self._streams.config, frames)
         frames = max(frames, plan.num_whole * plan.length + plan.padded)
         width = -(-frames // WIDTH_STEP) * WIDTH_STEP * self._frontend.hop_length
-        # A last piece is cut at its padded length: frames behind the window's end are zeros.
+        # A last piece is cut at its padded length: frames past the window's end are zeros.
         return _Shape(plan._replace(rest=plan.padded), width)
 
     def _rows(self, shape: _Shape) -> int:

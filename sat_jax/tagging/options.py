@@ -1,19 +1,22 @@
-"""Settings of a tagging run, the paths it writes, and the checks before it starts."""
+"""Settings of a tagging run, the paths it writes, and the checks before it starts.
+
+The command line checks its flags with this module, so it imports no numpy or JAX.
+"""
 
 import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from sat_jax.config import Aggregation, Mode, Warmup
 from sat_jax.errors import SatError
-from sat_jax.plots.figures import check_plot
+from sat_jax.plots.figures import check_plot, check_suffix
 from sat_jax.runtime.files import check_writable_folder, refuse_overwriting
-from sat_jax.streaming.model import Warmup
-from sat_jax.streaming.pieces import Aggregation
-from sat_jax.tagger import Mode
 from sat_jax.tagging.formats import check_format
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STDIN = "-"
 """The name of standard input among recordings."""
@@ -45,7 +48,7 @@ class TaggingOptions:
     aggregation: Aggregation = "mean"
     warmup: Warmup = "silence"
     k: int = 3
-    threshold: float | np.ndarray | None = None
+    threshold: "float | np.ndarray | None" = None
     format_name: str = "text"
     output: str | None = None
     scores_out: str | None = None
@@ -65,7 +68,8 @@ def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
 
     Raises:
       SatError: there are no recordings, standard input is named twice, the format cannot hold as
-        many recordings, no picture can be drawn, or an output would overwrite another file.
+        many recordings, the picture's file type is unknown, or an output would overwrite another
+        file.
     """
     if not recordings:
         raise SatError("no recordings: name audio files, or - for PCM on standard input")
@@ -73,7 +77,7 @@ def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
         raise SatError("- is named twice: standard input can be read only once")
     check_format(options.format_name, len(recordings))
     if options.plot:
-        check_plot(options.plot)
+        check_suffix(options.plot)
     _check_overwriting(options, recordings)
 
 
@@ -103,6 +107,7 @@ def make_output_folders(options: TaggingOptions) -> None:
     if options.scores_out:
         check_writable_folder(options.scores_out)
     if options.plot:
+        check_plot(options.plot)
         check_writable_folder(Path(options.plot).parent)
 
 

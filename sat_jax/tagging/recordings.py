@@ -89,7 +89,7 @@ class _NothingTagged(Exception):
 
 
 class _Recording:
-    """A recording on its way through the tagger, and the results that are kept of it."""
+    """Tags one recording, and keeps its chunks for the files of scores and pictures."""
 
     def __init__(self, tagger: Tagger, name: str, options: TaggingOptions) -> None:
         self._tagger = tagger

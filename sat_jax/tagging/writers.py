@@ -15,7 +15,7 @@ from sat_jax.tagging.tags import TagSelection
 
 
 class OutputError(SatError):
-    """Tags cannot be written, neither of this recording nor of any other."""
+    """The output cannot be written, so no further recording can be tagged."""
 
 
 class TagWriter:

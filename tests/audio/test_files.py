@@ -79,7 +79,9 @@ def test_channel_is_counted_from_zero(tmp_path):
     for channel in range(3):
         np.testing.assert_array_equal(read(path, channel=channel), samples[:, channel])
     for channel in (-1, 3):
-        assert f"channel {channel}:" in error_of(path, channel=channel)
+        message = error_of(path, channel=channel)
+        assert f"channel {channel}:" in message and "0 to 2" in message
+    assert "1 channel:" in error_of(write(tmp_path / "mono.wav", noise(1_000)), channel=3)
 
 
 def test_other_target_rate(tmp_path):

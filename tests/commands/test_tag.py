@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from absl.testing import flagsaver
 
+from sat_jax.__main__ import main
 from sat_jax.audio import mono
 from sat_jax.commands import tag
 from sat_jax.config import ModelConfig
@@ -422,6 +423,31 @@ def test_wrong_flags(arguments, capsys):
     assert captured.out == "" and captured.err.count("\n") == 1
 
 
+def test_a_missing_library_is_no_wrong_flag(sound, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert run("--plot", tmp_path / "a.png", sound) == 1
+    assert "sat-jax[plot]" in capsys.readouterr().err
+    assert run("--plot", tmp_path / "a.gif", sound) == 2
+    assert "a.gif" in capsys.readouterr().err
+
+
+def test_no_model_is_loaded_for_missing_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tag, "_load_tagger", lambda: pytest.fail("loaded"))
+    missing = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    assert run(*missing) == 1
+    for path, line in zip(missing, capsys.readouterr().err.splitlines(), strict=True):
+        assert line.startswith(f"infer.py: {path}: cannot be opened: ")
+
+
+def test_an_unknown_flag_before_a_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sat-jax", "--nope"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "unknown flag --nope;" in capsys.readouterr().err
+
+
 def test_a_channel_that_the_file_lacks(tiny, sound, capsys):
     assert run("-m", tiny, "--channel", 3, sound) == 1
     assert capsys.readouterr().err.count("\n") == 1
@@ -513,15 +539,27 @@ def test_exit_codes_and_what_is_imported(tiny, sound, cache):
     assert done.stderr.startswith("infer.py: missing.wav: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_is_quick_and_lists_the_formats(flag):
+def run_and_list_imports(*arguments):
+    """Runs the command in a process that ends its output with the slow modules it imported."""
     code = (
         "import sys; from sat_jax.__main__ import run_command\n"
         "try: run_command('tag', 'sat-jax tag', sys.argv[1:])\n"
         "finally: print({'jax', 'numpy', 'orbax'} & set(sys.modules))"
     )
-    program = [sys.executable, "-c", code, flag]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    program = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--mode", "live", "a.wav"], ["--plot", "a.gif", "a"]])
+def test_wrong_flags_are_answered_quickly(arguments):
+    done = run_and_list_imports(*arguments)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_quick_and_lists_the_formats(flag):
+    done = run_and_list_imports(flag)
+    assert done.returncode == 0
     *text, imported = done.stdout.splitlines()
     assert imported == "set()"
     assert "usage: sat-jax tag RECORDING... [flags]" in text

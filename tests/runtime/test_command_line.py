@@ -30,6 +30,7 @@ def make_program(
         ),
         "rate": flags.DEFINE_float("rate", 0.5, "One in [0, 1].", 0.0, 1.0, flag_values=values),
         "file": flags.DEFINE_string("file", None, "A file.", flag_values=values),
+        "count": flags.DEFINE_integer("count", 1, "Whole.", flag_values=values, short_name="c"),
         "note": flags.DEFINE_string("note", "", "None by default.", flag_values=values),
         "wide": flags.DEFINE_bool("wide", False, "A truth.", flag_values=values),
     }
@@ -53,6 +54,9 @@ def exit_code(call: Callable[..., object], *args: object) -> object:
         (["-f", "NaN"], "--factor=nan"),
         (["--rate", "nan"], "--rate=nan"),
         (["--rate", "1.5"], "--rate=1.5"),
+        (["--factor", "x"], "--factor=x: not a number"),
+        (["-c", "x"], "=x: not a whole number"),
+        (["-c", "1.5"], "=1.5: not a whole number"),
         (["--file", ""], "--file"),
         (["--file="], "--file"),
         (["--nowide=3"], "--nowide"),
@@ -75,7 +79,14 @@ def test_right_flags() -> None:
     program, holders = make_program()
     assert program.parse(["prog", "a", "--factor", "-1e300", "--note=", "b"]) == ["prog", "a", "b"]
     values = {name: holder.value for name, holder in holders.items()}
-    assert values == {"factor": -1e300, "rate": 0.5, "file": None, "note": "", "wide": False}
+    assert values == {
+        "factor": -1e300,
+        "rate": 0.5,
+        "file": None,
+        "count": 1,
+        "note": "",
+        "wide": False,
+    }
     program.parse(["prog", "--rate=1"])
     assert (holders["factor"].value, holders["rate"].value) == (1.0, 1.0), "parsed afresh"
 

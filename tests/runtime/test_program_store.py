@@ -1,5 +1,6 @@
 """Compiled programs on disk, beside those in JAX's own cache."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,18 @@ import numpy as np
 import pytest
 
 from sat_jax.runtime.program_store import ProgramStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiplier:
+    times: int
+
+    def __repr__(self):
+        return "<Multiplier>"
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def apply(self, x):
+        return self.times * x
 
 
 @functools.partial(jax.jit, static_argnames="times")
@@ -33,6 +46,13 @@ def test_a_program_that_jax_had_in_its_cache_is_kept_only_if_it_runs(all_is_cach
     for _ in range(2):
         have = ProgramStore(tmp_path).run(padded_sines, (), x, times=3)
         np.testing.assert_array_equal(have, want)
+
+
+def test_programs_of_dataclasses_are_told_apart_by_their_fields(tmp_path):
+    x = np.arange(8, dtype=np.float32)
+    for times in (2, 3):
+        have = ProgramStore(tmp_path).run(Multiplier.apply, (Multiplier(times),), x)
+        np.testing.assert_array_equal(have, times * x)
 
 
 def test_a_store_that_may_only_be_read_is_used(tmp_path, monkeypatch):
