@@ -32,11 +32,6 @@ def test_every_model_has_a_row_and_says_where_its_weights_are():
     assert rows["audiotransformer_tiny"].published_map == 39.1
 
 
-def test_arguments_are_refused(capsys):
-    assert run_command("models", "foo") == 2
-    assert "unexpected argument foo:" in capsys.readouterr().err
-
-
 def test_delays_are_those_of_the_tagger():
     for model in list_models():
         if model.name != "SAT_S_1s":  # published with the lengths of the 2 s model
