@@ -227,7 +227,7 @@ class _Course:
 
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
-        raise flags.Error(f"{strange[0]} is not a flag")
+        raise flags.Error(f"unexpected argument {strange[0]}: leave it out")
     require_flags(_TFDS, _WORKDIR, _SEEDS)
     if not all(seed.isdecimal() and int(seed) < 2**32 for seed in _SEEDS.value):
         seeds = ",".join(_SEEDS.value)

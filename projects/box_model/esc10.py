@@ -141,7 +141,7 @@ def _folds(table: Path) -> list[str]:
 
 def _check(arguments: Sequence[str]) -> None:
     if strange := [word for word in arguments if not word.startswith("--")]:
-        raise flags.Error(f"{strange[0]} is not a flag")
+        raise flags.Error(f"unexpected argument {strange[0]}: leave it out")
     require_flags(_CLIPS, _WORKDIR)
 
 
