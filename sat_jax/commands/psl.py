@@ -124,7 +124,9 @@ def _check(arguments: Sequence[str]) -> None:
     if not (_MODEL.value or _STRONG.value):
         raise flags.Error("give --model or --strong")
     require_flags(_OUTPUT)
-    if Path(_OUTPUT.value).suffix not in ("", ".parquet") and not _OUTPUT.value.endswith("/"):
+    output = Path(_OUTPUT.value)
+    is_folder = output.is_dir() or _OUTPUT.value.endswith("/") or not output.suffix
+    if not (is_folder or output.suffix == ".parquet"):
         raise flags.Error(
             f"--output={_OUTPUT.value} is neither a .parquet file nor a folder: end a folder's "
             "name in /"
