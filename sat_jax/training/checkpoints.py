@@ -26,10 +26,19 @@ class _StepFolders:
     killed program leaves no half checkpoint. All processes make the same calls.
     """
 
-    def __init__(self, folder: Path, options: Any) -> None:
+    def __init__(self, folder: Path, **policy: Any) -> None:
         import orbax.checkpoint as ocp
 
         self._folder = folder
+        options = ocp.CheckpointManagerOptions(
+            **policy,
+            cleanup_tmp_directories=True,
+            # Two folders may be written at once: processes must not take the barrier of one for
+            # that of the other.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                barrier_sync_key_prefix=folder.name
+            ),
+        )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
@@ -104,16 +113,9 @@ class RunCheckpoints(_StepFolders):
         Raises:
           SatError: the folder can't be used.
         """
-        import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-        super().__init__(
-            folder,
-            ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.LatestN(keep),
-                cleanup_tmp_directories=True,
-            ),
-        )
+        super().__init__(folder, preservation_policy=preservation_policy.LatestN(keep))
 
     @property
     def latest(self) -> int | None:
@@ -157,14 +159,7 @@ class BestModels(_StepFolders):
         Raises:
           SatError: the folder can't be used.
         """
-        import orbax.checkpoint as ocp
-
-        super().__init__(
-            folder,
-            ocp.CheckpointManagerOptions(
-                max_to_keep=keep, best_fn=_score, best_mode="max", cleanup_tmp_directories=True
-            ),
-        )
+        super().__init__(folder, max_to_keep=keep, best_fn=_score, best_mode="max")
 
     def save(self, step: int, variables: Any, score: float) -> None:
         """Starts to write a model if it is among the best; higher scores are better.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.training.checkpoints import BestModels
+from sat_jax.training.checkpoints import BestModels, RunCheckpoints
 from sat_jax.training.progress import RunLog
 from tests.support.small_run import Killed, kill, run, stopped_by
 
@@ -49,3 +49,16 @@ def test_a_log_on_a_full_disk_is_named_and_can_be_closed(tmp_path, file_size_lim
     with pytest.raises(SatError, match=re.escape(str(tmp_path / "log.jsonl"))):
         log.write(text="x" * 5000)
     log.close()
+
+
+def test_checkpoints_and_best_models_have_barriers_of_their_own(tmp_path, monkeypatch):
+    prefixes = []
+
+    class Manager:
+        def __init__(self, folder, options):
+            prefixes.append(options.multiprocessing_options.barrier_sync_key_prefix)
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager", Manager)
+    RunCheckpoints(tmp_path / "checkpoints", keep=1)
+    BestModels(tmp_path / "best", keep=1)
+    assert all(prefixes) and len(set(prefixes)) == 2
