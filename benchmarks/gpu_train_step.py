@@ -104,7 +104,7 @@ def find_peak(multiply: Rival, given: float | None) -> float:
       given: the value of --peak_tflops.
 
     Raises:
-      SystemExit: there is no GPU, or its speed is unknown.
+      SystemExit: JAX or PyTorch finds no GPU, or `PEAKS` does not list it.
     """
     gpu = multiply.facts["gpu"]
     if not gpu or not multiply.facts["torch"]:

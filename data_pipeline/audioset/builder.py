@@ -42,7 +42,7 @@ class AudioSet(tfds.core.GeneratorBasedBuilder):
     """AudioSet with the splits balanced, unbalanced and eval, as far as tables are given."""
 
     name = "audioset"
-    # Nothing is downloaded. Without this, TFDS looks for checksums with a package it lacks.
+    # TFDS downloads nothing here. The empty table keeps it from searching for checksums.
     url_infos: ClassVar[dict[str, Any]] = {}
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = (

@@ -3,10 +3,10 @@ r"""Measures how often a model chooses the right class among those of a table.
 python -m projects.box_model.choose_class -m SAT_XS_2s \
     --clips esc10.csv --columns file,audioset_names --output accuracy.json
 
-The labels of a clip are the model's names of its class, of which there may be several (Bark;Dog).
-The score of a class is the mean, over the chunks of a clip, of its highest probability. Nothing is
-trained, so this is zero-shot if the model has not learned from the data set. The output also tells
-how often a name of a clip's class is among the five most likely of all the model's classes.
+The table gives each class by one or more of the model's class names (Bark;Dog). In each chunk the
+most probable of these names counts; the mean over a clip's chunks is the score of the class. The
+program trains nothing: the result is zero-shot if the model was not trained on the data set. It
+also counts how often a name of a clip's class is among the model's five most probable classes.
 """
 
 import collections
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def choose(tagger: "Tagger", clip: "Clip", classes: Sequence[tuple[int, ...]]) -> Choice:
-    """Chooses one of `classes`, each of which is given by the indices of its names."""
+    """Chooses one of `classes`; each is a tuple of indices of class names."""
     probs = np.stack([chunk.probs for chunk in tagger.tag_file(clip.path)])
     chosen = max(classes, key=lambda labels: probs[:, list(labels)].max(1).mean())
     top = np.argsort(-probs.mean(0), kind="stable")[:_TOP]

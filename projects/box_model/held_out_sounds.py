@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from projects.box_model.scenes.library import SOUNDFONT, Library, fetch_packages
 from projects.box_model.scenes.scenes import active_span
+from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_packages
 from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels

@@ -111,9 +111,9 @@ def read_kinds_of_classes(work: Path) -> Results:
     """Computes mean average precision over kinds of classes.
 
     Returns:
-      "played": classes that the soundfont plays in test scenes; "recorded": classes of which it
-      plays neither a sound nor a subclass (a parent of a played class, such as "Music", is
-      neither); "common": classes in at least `MIN_SCENES` scenes. Each has the number of `classes`
+      "played": the soundfont plays the class in test scenes. "recorded": it plays neither the
+      class nor a subclass. A parent of a played class, such as "Music", is in neither kind.
+      "common": classes in at least `MIN_SCENES` scenes. Each has the number of `classes`
       and their `mAP`, None if there are none.
     """
     return _by_setting(

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, get_args
 from absl import flags
 
 from data_pipeline.sources.registry import define_source_flags, source_choices, source_flags
-from sat_jax.config import Aggregation, FramingKind, ModeName, Warmup
+from sat_jax.commands.stream_flags import define_stream_flags
+from sat_jax.config import Aggregation, ModeName
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
@@ -60,20 +61,7 @@ _AGGREGATE = flags.DEFINE_enum(
     "How the scores of a clip's chunks or windows become one.",
     flag_values=FLAGS,
 )
-_WARMUP = flags.DEFINE_enum(
-    "warmup",
-    "silence",
-    get_args(Warmup),
-    "Stream mode: start with a cache of silence, or with an empty one.",
-    flag_values=FLAGS,
-)
-_FRAMING = flags.DEFINE_enum(
-    "framing",
-    "chunk",
-    get_args(FramingKind),
-    "Stream mode: a spectrogram per chunk, as published, or one continuous spectrogram.",
-    flag_values=FLAGS,
-)
+_WARMUP, _FRAMING = define_stream_flags(FLAGS)
 _BUFFER = flags.DEFINE_float(
     "buffer",
     10.0,

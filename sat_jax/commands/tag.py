@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, get_args
 
 from absl import flags
 
-from sat_jax.config import Aggregation, Dtype, FramingKind, Mode, Warmup
+from sat_jax.commands.stream_flags import define_stream_flags
+from sat_jax.config import Aggregation, Dtype, Mode
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
 from sat_jax.tagging.formats import FORMATS
@@ -70,20 +71,7 @@ _PAD_LAST = flags.DEFINE_bool(
     "trained.",
     flag_values=FLAGS,
 )
-_WARMUP = flags.DEFINE_enum(
-    "warmup",
-    "silence",
-    get_args(Warmup),
-    "Stream mode: start with a cache of silence, or with an empty one.",
-    flag_values=FLAGS,
-)
-_FRAMING = flags.DEFINE_enum(
-    "framing",
-    "chunk",
-    get_args(FramingKind),
-    "Stream mode: a spectrogram per chunk, as published, or one continuous spectrogram.",
-    flag_values=FLAGS,
-)
+_WARMUP, _FRAMING = define_stream_flags(FLAGS)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     None,

@@ -5,8 +5,9 @@ and `settings` find the config, `checkpoints` combines these, `published` does s
 name.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from sat_jax.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from sat_jax.convert.checkpoints import convert_file as convert_file
@@ -21,12 +22,4 @@ _HOMES = {  # Imported when asked for: JAX takes a second.
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -4,8 +4,9 @@
 functions of weights and a `StreamState`, which is a plain pytree.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from sat_jax.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from sat_jax.streaming.framing import Framing as Framing
@@ -28,12 +29,4 @@ _HOMES = {  # Imported when asked for: JAX takes a second.
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

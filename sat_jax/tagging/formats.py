@@ -3,6 +3,7 @@
 Command lines read the table for --help, so this module imports no numpy or JAX.
 """
 
+import abc
 import csv
 import dataclasses
 import io
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sat_jax.tagging.tags import Tag, TagSelection
 
 
-class TagFormat:
+class TagFormat(abc.ABC):
     """Base class of formats: returns the text for each event of a tagging run.
 
     Per recording, the calls are `begin`, `chunk` for each chunk as soon as it is scored, and `end`.
@@ -42,9 +43,9 @@ class TagFormat:
         self.name = name
         return ""
 
+    @abc.abstractmethod
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns the text for a chunk and its tags, strongest first; there may be no tags."""
-        raise NotImplementedError
+        """Returns the text for a chunk and its tags, strongest first; `tags` may be empty."""
 
     def end(self) -> str:
         """Returns the text after a recording's last chunk."""

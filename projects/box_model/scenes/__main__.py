@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> bool:
         from projects.box_model.scenes.builder import PkgAudio
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
-    from projects.box_model.scenes.library import Library, fetch_packages
+    from projects.box_model.scenes.sound_library import Library, fetch_packages
     from projects.box_model.scenes.soundfont import load_player
     from projects.box_model.scenes.sounds import SPLITS, all_sounds, split_sounds
 

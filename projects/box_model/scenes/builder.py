@@ -29,7 +29,7 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
     """Scenes in the splits train, validation and test, which share no sound; and single sounds."""
 
     name = "pkg_audio"
-    # Nothing is downloaded. Without this, TFDS looks for checksums with a package it lacks.
+    # TFDS downloads nothing here. The empty table keeps it from searching for checksums.
     url_infos: ClassVar[dict[str, Any]] = {}
     VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {

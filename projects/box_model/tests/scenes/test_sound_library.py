@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import soundfile
 
-from projects.box_model.scenes import library as library_module
-from projects.box_model.scenes.library import Library, fetch_packages
+from projects.box_model.scenes import sound_library as library_module
+from projects.box_model.scenes.sound_library import Library, fetch_packages
 from projects.box_model.scenes.sounds import Recording, Sound, all_sounds
 from projects.box_model.tests.scenes.made_up import RATE, tone, write_rcc
 
