@@ -1,6 +1,7 @@
 """The exception for errors that a user can fix."""
 
 import re
+from collections.abc import Iterable
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -20,3 +21,17 @@ def one_line(text: str) -> str:
       text: such as a file's name, which may contain terminal commands.
     """
     return _CONTROL.sub(" ", text)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns a hint for a message, such as ``: did you mean 'Dog'?``; "" if no choice is near.
+
+    Args:
+      word: the unknown name. Case is ignored.
+      choices: the known names. Of a name with commas, one part is enough to be near.
+    """
+    import difflib  # Only errors need it.
+
+    near = {part.casefold(): each for each in choices for part in (*each.split(", "), each)}
+    found = difflib.get_close_matches(word.casefold(), near, n=1)
+    return f": did you mean {near[found[0]]!r}?" if found else ""

@@ -1,14 +1,14 @@
-"""Names of classes: AudioSet's 527, or a user's own from a file."""
+"""Names of classes: AudioSet's 527, or a user's own from a file; and how users choose some."""
 
 import csv
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, did_you_mean
 
 
 class Label(NamedTuple):
@@ -21,9 +21,85 @@ class Label(NamedTuple):
 @functools.cache
 def audioset_labels() -> tuple[Label, ...]:
     """Returns AudioSet's classes in output order (class_labels_indices.csv, CC BY 4.0, Google)."""
-    source = resources.files("sat_jax").joinpath("data/class_labels_indices.csv")
+    rows = _read_data("class_labels_indices.csv")
+    return tuple(Label(row["mid"], row["display_name"]) for row in rows)
+
+
+class _Node(NamedTuple):
+    """A class of AudioSet's ontology; 105 of the 632 are not among the 527 labels."""
+
+    name: str
+    parents: tuple[str, ...]
+
+
+@functools.cache
+def _ontology() -> Mapping[str, _Node]:
+    """AudioSet's ontology by id (ontology.csv, from Google's ontology.json, CC BY-SA 4.0)."""
+    rows = _read_data("ontology.csv")
+    return {r["mid"]: _Node(r["display_name"], tuple(r["parents"].split())) for r in rows}
+
+
+def _read_data(name: str) -> list[dict[str, str]]:
+    source = resources.files("sat_jax").joinpath(f"data/{name}")
     with source.open(encoding="utf-8") as file:
-        return tuple(Label(row["mid"], row["display_name"]) for row in csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def audioset_ids(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the AudioSet id of each class name, such as "/m/0bt9lr"; "" if it has none."""
+    ids = {node.name: mid for mid, node in _ontology().items()}
+    return tuple(ids.get(name, "") for name in names)
+
+
+def select_classes(
+    names: Sequence[str], *, only: Sequence[str] = (), without: Sequence[str] = ()
+) -> tuple[int, ...]:
+    """Returns the indices of the classes that a user chose, in ascending order.
+
+    A class is given by its name, in any case, or by its AudioSet id. After a ``*``, as in
+    ``*Animal``, it stands for itself and all classes below it in AudioSet's ontology.
+
+    Args:
+      names: [y] class names of the model.
+      only: the classes to keep; empty for all.
+      without: the classes to leave out; they win over `only`.
+
+    Raises:
+      SatError: the model has no such class, or no class is left.
+    """
+    kept = set(range(len(names)))
+    if only:
+        kept = set().union(*(_classes_of(wanted, names) for wanted in only))
+    kept = kept.difference(*(_classes_of(wanted, names) for wanted in without))
+    if not kept:
+        raise SatError(f"no class is left without {', '.join(without)}: leave out fewer")
+    return tuple(sorted(kept))
+
+
+def _classes_of(wanted: str, names: Sequence[str]) -> set[int]:
+    key = wanted.strip().casefold()
+    if found := {index for index, name in enumerate(names) if name.casefold() == key}:
+        return found
+    name = key.removeprefix("*").lstrip()
+    nodes = {mid for mid, node in _ontology().items() if name in (mid, node.name.casefold())}
+    below, ids = _with_all_below(nodes), audioset_ids(names)
+    wanted_ids = nodes if name == key else below
+    if found := {index for index, mid in enumerate(ids) if mid in wanted_ids}:
+        return found
+    if not below.isdisjoint(ids):
+        raise SatError(f"the model has only classes below {wanted!r}: use '*{wanted}'")
+    choices = names if name == key else [f"*{node.name}" for node in _ontology().values()]
+    near = "" if nodes and choices is not names else did_you_mean(key, choices)
+    raise SatError(f"the model has no class {wanted!r}{near}")
+
+
+def _with_all_below(nodes: set[str]) -> set[str]:
+    """The classes and all their descendants."""
+    found, size = set(nodes), 0
+    while len(found) > size:
+        size = len(found)
+        found |= {mid for mid, node in _ontology().items() if not found.isdisjoint(node.parents)}
+    return found
 
 
 def default_label_names(num_classes: int) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """Chooses the tags of a chunk from its probabilities."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from sat_jax.errors import SatError
+from sat_jax.labels import audioset_ids, select_classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,11 +18,13 @@ class Tag:
       index: the class's index in the model's output.
       label: its display name.
       prob: its probability: the shortest decimal that reads back as the same float32.
+      mid: its AudioSet id, such as "/m/0bt9lr"; "" for a class that is not AudioSet's.
     """
 
     index: int
     label: str
     prob: float
+    mid: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,14 +36,18 @@ class TagSelection:
       k: the most tags per chunk, at least 1.
       threshold: the least probability of a tag in [0, 1], one for all classes or [y] per class;
         None for no threshold.
+      only: the only classes that may be tags; empty for all, see `sat_jax.labels.select_classes`.
+      without: classes that are never tags.
 
     Raises:
-      SatError: `k` or `threshold` is out of range or has the wrong shape.
+      SatError: `k` or `threshold` is out of range or has the wrong shape, or a class is unknown.
     """
 
     labels: Sequence[str]
     k: int = 3
     threshold: float | np.ndarray | None = None
+    only: Sequence[str] = ()
+    without: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -47,6 +55,16 @@ class TagSelection:
             raise SatError(f"k={self.k} is too small: use at least 1")
         if self.threshold is not None:
             _check_threshold(np.asarray(self.threshold), len(self.labels))
+        _ = self.classes  # Unknown classes are reported now.
+
+    @functools.cached_property
+    def classes(self) -> np.ndarray:
+        """Indices of the classes that may be tags, ascending."""
+        return np.array(select_classes(self.labels, only=self.only, without=self.without))
+
+    @functools.cached_property
+    def _mids(self) -> tuple[str, ...]:
+        return audioset_ids(self.labels)
 
     def tags(self, probs: np.ndarray) -> list[Tag]:
         """Returns the strongest classes that reach their threshold.
@@ -67,11 +85,17 @@ class TagSelection:
                 "labels of this model"
             )
         # Compared as float32, so that a probability printed as 0.3 reaches a threshold of 0.3.
-        least = np.float32(-np.inf) if self.threshold is None else self.threshold
-        passing = np.flatnonzero(probs >= np.asarray(least, np.float32))
+        least = -np.inf if self.threshold is None else self.threshold
+        passing = self.classes[(probs >= np.asarray(least, np.float32))[self.classes]]
         strongest = passing[np.argsort(-probs[passing], kind="stable")][: self.k]
         return [
-            Tag(index=int(i), label=self.labels[i], prob=float(str(probs[i]))) for i in strongest
+            Tag(
+                index=int(i),
+                label=self.labels[i],
+                prob=float(str(probs[i])),
+                mid=self._mids[i],
+            )
+            for i in strongest
         ]
 
 

@@ -33,10 +33,24 @@ def test_a_probability_equal_to_the_threshold_passes():
         assert not selection.tags(np.array([np.nextafter(np.float32(0.3), 0)], np.float32))
 
 
+def test_classes_are_chosen_before_the_strongest_are_counted():
+    probs = np.array([0.1, 0.9, 0.3, 0.8, 0.5], np.float32)
+    for threshold in (0.2, np.full(5, 0.2)):
+        selection = TagSelection(
+            labels=LABELS, k=2, threshold=threshold, only=LABELS[:4], without=["ocean"]
+        )
+        assert [tag.index for tag in selection.tags(probs)] == [1, 2]
+    assert [tag.mid for tag in TagSelection(labels=["Ocean", "x"], k=2).tags(probs[:2])] == [
+        "",
+        "/m/05kq4",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"k": 0}, "k=0"),
+        ({"only": ["Steam"]}, "Stream"),
         ({"threshold": 1.5}, "threshold=1.5"),
         ({"threshold": -0.1}, "threshold=-0.1"),
         ({"threshold": float("nan")}, "threshold=nan"),
