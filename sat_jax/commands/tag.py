@@ -86,6 +86,19 @@ _THRESHOLD = flags.DEFINE_string(
     "threshold, from sat-jax evaluate --save_thresholds.",
     flag_values=FLAGS,
 )
+_ONLY = flags.DEFINE_multi_string(
+    "only",
+    [],
+    "Tag only this class: its name, its AudioSet id, or * before either for all classes below it "
+    "too, as in '*Animal'. Repeat the flag for more.",
+    flag_values=FLAGS,
+)
+_WITHOUT = flags.DEFINE_multi_string(
+    "without",
+    [],
+    "Never tag this class, given as for --only. Repeat the flag for more.",
+    flag_values=FLAGS,
+)
 _FORMAT = flags.DEFINE_enum(
     "format", "text", list(FORMATS), "Format of the tags.", flag_values=FLAGS
 )
@@ -184,6 +197,8 @@ def _options() -> TaggingOptions:
         warmup=_WARMUP.value,  # type: ignore[arg-type]
         k=_K.value,
         threshold=_threshold(),
+        only=_ONLY.value,
+        without=_WITHOUT.value,
         format_name=_FORMAT.value,
         output=_OUTPUT.value,
         scores_out=_SCORES_OUT.value,

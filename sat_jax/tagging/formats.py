@@ -81,22 +81,26 @@ class JsonlFormat(TagFormat):
             "file": self.name,
             "start": _seconds(chunk.start, 6),
             "end": _seconds(chunk.end, 6),
-            "tags": [{"label": t.label, "index": t.index, "prob": t.prob} for t in tags],
+            "tags": [
+                {"label": tag.label, "index": tag.index, "prob": tag.prob, "id": tag.mid}
+                for tag in tags
+            ],
         }
         return json.dumps(record) + "\n"
 
 
 class CsvFormat(TagFormat):
-    """A CSV table with a row per tag."""
+    """A CSV table with a row per tag; `id` is AudioSet's, empty for other classes."""
 
-    header = "file,start,end,rank,label,prob\n"
+    header = "file,start,end,rank,label,prob,id\n"
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
         """Returns a row per tag."""
         rows = io.StringIO()
         times = (_seconds(chunk.start, 6), _seconds(chunk.end, 6))
         csv.writer(rows, lineterminator="\n").writerows(
-            (self.name, *times, rank, tag.label, tag.prob) for rank, tag in enumerate(tags, 1)
+            (self.name, *times, rank, tag.label, tag.prob, tag.mid)
+            for rank, tag in enumerate(tags, 1)
         )
         return rows.getvalue()
 

@@ -33,6 +33,8 @@ class TaggingOptions:
       k: the most tags per chunk.
       threshold: the least probability of a tag, one for all classes or [y] per class; None for no
         threshold.
+      only: the only classes that may be tags; empty for all, see `sat_jax.labels.select_classes`.
+      without: classes that are never tags.
       format_name: a key of `sat_jax.tagging.formats.FORMATS`.
       output: the file for the tags; None or "-" for standard output.
       scores_out: the folder for all scores, a ``.npz`` file per recording; None to save none.
@@ -49,6 +51,8 @@ class TaggingOptions:
     warmup: Warmup = "silence"
     k: int = 3
     threshold: "float | np.ndarray | None" = None
+    only: Sequence[str] = ()
+    without: Sequence[str] = ()
     format_name: str = "text"
     output: str | None = None
     scores_out: str | None = None

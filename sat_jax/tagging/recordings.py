@@ -55,7 +55,13 @@ def tag_recordings(
     """
     check_options(options, recordings)
     make_output_folders(options)
-    selection = TagSelection(labels=tagger.labels, k=options.k, threshold=options.threshold)
+    selection = TagSelection(
+        labels=tagger.labels,
+        k=options.k,
+        threshold=options.threshold,
+        only=options.only,
+        without=options.without,
+    )
     failed, any_tagged, stopped = 0, False, False
     with contextlib.suppress(_NothingTagged), open_output(options.output) as stream:
         writer = TagWriter(stream, format_name=options.format_name, selection=selection)
@@ -65,7 +71,7 @@ def tag_recordings(
             plot_paths(options, recordings),
             strict=True,
         ):
-            recording = _Recording(tagger, name, options)
+            recording = _Recording(tagger, name, options, selection.classes)
             try:
                 stopped = recording.tag(writer)
                 any_tagged = True
@@ -91,10 +97,13 @@ class _NothingTagged(Exception):
 class _Recording:
     """Tags one recording, and keeps its chunks for the files of scores and pictures."""
 
-    def __init__(self, tagger: Tagger, name: str, options: TaggingOptions) -> None:
+    def __init__(
+        self, tagger: Tagger, name: str, options: TaggingOptions, classes: np.ndarray
+    ) -> None:
         self._tagger = tagger
         self._name = name
         self._options = options
+        self._classes = classes  # Indices of those that may be tags.
         self._chunks: list[ScoredChunk] = []
         self._damage: SatError | None = None
         frontend = tagger.config.frontend
@@ -150,8 +159,8 @@ class _Recording:
                     spectrogram=self._picture,
                     start=scores.start,
                     end=scores.end,
-                    probs=scores.probs,
-                    labels=self._tagger.labels,
+                    probs=scores.probs[:, self._classes],
+                    labels=[self._tagger.labels[index] for index in self._classes],
                     mel_range=(frontend.f_min, frontend.f_max),
                 )
         if self._damage:

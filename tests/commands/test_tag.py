@@ -21,6 +21,7 @@ from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
+from sat_jax.tagging import recordings
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -160,6 +161,25 @@ def test_saved_scores(tiny, sound, tmp_path):
     np.testing.assert_allclose(saved["start"], [0, 5333 / 16e3, 10666 / 16e3])
     np.testing.assert_allclose(saved["end"], [5333 / 16e3, 10666 / 16e3, 0.7])
     assert list(saved["labels"]) == list(default_label_names(5))
+
+
+def test_tags_and_pictures_of_chosen_classes(tiny, sound, tmp_path, monkeypatch, capsys):
+    drawn = {}
+    monkeypatch.setattr(recordings, "plot_recording", lambda path, **given: drawn.update(given))
+    chosen = ("--only", "Class 3", "--only", "class 1", "--only", "class 0", "--without", "class 0")
+    outputs = ("--format", "jsonl", "--plot", tmp_path / "a.png", "--scores_out", tmp_path)
+    assert run("-m", tiny, "-k", "9", *chosen, *outputs, sound) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [{tag["label"] for tag in line["tags"]} for line in lines] == [
+        {"class 1", "class 3"}
+    ] * 3
+    probs = np.load(tmp_path / "sound.npz")["probs"]
+    assert probs.shape == (3, 5)
+    assert drawn["labels"] == ["class 1", "class 3"]
+    np.testing.assert_array_equal(drawn["probs"], probs[:, [1, 3]])
+
+    assert run("-m", tiny, "--only", "class 7", sound) == 1
+    assert "'class 7'" in capsys.readouterr().err
 
 
 def test_recordings_do_not_depend_on_each_other(tiny, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
+from sat_jax.labels import audioset_ids
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
 from sat_jax.tagging.tags import TagSelection
@@ -115,6 +116,7 @@ def test_jsonl_reads_back_exactly():
         assert len(record["tags"]) == (2 if i < 6 else 0)
         for tag in record["tags"]:
             assert tag["label"] == LABELS[tag["index"]]
+            assert tag["id"] == audioset_ids(LABELS)[tag["index"]]
             assert np.float32(tag["prob"]) == chunk.probs[tag["index"]]
     assert '"prob": 0.9582' in render("jsonl", make_chunks(PUBLISHED_PROBS))
 
@@ -138,6 +140,7 @@ def test_csv_reads_back_exactly():
         "rank": "2",
         "label": "Trickle, dribble",
         "prob": "0.1661",
+        "id": "/m/07pqc89",
     }
 
 
