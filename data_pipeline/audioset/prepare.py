@@ -1,17 +1,14 @@
 """Builds the AudioSet dataset and summarizes it."""
 
-import contextlib
-import io
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import tensorflow_datasets as tfds
 
 from data_pipeline.audioset.builder import AudioSet, skipped_name
 from data_pipeline.audioset.reading import count_skipped
 from data_pipeline.sources.tfds.building import prepare
-from sat_jax.errors import SatError
+from sat_jax.runtime.beam_options import parse_beam_options
 
 
 def prepare_audioset(
@@ -44,7 +41,8 @@ def prepare_audioset(
     builder = AudioSet(
         audio=audio, tables=tables, workers=workers, progress=progress, data_dir=data_dir
     )
-    prepare(builder, tfds.download.DownloadConfig(**_beam_config(beam_options)))
+    beam = {} if beam_options is None else {"beam_options": parse_beam_options(beam_options)}
+    prepare(builder, tfds.download.DownloadConfig(**beam))
     return builder
 
 
@@ -61,25 +59,3 @@ def summary(builder: AudioSet) -> list[str]:
             + (f" ({parts}; see {path})" if total else "")
         )
     return lines
-
-
-def _beam_config(options: str | None) -> dict[str, Any]:
-    """Parses Beam's options into arguments of `tfds.download.DownloadConfig`."""
-    if options is None:
-        return {}
-    try:
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ModuleNotFoundError:
-        raise SatError("--beam_options needs Apache Beam: pip install apache-beam") from None
-    parts = [part for part in options.split(",") if part]
-    if not any(part.startswith("runner=") for part in parts):
-        # Beam ignores unknown options, and would run everything on this machine.
-        raise SatError(f"--beam_options={options} names no runner: add, say, runner=DirectRunner")
-    parsed = PipelineOptions([f"--{part}" for part in parts])
-    with contextlib.redirect_stderr(io.StringIO()) as printed:
-        try:
-            parsed.get_all_options()
-        except SystemExit:
-            reason = printed.getvalue().strip().rpartition("error: ")[2]
-            raise SatError(f"--beam_options={options}: {reason}") from None
-    return {"beam_options": parsed}

@@ -196,7 +196,7 @@ def _options() -> TaggingOptions:
         aggregation=_AGGREGATE.value,  # type: ignore[arg-type]
         warmup=_WARMUP.value,  # type: ignore[arg-type]
         k=_K.value,
-        threshold=_threshold(),
+        threshold=parse_threshold(_THRESHOLD.value),
         only=_ONLY.value,
         without=_WITHOUT.value,
         format_name=_FORMAT.value,
@@ -210,16 +210,16 @@ def _options() -> TaggingOptions:
     )
 
 
-def _threshold() -> float | None:
+def parse_threshold(text: str | None) -> float | None:
     """Returns the number in --threshold, if it is one."""
-    if _THRESHOLD.value in (None, "auto"):
+    if text in (None, "auto"):
         return None
     try:
-        threshold = float(_THRESHOLD.value)
+        threshold = float(text)
     except ValueError:
         threshold = math.nan
     if not 0.0 <= threshold <= 1.0:
-        raise flags.Error(f"--threshold={_THRESHOLD.value}: use auto or a number from 0 to 1")
+        raise flags.Error(f"--threshold={text}: use auto or a number from 0 to 1")
     return threshold
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import glob
 import importlib.util
 import io
 import os
@@ -68,7 +69,7 @@ def sat_jax_commands(command):
 
 
 def expanded(word):
-    return ("*" in word and sorted(map(str, Path().glob(word)))) or [word]
+    return ("*" in word and sorted(glob.glob(word))) or [word]
 
 
 def program(name):

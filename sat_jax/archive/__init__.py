@@ -1,0 +1,1 @@
+"""Tags archives of recordings with Apache Beam, on one machine or many."""
