@@ -10,9 +10,11 @@ import torch
 from sat_jax.config import ModelConfig
 from sat_jax.convert.weight_table import to_torch
 from sat_jax.errors import SatError
+from sat_jax.models.cache import init_cache
 from sat_jax.models.frontend import log_mel
-from sat_jax.models.transformer import init_variables
+from sat_jax.models.transformer import AudioTransformer, init_variables
 from sat_jax.streaming import StreamingModel, make_framing
+from sat_jax.training.augment import AugmentConfig
 from sat_jax.training.config import OptimizerConfig, TrainConfig
 from sat_jax.training.objectives import make_objective
 from tests.support.golden_models import clip, mae_config, numbers, small_config, small_weights
@@ -129,6 +131,64 @@ def test_training_with_silence_in_the_cache_equals_a_warm_stream(variables):
     probs, _ = streams.step(weights, waveform, streams.init(weights, 2, warmup="silence"))
     np.testing.assert_allclose(warm.probs, probs, atol=2e-6)
     assert np.abs(cold.probs - probs).max() > 1e-4
+
+
+def test_a_share_of_the_examples_starts_after_silence(variables):
+    config = dataclasses.replace(SMALL, input_norm="fixed")
+    waveform = np.repeat(noise(ONE_CHUNK)[:1], 16, axis=0)
+    mixed, warm, cold = (
+        outputs_of(config, variables, waveform, silence_share=share).probs
+        for share in (0.5, 1.0, 0.0)
+    )
+    is_warm = np.abs(mixed - cold).max(1) > 1e-5
+    assert 2 < is_warm.sum() < 14
+    np.testing.assert_allclose(mixed, np.where(is_warm[:, None], warm, cold), atol=1e-6)
+
+
+def test_a_masked_spectrogram_is_one_of_means(variables):
+    """So many masks leave nothing. They come after the norm, where the mean is 0."""
+    hidden = AugmentConfig(time_masks=300, time_mask_frames=32)
+    outputs = outputs_of(SMALL, variables, noise(ONE_CHUNK), augment=hidden)
+    nothing, cache = np.zeros((2, 64, 32), np.float32), init_cache(SMALL, 2, "kv")
+    probs, _ = AudioTransformer(SMALL).apply(variables, nothing, cache)
+    np.testing.assert_allclose(outputs.probs, probs, atol=2e-6)
+    # The statistics are those of the sound all the same.
+    plain = outputs_of(SMALL, variables, noise(ONE_CHUNK))
+    jax.tree.map(np.testing.assert_array_equal, outputs.batch_stats, plain.batch_stats)
+
+
+def test_mixup_mixes_sounds_and_their_targets(variables):
+    def run(waveform, target, **augment):
+        fields = {"frozen_input_norm": True, "augment": AugmentConfig(**augment)}
+        batch = {"waveform": waveform, "target": target}
+        loss, outputs = jax.jit(objective_of(SMALL, **fields))(
+            variables["params"], variables["batch_stats"], batch, KEY
+        )
+        probs = np.array(outputs.probs)
+        of_target = torch.nn.functional.binary_cross_entropy(*map(torch.tensor, (probs, target)))
+        return float(loss), probs, of_target.item()
+
+    sounds, same = noise(ONE_CHUNK), np.repeat(noise(ONE_CHUNK)[:1], 2, axis=0)
+    targets = np.float32([[0, 1, 1, 1, 0], [1, 0, 1, 1, 1]])
+    _, unmixed, _ = run(sounds, targets)
+    loss, probs, of_target = run(sounds, np.repeat(targets[:1], 2, axis=0), mixup=1.0)
+    assert np.abs(probs - unmixed).max(1).min() > 1e-5
+    np.testing.assert_allclose(loss, of_target, rtol=1e-5)
+    _, unmixed, _ = run(same, targets)
+    loss, probs, of_target = run(same, targets, mixup=1.0)
+    np.testing.assert_allclose(probs, unmixed, atol=1e-6)
+    assert abs(loss - of_target) > 1e-4
+
+
+def test_gains_are_heard(variables):
+    waveform = noise(ONE_CHUNK)
+    config = dataclasses.replace(SMALL, input_norm="fixed")
+    plain, flipped, louder = (
+        outputs_of(config, variables, waveform, augment=AugmentConfig(**fields)).probs
+        for fields in ({}, {"flip_polarity": True}, {"gain_db": 20.0})
+    )
+    np.testing.assert_allclose(flipped, plain, atol=1e-6)
+    assert np.abs(louder - plain).max() > 1e-5
 
 
 def test_a_frozen_input_norm_equals_clip_mode_and_stays(variables):
