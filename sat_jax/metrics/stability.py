@@ -65,7 +65,7 @@ def measure_stability(
     for probs, labels in clips:
         labels = np.asarray(labels, np.int64)
         _check(probs, labels, num_classes)
-        active = np.asarray(probs)[:, labels]  # [k, l]
+        active = probs[:, labels]  # [k, l]
         pairs[labels] += 1
         shares[labels] += (active.astype(np.float32) >= thresholds[labels]).mean(0)
         if len(active) > 1:

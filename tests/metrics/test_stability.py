@@ -61,8 +61,9 @@ def test_stability_follows_its_definition(seed, threshold):
     assert measured.pairs[0] == 0 and measured.pairs[1] > 0 == measured.pairs_with_changes[1]
 
 
-def test_a_score_that_is_the_threshold_counts_as_above():
-    probs = np.float32([[0.3], [0.29999998]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_score_that_is_the_threshold_counts_as_above(dtype):
+    probs = np.array([[0.3], [0.29999998]], dtype)  # In float64, 0.3 is under its float32.
     measured = measure_stability([(probs, [0])], num_classes=1, threshold=0.3)
     assert measured.mean_share_above == 0.5
 

@@ -118,6 +118,16 @@ def test_tagging_uses_the_same_comparison(case):
         assert {tag.index for tag in selection.tags(row)} == set(np.flatnonzero(row >= values))
 
 
+@pytest.mark.parametrize("find", [best_f1_thresholds, precision_thresholds])
+def test_scores_that_are_one_float32_are_one_score(find):
+    targets = np.array([[True], [False], [True], [False]])
+    scores = np.array([[0.3 + 1e-12], [0.3], [0.9], [0.1]])
+    found, wanted = find(targets, scores), find(targets, scores.astype(np.float32))
+    for field in ("values", "f1", "precision", "recall"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(wanted, field))
+    assert found.values.dtype == np.float32
+
+
 def test_neighbours_in_float32_are_kept_apart():
     for low in np.float32([0.1, 0.2, 0.3, 0.5, 0.999, 1e-30]):
         for _ in range(2):  # One of two neighbours has an odd last bit.
