@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sat_jax.training.losses import binary_cross_entropy
+from sat_jax.training.losses import binary_cross_entropy, normalize_patches
 from sat_jax.training.objectives import tagging_loss
 
 torch_loss = torch.nn.functional.binary_cross_entropy
@@ -32,6 +32,15 @@ def test_cross_entropy_is_finite_at_the_ends(prob, target):
     loss, grad = jax.value_and_grad(binary_cross_entropy)(probs, jnp.full((1, 1), target))
     assert np.isfinite(loss) and np.isfinite(grad).all()
     assert (loss < 1e-6) == (prob == target)
+
+
+def test_patches_are_normalised_as_published_also_in_silence():
+    """What is added to the variance shows only where a patch hardly varies."""
+    rng = np.random.default_rng(0)
+    patches = rng.standard_normal((5, 256)) * [[0.0], [1e-4], [1e-3], [1e-2], [10.0]] - 7.0
+    theirs = torch.tensor(patches.astype(np.float32)).double()
+    want = (theirs - theirs.mean(-1, keepdim=True)) / (theirs.var(-1, keepdim=True) + 1e-6).sqrt()
+    np.testing.assert_allclose(normalize_patches(jnp.float32(patches)), want, atol=2e-3)
 
 
 def test_chunks_have_targets_of_their_own():

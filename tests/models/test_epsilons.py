@@ -1,0 +1,55 @@
+"""What norms add to a variance, beside PyTorch's: it shows only where a variance is small."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sat_jax.config import ModelConfig
+from sat_jax.convert.weight_table import from_torch
+from sat_jax.models.layers import Block
+from sat_jax.models.transformer import AudioTransformer
+from tests.reference.torch_model import SAT, Config
+from tests.support.golden_weights import state_dict_by_rule
+
+QUIET = 1e-3 * np.random.default_rng(0).standard_normal((1, 6, 64)).astype(np.float32)
+"""Tokens [b, n, d] with a variance like an epsilon."""
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[SAT, ModelConfig, Any]:
+    """Returns a PyTorch model with one block, and ours with the same weights."""
+    shape = {"depth": 1, "target_length": 32, "cache_length": 32}
+    reference = SAT(Config(embed_dim=64, outputdim=5, **shape)).double().eval()
+    shapes = {name: tensor.shape for name, tensor in reference.state_dict().items()}
+    weights = state_dict_by_rule(shapes, 25)
+    weights["init_bn.1.running_var"] = np.full(64, 1e-5, np.float32)
+    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
+    reference.load_state_dict(tensors, strict=False)
+    return reference, ModelConfig(width=64, num_classes=5, **shape), from_torch(weights)
+
+
+@torch.inference_mode()
+def test_norms_of_quiet_tokens_are_those_of_pytorch(models: tuple[SAT, ModelConfig, Any]) -> None:
+    reference, config, variables = models
+    tokens = torch.from_numpy(QUIET).double()
+    want, _ = reference.blocks[0](tokens, tokens[:, :0])
+    have, _ = Block(config, 0.0).apply({"params": variables["params"]["blocks_0"]}, QUIET)
+    np.testing.assert_allclose(have, want, atol=1e-5)
+    model = AudioTransformer(config)
+    last = model.apply(variables, QUIET, method=lambda net, x: net.norm(x))
+    np.testing.assert_allclose(last, reference.norm(tokens), atol=1e-5)
+    scores = model.apply(variables, QUIET, 2, method="scores")
+    np.testing.assert_allclose(scores, reference.classify(tokens), atol=1e-6)
+
+
+@torch.inference_mode()
+def test_the_input_norm_of_steady_bands_is_that_of_pytorch(
+    models: tuple[SAT, ModelConfig, Any],
+) -> None:
+    reference, config, variables = models
+    log_mel = np.random.default_rng(1).standard_normal((1, 64, 5)).astype(np.float32)
+    want = reference.init_bn(torch.from_numpy(log_mel).double())
+    have = AudioTransformer(config).apply(variables, log_mel, method="normalize")
+    np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-3)
