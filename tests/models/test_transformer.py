@@ -1,4 +1,4 @@
-"""Skipping tokens in the last block does not change the others."""
+"""What the transformer leaves out: tokens of the last block, frames without a position."""
 
 import dataclasses
 from typing import Any
@@ -45,3 +45,16 @@ def test_num_out_tokens_are_the_first_of_all(form: str, remat: bool):
         jax.tree.leaves((after, grad)), jax.tree.leaves((after_every, every_grad)), strict=True
     ):
         np.testing.assert_allclose(have, want, atol=1e-5 * float(np.abs(want).max()) + 1e-8)
+
+
+@pytest.mark.parametrize("frames", [33, 47, 48, 55])
+def test_frames_beyond_the_last_position_change_nothing(frames: int) -> None:
+    """A clip model takes up to 15 frames more than its target, here a third column of patches."""
+    config = dataclasses.replace(CONFIG, target_length=40, cache_length=0)
+    model = AudioTransformer(config)
+    variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))
+    log_mel = jax.random.normal(jax.random.key(1), (1, 64, frames))
+    no_past = init_cache(config, 1, "kv")
+    have, _ = model.apply(variables, log_mel, no_past)
+    want, _ = model.apply(variables, log_mel[..., :32], no_past)
+    np.testing.assert_array_equal(have, want)
