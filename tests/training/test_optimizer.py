@@ -46,6 +46,15 @@ def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
     np.testing.assert_allclose(rates[-1], 0.2, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("warmup_fraction", "rates"), [(0.0, [0.2]), (0.5, [2.0, 0.2]), (0.7, [1.0, 2.0, 0.2])]
+)
+def test_the_last_update_has_the_final_rate_however_short_a_run(warmup_fraction, rates):
+    config = OptimizerConfig(learning_rate=2.0, warmup_fraction=warmup_fraction, final_fraction=0.1)
+    schedule = make_schedule(config, len(rates))
+    np.testing.assert_allclose([schedule(count) for count in range(len(rates))], rates, rtol=1e-6)
+
+
 def test_without_warm_up_it_starts_near_the_maximum():
     schedule = make_schedule(OptimizerConfig(learning_rate=1.0), 1000)
     assert 0.99 < schedule(0) <= 1.0 and abs(schedule(999)) < 1e-6
