@@ -326,6 +326,7 @@ class Tagger:
         aggregation: Aggregation = "mean",
         warmup: Warmup = "silence",
         channel: int | None = None,
+        full_scale: float = 1.0,
     ) -> Iterator[ScoredChunk]:
         """Tags an audio file of any format, rate, channel count and length.
 
@@ -335,6 +336,8 @@ class Tagger:
           aggregation: clip mode only, see `clip`.
           warmup: stream mode only, see `stream`.
           channel: the channel to use, counted from 0; None mixes all.
+          full_scale: the number that all samples are divided by, such as 32768 for 16-bit numbers
+            that were stored as floats.
 
         Yields:
           Chunks in order.
@@ -346,7 +349,7 @@ class Tagger:
         if not isinstance(path, (str, os.PathLike)):
             raise SatError(f"{path!r} is not a path: give a file's name")
         rate = self.config.frontend.sample_rate
-        blocks = read_blocks(path, sample_rate=rate, channel=channel)
+        blocks = read_blocks(path, sample_rate=rate, channel=channel, full_scale=full_scale)
         if mode == "clip":
             return self.clip(blocks, aggregation=aggregation)
         return self.stream(blocks, warmup=warmup)

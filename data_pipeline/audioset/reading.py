@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from data_pipeline.sources.segments import Segment
-from data_pipeline.sources.source import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE, warn_of_first
 from data_pipeline.sources.tfds.building import Example, clip_example
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
@@ -64,7 +64,7 @@ def read_samples(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
       SatError: the file can't be read, or is shorter than 0.1 s.
     """
-    sound = np.concatenate(list(read_blocks(path, sample_rate=SAMPLE_RATE)))
+    sound = np.concatenate(list(read_blocks(path, sample_rate=SAMPLE_RATE, warn=warn_of_first)))
     seconds = len(sound) / SAMPLE_RATE
     if seconds < MIN_SECONDS:
         raise SatError(f"{os.fspath(path)}: too short: {seconds:.3f} s, under {MIN_SECONDS} s")

@@ -10,7 +10,7 @@ import soundfile
 
 from data_pipeline.download.media import FetchError, Media
 from data_pipeline.sources.segments import Segment
-from data_pipeline.sources.source import SAMPLE_RATE
+from data_pipeline.sources.source import SAMPLE_RATE, warn_of_first
 from sat_jax.audio import read_blocks
 from sat_jax.audio.headers import ADVICE
 from sat_jax.errors import SatError
@@ -64,7 +64,7 @@ def _check_complete(media: Media, segment: Segment, end: int) -> None:
 
 def _sound(media: Media) -> Iterator[np.ndarray]:
     try:
-        yield from read_blocks(media.path, sample_rate=SAMPLE_RATE)
+        yield from read_blocks(media.path, sample_rate=SAMPLE_RATE, warn=warn_of_first)
     except SatError as error:
         # The temporary file is gone when this is read, so its path and the advice are left out.
         reason = str(error).removeprefix(f"{media.path}: ").partition(f": {ADVICE}")[0]

@@ -7,7 +7,13 @@ import numpy as np
 import soundfile
 
 from data_pipeline.sources.clips import Clip
-from data_pipeline.sources.source import SAMPLE_RATE, ClipTable, make_table, window_bounds
+from data_pipeline.sources.source import (
+    SAMPLE_RATE,
+    ClipTable,
+    make_table,
+    warn_of_first,
+    window_bounds,
+)
 from sat_jax.audio import duration_seconds, read_blocks
 from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
 from sat_jax.audio.mono import SoundInfo, mono_blocks
@@ -115,7 +121,8 @@ def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
     except soundfile.LibsndfileError:
         part = None  # read_blocks reports the error, or decodes the file with ffmpeg.
     if part is None:
-        part = _cut(read_blocks(path, block_seconds=_BLOCK_SECONDS), 0, begin, end)
+        blocks = read_blocks(path, block_seconds=_BLOCK_SECONDS, warn=warn_of_first)
+        part = _cut(blocks, 0, begin, end)
     return part
 
 
@@ -128,7 +135,9 @@ def _read_from_second(path: Path, second: int, begin: int, end: int | None) -> n
             return None
         sound.seek(first)
         source = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
-        blocks = mono_blocks(_raw_blocks(sound), source, sample_rate=SAMPLE_RATE, channel=None)
+        blocks = mono_blocks(
+            _raw_blocks(sound), source, sample_rate=SAMPLE_RATE, channel=None, warn=warn_of_first
+        )
         return _cut(blocks, second * SAMPLE_RATE, begin, end)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from absl import logging
 
 from sat_jax.errors import SatError
 
@@ -15,6 +16,11 @@ SAMPLE_RATE = 16_000
 
 INT16_SCALE = np.float32(1 / 32_768)
 """Factor from 16-bit samples to [-1, 1)."""
+
+
+def warn_of_first(text: str) -> None:
+    """Logs the first warning about a clip's sound; thousands of clips may have the same fault."""
+    logging.log_first_n(logging.WARNING, "%s (further clips are not named)", 1, text)
 
 
 class ClipTable(NamedTuple):

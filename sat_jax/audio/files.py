@@ -11,6 +11,7 @@ from sat_jax.audio.ffmpeg import open_with_ffmpeg
 from sat_jax.audio.headers import ADVICE
 from sat_jax.audio.libsndfile import describe_error, has_known_length, open_with_libsndfile
 from sat_jax.audio.mono import SoundInfo, mono_blocks
+from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.errors import SatError
 
 _MAX_BLOCK_SAMPLES = 1 << 22
@@ -22,7 +23,9 @@ def read_blocks(
     *,
     sample_rate: int = 16_000,
     channel: int | None = None,
+    full_scale: float = 1.0,
     block_seconds: float = 4.0,
+    warn: Warn = warn_in_python,
 ) -> Iterator[np.ndarray]:
     """Reads an audio file of any length, rate and channel count in constant memory.
 
@@ -37,7 +40,11 @@ def read_blocks(
       path: the file.
       sample_rate: sample rate of the result, Hz.
       channel: the channel to read, counted from 0; None for the mean of all channels.
+      full_scale: the number that all samples are divided by, such as 32768 for 16-bit numbers that
+        were stored as floats.
       block_seconds: approximate length of a block, seconds.
+      warn: receives a line if the scale is improbable, or if channels cancel each other. By default
+        it becomes a `sat_jax.audio.sound_warnings.SoundWarning`.
 
     Yields:
       float32 [s], mono at `sample_rate`, of varying length, never empty. Values are in [-1, 1],
@@ -56,7 +63,14 @@ def read_blocks(
             sound, promised = stack.enter_context(open_with_ffmpeg(name, reason=reason)), None
         info = SoundInfo(name=name, rate=sound.samplerate, channels=sound.channels)
         frames = _frames(sound, info, block_seconds, promised)
-        yield from mono_blocks(frames, info, sample_rate=sample_rate, channel=channel)
+        yield from mono_blocks(
+            frames,
+            info,
+            sample_rate=sample_rate,
+            channel=channel,
+            full_scale=full_scale,
+            warn=warn,
+        )
 
 
 def duration_seconds(path: str | os.PathLike[str]) -> float | None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
+from sat_jax.audio.sound_warnings import PhaseCheck, ScaleCheck, Warn, warn_in_python
 from sat_jax.config import MAX_RATE, MIN_RATE
 from sat_jax.errors import SatError
 
-MAX_AMPLITUDE = 1e9
-"""Samples beyond it are refused. It is far above full scale, and its square fits float32."""
+MAX_AMPLITUDE = 1e10
+"""Samples beyond it are refused. 32-bit integers are below it, and its square fits float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,13 @@ class SoundInfo:
 
 
 def mono_blocks(
-    blocks: Iterable[np.ndarray], info: SoundInfo, *, sample_rate: int, channel: int | None
+    blocks: Iterable[np.ndarray],
+    info: SoundInfo,
+    *,
+    sample_rate: int,
+    channel: int | None,
+    full_scale: float = 1.0,
+    warn: Warn = warn_in_python,
 ) -> Iterator[np.ndarray]:
     """Mixes down, checks and resamples. The result does not depend on the block lengths.
 
@@ -39,6 +46,8 @@ def mono_blocks(
       info: the sound's name, rate and channels.
       sample_rate: sample rate of the result, Hz. Blocks with this rate are not filtered.
       channel: the channel to keep, counted from 0; None for the mean of all channels.
+      full_scale: the number that all samples are divided by.
+      warn: receives a line if the scale is improbable, or if channels cancel each other.
 
     Yields:
       float32 [s], never empty.
@@ -48,7 +57,9 @@ def mono_blocks(
         Inf, or there is no sample.
     """
     _check_info(info, channel)
-    mono = _check_samples(_mix_down(blocks, channel), info)
+    if full_scale != 1.0:
+        blocks = (block * np.float32(1 / full_scale) for block in blocks)
+    mono = _check_samples(_mix_down(blocks, info, channel, warn), info, warn)
     is_empty = True
     for block in _resample(mono, info.rate, sample_rate):
         is_empty = False
@@ -72,22 +83,33 @@ def _check_info(info: SoundInfo, channel: int | None) -> None:
         raise SatError(f"{info.name}: no channel {channel}: it has {has}: use --channel {use}")
 
 
-def _mix_down(blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[np.ndarray]:
+def _mix_down(
+    blocks: Iterable[np.ndarray], info: SoundInfo, channel: int | None, warn: Warn
+) -> Iterator[np.ndarray]:
+    if info.channels == 1 or channel is not None:
+        for block in blocks:
+            yield np.ascontiguousarray(block[:, channel or 0])
+        return
+    check = PhaseCheck(info.name, info.channels, info.rate, warn)
     for block in blocks:
-        if block.shape[1] == 1:
-            yield block[:, 0]
-        elif channel is not None:
-            yield np.ascontiguousarray(block[:, channel])
-        else:
-            yield block.mean(axis=1)
+        by_channel = np.ascontiguousarray(block.T)  # Five times as fast as a mean of rows.
+        with np.errstate(invalid="ignore", over="ignore"):  # _check_samples finds NaN and Inf.
+            check.add(by_channel)
+            mono = by_channel.mean(axis=0)
+        yield mono
+    check.finish()
 
 
-def _check_samples(blocks: Iterable[np.ndarray], info: SoundInfo) -> Iterator[np.ndarray]:
+def _check_samples(
+    blocks: Iterable[np.ndarray], info: SoundInfo, warn: Warn
+) -> Iterator[np.ndarray]:
     position = 0
+    check = ScaleCheck(info.name, warn)
     for block in blocks:
-        is_valid = np.abs(block) < MAX_AMPLITUDE  # False for NaN too.
-        if not is_valid.all():
-            bad = int(np.argmin(is_valid))
+        magnitude = np.abs(block)
+        peak = float(magnitude.max(initial=0))  # NaN if one sample is NaN.
+        if not peak < MAX_AMPLITUDE:
+            bad = int(np.argmin(magnitude < MAX_AMPLITUDE))
             if bad:
                 yield block[:bad]
             seconds, value = (position + bad) / info.rate, block[bad]
@@ -96,8 +118,10 @@ def _check_samples(blocks: Iterable[np.ndarray], info: SoundInfo) -> Iterator[np
                 f"{info.name}: the sample at {seconds:.3f} s is {what}: repair the file or "
                 "leave it out"
             )
+        check.add(peak)
         position += len(block)
         yield block
+    check.finish()
 
 
 def _resample(

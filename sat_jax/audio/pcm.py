@@ -6,6 +6,7 @@ from typing import BinaryIO
 import numpy as np
 
 from sat_jax.audio.mono import SoundInfo, mono_blocks
+from sat_jax.audio.sound_warnings import Warn, warn_in_python
 
 _READ_BYTES = 1 << 16
 _INT16_SCALE = np.float32(1 / 32_768)
@@ -18,6 +19,8 @@ def read_pcm_blocks(
     channels: int,
     sample_rate: int = 16_000,
     channel: int | None = None,
+    full_scale: float = 1.0,
+    warn: Warn = warn_in_python,
     name: str = "standard input",
 ) -> Iterator[np.ndarray]:
     """Reads headerless little-endian 16-bit PCM, and yields samples as soon as they arrive.
@@ -30,6 +33,8 @@ def read_pcm_blocks(
       channels: number of interleaved channels.
       sample_rate: sample rate of the result, Hz.
       channel: the channel to keep, counted from 0; None for the mean of all channels.
+      full_scale: the number that all samples are divided by, after 16-bit samples became [-1, 1).
+      warn: receives a line if channels cancel each other or the sound is improbably quiet.
       name: the stream's name in error messages.
 
     Yields:
@@ -41,7 +46,9 @@ def read_pcm_blocks(
     """
     info = SoundInfo(name=name, rate=rate, channels=channels)
     frames = _frames(stream, channels)
-    yield from mono_blocks(frames, info, sample_rate=sample_rate, channel=channel)
+    yield from mono_blocks(
+        frames, info, sample_rate=sample_rate, channel=channel, full_scale=full_scale, warn=warn
+    )
 
 
 def _frames(stream: BinaryIO, channels: int) -> Iterator[np.ndarray]:

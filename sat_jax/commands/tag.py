@@ -124,6 +124,13 @@ _CHANNEL = flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
+_FULL_SCALE = flags.DEFINE_float(
+    "full_scale",
+    1.0,
+    "Divide all samples by this number: 32768 for 16-bit numbers that were stored as floats.",
+    lower_bound=1e-9,
+    flag_values=FLAGS,
+)
 _STDIN_RATE = flags.DEFINE_integer(
     "stdin_rate",
     16_000,
@@ -204,6 +211,7 @@ def _options() -> TaggingOptions:
         scores_out=_SCORES_OUT.value,
         plot=_PLOT.value,
         channel=_CHANNEL.value,
+        full_scale=_FULL_SCALE.value,
         stdin_rate=_STDIN_RATE.value,
         stdin_channels=_STDIN_CHANNELS.value,
         model=_MODEL.value,

@@ -41,6 +41,7 @@ class TaggingOptions:
       plot: the picture's path; None to draw none. With several recordings, each picture's name
         gets the recording's name appended.
       channel: the channel to tag, counted from 0; None for the mean of all channels.
+      full_scale: the number that all samples are divided by.
       stdin_rate: sample rate of standard input, Hz.
       stdin_channels: number of interleaved channels of standard input.
       model: the path of the model, which no output may overwrite.
@@ -58,6 +59,7 @@ class TaggingOptions:
     scores_out: str | None = None
     plot: str | None = None
     channel: int | None = None
+    full_scale: float = 1.0
     stdin_rate: int = 16_000
     stdin_channels: int = 1
     model: str | None = None

@@ -34,7 +34,7 @@ def tag_recordings(
     recordings: Sequence[str],
     options: TaggingOptions,
     *,
-    report: Callable[[SatError], None],
+    report: Callable[[object], None],
 ) -> int:
     """Tags recordings one after another; each starts with a fresh cache.
 
@@ -44,7 +44,7 @@ def tag_recordings(
       tagger: the model.
       recordings: paths, or "-" for standard input.
       options: the settings.
-      report: receives the error of each recording that failed.
+      report: receives the error of each recording that failed, and warnings.
 
     Returns:
       How many recordings failed.
@@ -71,7 +71,7 @@ def tag_recordings(
             plot_paths(options, recordings),
             strict=True,
         ):
-            recording = _Recording(tagger, name, options, selection.classes)
+            recording = _Recording(tagger, name, options, selection.classes, report)
             try:
                 stopped = recording.tag(writer)
                 any_tagged = True
@@ -98,12 +98,18 @@ class _Recording:
     """Tags one recording, and keeps its chunks for the files of scores and pictures."""
 
     def __init__(
-        self, tagger: Tagger, name: str, options: TaggingOptions, classes: np.ndarray
+        self,
+        tagger: Tagger,
+        name: str,
+        options: TaggingOptions,
+        classes: np.ndarray,
+        warn: Callable[[str], None],
     ) -> None:
         self._tagger = tagger
         self._name = name
         self._options = options
         self._classes = classes  # Indices of those that may be tags.
+        self._warn = warn
         self._chunks: list[ScoredChunk] = []
         self._damage: SatError | None = None
         frontend = tagger.config.frontend
@@ -177,7 +183,13 @@ class _Recording:
     def _blocks(self) -> Iterator[np.ndarray]:
         options, rate = self._options, self._tagger.config.frontend.sample_rate
         if self._name != STDIN:
-            blocks = read_blocks(self._name, sample_rate=rate, channel=options.channel)
+            blocks = read_blocks(
+                self._name,
+                sample_rate=rate,
+                channel=options.channel,
+                full_scale=options.full_scale,
+                warn=self._warn,
+            )
             return _with_progress(blocks, self._name, options, rate)
         if sys.stdin is None:
             raise SatError("standard input is closed: pipe PCM into it")
@@ -187,6 +199,8 @@ class _Recording:
             channels=options.stdin_channels,
             sample_rate=rate,
             channel=options.channel,
+            full_scale=options.full_scale,
+            warn=self._warn,
         )
 
     def _until_damage(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

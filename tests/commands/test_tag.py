@@ -224,6 +224,27 @@ def test_clip_mode_and_seamless_framing_of_a_short_file(tiny, tmp_path, capsys):
         assert "[0.0s]-[0.1s] Topk-1 " in capsys.readouterr().out
 
 
+def test_a_fault_of_the_sound_is_one_line_and_no_failure(tiny, tmp_path, capsys):
+    samples = noise(0.9).astype(np.float32)
+    cases = {
+        "integers": (samples * 32_768, ["--full_scale", 32_768]),
+        "quiet": (samples / 32_768, ["--full_scale", 3.05e-5]),
+        "inverted": (np.stack([samples, -samples], 1), ["--channel", 0]),
+    }
+    soundfile.write(tmp_path / "plain.wav", samples, 16_000, subtype="FLOAT")
+    want = scores(tmp_path, "-m", tiny, recording=tmp_path / "plain.wav")["probs"]
+    for name, (samples, cure) in cases.items():
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, samples, 16_000, subtype="FLOAT")
+        assert run("-m", tiny, path) == 0
+        line = capsys.readouterr().err
+        assert str(path) in line and line.count("\n") == 1 and cure[0] in line
+        assert str(cure[1]) in line or name == "quiet"
+        have = scores(tmp_path, "-m", tiny, *cure, recording=path)["probs"]
+        np.testing.assert_allclose(have, want, atol=2e-3 if name == "quiet" else 1e-6)
+        assert capsys.readouterr().err == ""
+
+
 # Bad input
 
 
@@ -415,6 +436,7 @@ def test_an_unknown_model(sound, capsys):
         ["--output", "", "a.wav"],
         ["--scores_out=", "a.wav"],
         ["--stdin_rate", "0", "-"],
+        ["--full_scale", "0", "a.wav"],
         ["--stdin_rate", str(mono.MIN_RATE - 1), "-"],
         ["--stdin_rate", str(mono.MAX_RATE + 1), "-"],
         ["-k", "0", "a.wav"],

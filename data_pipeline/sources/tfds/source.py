@@ -10,7 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.sources.source import INT16_SCALE, SAMPLE_RATE, ClipTable, window_bounds
+from data_pipeline.sources.source import (
+    INT16_SCALE,
+    SAMPLE_RATE,
+    ClipTable,
+    warn_of_first,
+    window_bounds,
+)
 from data_pipeline.sources.tables import ClassFinder
 from data_pipeline.sources.tfds.features import ClipFeatures, open_builder
 from data_pipeline.sources.tfds.index import Places, find_clips, open_file, split_parts
@@ -159,7 +165,9 @@ class TfdsSource:
         if np.issubdtype(sound.dtype, np.integer):
             scaled *= INT16_SCALE
         info = SoundInfo(name=name, rate=self.features.sample_rate, channels=scaled.shape[1])
-        blocks = mono_blocks([scaled], info, sample_rate=SAMPLE_RATE, channel=None)
+        blocks = mono_blocks(
+            [scaled], info, sample_rate=SAMPLE_RATE, channel=None, warn=warn_of_first
+        )
         return np.concatenate(list(blocks))
 
     def _read_bytes(self, index: int, start: int, size: int) -> bytes:
