@@ -39,6 +39,13 @@ _LABELS = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 
+_PART = flags.DEFINE_string(
+    "part",
+    None,
+    "Which set of weights to read from a file that holds several, such as model_ema.",
+    flag_values=FLAGS,
+)
+
 
 def main(arguments: Sequence[str]) -> bool:
     """Runs the command; returns whether anything failed."""
@@ -60,7 +67,11 @@ def main(arguments: Sequence[str]) -> bool:
         notes = _left_behind(source, target, checkpoint)
     else:
         checkpoint, notes = convert_with_notes(
-            source, model=_MODEL.value, settings=_parse(_SETTINGS.value), labels=labels
+            source,
+            model=_MODEL.value,
+            settings=_parse(_SETTINGS.value),
+            labels=labels,
+            part=_PART.value,
         )
         save_checkpoint(target, checkpoint)
     print(f"{target}: {_describe(checkpoint)}")
@@ -73,10 +84,9 @@ def _check(arguments: Sequence[str]) -> None:
     if len(arguments) != 2 or not all(arguments):
         raise flags.Error(f"give IN and OUT, instead of: {' '.join(arguments) or 'nothing'}")
     _parse(_SETTINGS.value)
-    if Path(arguments[0]).is_dir() and (_MODEL.value or _SETTINGS.value or _LABELS.value):
-        raise flags.Error(
-            "--model, --set and --labels are for files: a checkpoint folder has these settings"
-        )
+    given = [f"--{each.name}" for each in (_MODEL, _SETTINGS, _LABELS, _PART) if each.value]
+    if given and Path(arguments[0]).is_dir():
+        raise flags.Error(f"{', '.join(given)}: only for files, and {arguments[0]} is a folder")
 
 
 def _left_behind(source: str, target: str, checkpoint: "Checkpoint") -> list[str]:

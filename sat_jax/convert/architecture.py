@@ -13,7 +13,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.registry import MAES, MODELS
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes by published name, see `sat_jax.convert.weight_table.canonical_names`."""
+"""Shapes by published name, see `sat_jax.convert.weight_sets.published_names`."""
 
 _Fields = dict[str, Any]
 """Values by dotted name of a config's field, such as "encoder.frontend.n_mels"."""

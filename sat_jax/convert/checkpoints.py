@@ -10,13 +10,7 @@ from flax.traverse_util import unflatten_dict
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.convert.architecture import read_architecture
 from sat_jax.convert.tensor_files import read_tensors, write_tensors
-from sat_jax.convert.weight_table import (
-    Tensors,
-    canonical_names,
-    from_torch,
-    is_learned,
-    to_torch,
-)
+from sat_jax.convert.weight_table import Tensors, from_torch, is_learned, to_torch
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 from sat_jax.models.frontend import mel_filterbank
@@ -40,6 +34,7 @@ def convert_file(
     model: str | None = None,
     settings: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
+    part: str | None = None,
 ) -> Checkpoint:
     """Reads a model from a PyTorch or safetensors file of weights.
 
@@ -48,11 +43,15 @@ def convert_file(
       model: name of a model, for settings that the weights do not show, see `read_architecture`.
       settings: config fields as text, for the same.
       labels: class names; by default AudioSet's for 527 classes, else "class 0", "class 1", …
+      part: which set of weights to read, for a file with several, such as "model_ema".
 
     Raises:
-      SatError: the file cannot be read, is not a known model, or contradicts the arguments.
+      SatError: the file cannot be read, is not a known model, contradicts the arguments, or holds
+        NaN or infinity.
     """
-    return convert_with_notes(path, model=model, settings=settings, labels=labels).checkpoint
+    return convert_with_notes(
+        path, model=model, settings=settings, labels=labels, part=part
+    ).checkpoint
 
 
 def convert_with_notes(
@@ -61,19 +60,20 @@ def convert_with_notes(
     model: str | None = None,
     settings: Mapping[str, str] | None = None,
     labels: Sequence[str] | None = None,
+    part: str | None = None,
 ) -> Converted:
     """Same as `convert_file`, with notes on the settings that the file does not show."""
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, part)
     try:
-        tensors = canonical_names(tensors)
         shapes = {name: array.shape for name, array in tensors.items()}
         config, notes = read_architecture(shapes, model=model, settings=settings)
         _check_shapes(shapes, config)
         names = _label_names(config, labels)
+        variables = from_torch(tensors)
     except SatError as error:
         raise SatError(f"{path}: {error}") from error
     checkpoint = Checkpoint(
-        config=config, variables=from_torch(tensors), labels=names, source=Path(path).name
+        config=config, variables=variables, labels=names, source=Path(path).name
     )
     return Converted(checkpoint, notes)
 
@@ -86,7 +86,7 @@ def export_file(checkpoint: Checkpoint, path: str | Path) -> None:
       path: the file, see `sat_jax.convert.tensor_files.write_tensors`.
 
     Raises:
-      SatError: the file cannot be written.
+      SatError: the file cannot be written, or the model holds NaN or infinity.
     """
     learned = to_torch(checkpoint.variables, checkpoint.config)
     write_tensors(path, published_constants(checkpoint.config) | learned)

@@ -2,18 +2,21 @@
 
 import importlib
 import io
+import math
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sat_jax.convert.torch_archive import check_archive
+from sat_jax.convert.weight_sets import published_names
 from sat_jax.convert.weight_table import Tensors
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, check_readable_file
@@ -21,12 +24,6 @@ from sat_jax.weights.catalog import TORCH_PREFIXES
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
-
-_NESTED_KEYS = ("model", "state_dict")
-"""Keys under which training programs store the weights, beside optimizer state."""
-
-_MOST_NESTED = 4
-"""Dictionaries inside each other; a file may hold one that contains itself."""
 
 _FLOATS = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
 _COUNTERS = ("I64", "I32", "int64", "int32")
@@ -37,27 +34,41 @@ _NOT_WEIGHTS = {
 }
 
 
-def read_tensors(path: str | Path) -> Tensors:
-    """Reads a file of weights; never runs code from it.
+def read_tensors(path: str | Path, part: str | None = None) -> Tensors:
+    """Reads the weights of a model from a file; never runs code from it.
 
     Args:
-      path: a ``.safetensors`` file, or a file by ``torch.save``: a state dict, alone or under
-        "model" or "state_dict".
+      path: a ``.safetensors`` file, or a file by ``torch.save``: dictionaries of tensors, inside
+        each other in any way. Tensors inside dictionaries have names such as "model.norm.bias".
+      part: the set of weights to read, see `sat_jax.convert.weight_sets.published_names`.
 
     Returns:
-      float32 arrays by PyTorch name (float16 and bfloat16 are widened), and integer counters.
+      float32 arrays by published name (float16 and bfloat16 are widened), and integer counters.
 
     Raises:
-      SatError: the file is missing, damaged, of another kind, or holds Python objects; or a
-        library to read it is missing.
+      SatError: the file is missing, damaged, of another kind, or holds Python objects; `part` does
+        not choose one set; or a library to read the file is missing.
     """
     path = Path(path)
     _check_readable(path)
-    read = _read_safetensors if path.suffix == SAFETENSORS_SUFFIX else _read_torch
-    tensors = read(path)
-    if not tensors:
-        raise SatError(f"{path} holds no tensors")
-    return tensors
+    is_safetensors = path.suffix == SAFETENSORS_SUFFIX
+    with _open_safetensors(path) if is_safetensors else _open_torch(path) as found:
+        if not found:
+            raise SatError(f"{path} holds no tensors by name")
+        try:
+            names = published_names(found, part)
+        except SatError as error:
+            raise SatError(f"{path}: {error}") from error
+        _check_tensors(path, {name: found[name] for name in names})
+        return {new: found[name].read() for name, new in names.items()}
+
+
+class _Tensor(NamedTuple):
+    """A tensor that is not read yet."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
@@ -130,68 +141,77 @@ def _check_readable(path: Path) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> Tensors:
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[dict[str, _Tensor]]:
     # Registers "bfloat16" with NumPy; safetensors asks for it by name.
     import ml_dtypes  # noqa: F401
 
     library = _import("safetensors", path)
     with _reading_errors(path), library.safe_open(path, framework="numpy") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        kinds = {name: (s.get_dtype(), len(s.get_shape())) for name, s in slices.items()}
-        _check_kinds(path, kinds)
-        return {name: _widened(file.get_tensor(name)) for name in slices}
+
+        def describe(name: str) -> _Tensor:
+            piece = file.get_slice(name)
+            return _Tensor(
+                piece.get_dtype(),
+                tuple(piece.get_shape()),
+                lambda: _widened(file.get_tensor(name)),
+            )
+
+        yield {name: describe(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _read_torch(path: Path) -> Tensors:
+@contextmanager
+def _open_torch(path: Path) -> Iterator[dict[str, _Tensor]]:
     torch = _import("torch", path)
     with _reading_errors(path):
-        _check_archive(path)
+        check_archive(path)
         with warnings.catch_warnings():
             # Warnings about old file formats do not help someone who only reads a file.
             warnings.simplefilter("ignore")
             content = torch.load(path, weights_only=True, map_location="cpu")
-        state_dict = _state_dict(content, path)
-        for name, value in state_dict.items():
-            if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
-                raise SatError(f"{path}: {name} is not a named tensor")
-        kinds = {
-            name: (str(x.dtype).removeprefix("torch."), x.dim()) for name, x in state_dict.items()
-        }
-        _check_kinds(path, kinds)
-        return {
-            name: (x.float() if x.is_floating_point() else x).detach().numpy()
-            for name, x in state_dict.items()
-        }
-
-
-def _check_archive(path: Path) -> None:
-    """Checks the checksums of an archive; torch does not, so a flipped bit would go unnoticed."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"checksum of {damaged}")
-
-
-def _state_dict(content: Any, path: Path) -> dict[str, Any]:
-    for _ in range(_MOST_NESTED):
         if not isinstance(content, dict):
-            break
-        nested = [content[key] for key in _NESTED_KEYS if isinstance(content.get(key), dict)]
-        if not nested:
-            return content
-        content = nested[0]
-    raise SatError(f"{path} holds a {type(content).__name__} instead of tensors by name")
+            raise SatError(f"{path} holds a {type(content).__name__} instead of tensors by name")
+
+        def describe(tensor: Any) -> _Tensor:
+            as_float = tensor.float if tensor.is_floating_point() else lambda: tensor
+            return _Tensor(
+                str(tensor.dtype).removeprefix("torch."),
+                tuple(tensor.shape),
+                lambda: as_float().detach().numpy(),
+            )
+
+        flat = _flatten(content)
+        yield {name: describe(x) for name, x in flat.items() if isinstance(x, torch.Tensor)}
 
 
-def _check_kinds(path: Path, kinds: dict[str, tuple[str, int]]) -> None:
-    """Checks dtypes and ranks: floats of any shape, integers only as scalars."""
+def _flatten(content: dict[Any, Any]) -> dict[str, Any]:
+    """Values inside dictionaries, by dotted name; a dictionary that is there twice counts once."""
+    flat, seen, waiting = {}, {id(content)}, [("", content)]
+    while waiting:
+        prefix, branch = waiting.pop()
+        for key, value in branch.items():
+            if not isinstance(key, str):
+                continue  # Such as the numbers of an optimizer's states.
+            if not isinstance(value, dict):
+                flat[prefix + key] = value
+            elif id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((f"{prefix}{key}.", value))
+    return flat
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, _Tensor]) -> None:
+    """Checks dtypes and sizes: floats of any shape, integers only as scalars."""
     odd = [
         f"{name} ({dtype})"
-        for name, (dtype, rank) in kinds.items()
-        if dtype not in _FLOATS and not (dtype in _COUNTERS and rank == 0)
+        for name, (dtype, shape, _) in tensors.items()
+        if dtype not in _FLOATS and not (dtype in _COUNTERS and not shape)
     ]
     if odd:
         raise SatError(f"{path}: tensors not in float32, float16 or bfloat16: {', '.join(odd)}")
+    # A view may repeat a few numbers without end.
+    if 2 * sum(math.prod(each.shape) for each in tensors.values()) > path.stat().st_size:
+        raise SatError(f"{path}: its tensors claim to be larger than the file, which is damaged")
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
@@ -203,8 +223,10 @@ def _widened(array: np.ndarray) -> np.ndarray:
 def _reading_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (SatError, MemoryError):
+    except SatError:
         raise
+    except MemoryError as error:
+        raise SatError(f"{path} needs more memory than there is, or is damaged") from error
     except pickle.UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise SatError(

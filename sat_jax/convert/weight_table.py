@@ -91,11 +91,8 @@ def _inside(part: str, rows: list[_Row]) -> list[_Row]:
 
 _TABLE = [*_TRANSFORMER, *_inside("encoder", _TRANSFORMER), *_inside("decoder", _DECODER)]
 
-# Buffers of the published models that are computed, not learned.
-_NOT_LEARNED = re.compile(r"(encoder\.)?(front_end\..*|init_bn\.1\.num_batches_tracked)")
-
-# In CED's Hugging Face layout the normalisation is not inside a torch.nn.Sequential.
-_BARE_INPUT_NORM = re.compile(r"^((?:encoder\.)?init_bn)\.(?!1\.)")
+# Tensors that are computed or counted, not learned; torch.optim.swa_utils adds n_averaged.
+_NOT_LEARNED = re.compile(r"(encoder\.)?(front_end\..*|init_bn\.1\.num_batches_tracked)|n_averaged")
 
 _Pattern = tuple[re.Pattern[str], str, Callable[[np.ndarray], np.ndarray]]
 
@@ -109,26 +106,6 @@ _FROM_TORCH = [_pattern(torch, ours, layout.to_ours) for torch, ours, layout in 
 _TO_TORCH = [_pattern(ours, torch, layout.to_torch) for torch, ours, layout in _TABLE]
 
 
-def canonical_names(state_dict: Tensors) -> Tensors:
-    """Renames tensors from CED's Hugging Face layout to the published names.
-
-    CED models are the same transformer. Their Hugging Face layout has everything except the
-    classifier under "encoder.". So have the published autoencoders, which also have a "decoder.".
-
-    Raises:
-      SatError: two tensors would get the same name.
-    """
-    is_mae = any(name.startswith("decoder.") for name in state_dict)
-    canonical: Tensors = {}
-    for name, array in state_dict.items():
-        new = _BARE_INPUT_NORM.sub(r"\1.1.", name)
-        new = new if is_mae else new.removeprefix("encoder.")
-        if new in canonical:
-            raise SatError(f"two tensors have the name {new}")
-        canonical[new] = array
-    return canonical
-
-
 def from_torch(state_dict: Tensors) -> Any:
     """Converts a published state dict to a Flax variable tree.
 
@@ -139,7 +116,7 @@ def from_torch(state_dict: Tensors) -> Any:
       {"params": …, "batch_stats": …}; every learned tensor is used exactly once.
 
     Raises:
-      SatError: tensors are not in the table; all of them are listed.
+      SatError: tensors are not in the table (all of them are listed), or hold NaN or infinity.
     """
     learned = {name: x for name, x in state_dict.items() if is_learned(name)}
     return unflatten_dict(_apply(_FROM_TORCH, fuse_qkv(learned)), sep="/")
@@ -151,7 +128,7 @@ def to_torch(variables: Any, config: AnyConfig) -> Tensors:
     Clip models and autoencoders get qkv projections, streaming models to_q and to_kv, as published.
 
     Raises:
-      SatError: arrays are not in the table; all of them are listed.
+      SatError: arrays are not in the table (all of them are listed), or hold NaN or infinity.
     """
     torch = _apply(_TO_TORCH, flatten_dict(variables, sep="/"))
     fused = isinstance(config, MaeConfig) or not config.is_streaming
@@ -171,6 +148,12 @@ def _apply(patterns: list[_Pattern], arrays: dict[str, Any]) -> Tensors:
             unknown.append(name)
     if unknown:
         raise SatError(f"unexpected tensors, part of no known model: {', '.join(unknown)}")
+    if broken := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise SatError(
+            f"NaN or infinity in {', '.join(broken[:3])}{more}: the training diverged or the file "
+            f"is damaged, use an earlier checkpoint"
+        )
     return found
 
 

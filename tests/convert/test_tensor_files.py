@@ -1,9 +1,11 @@
 """Files of weights: read, refused and written."""
 
+import io
 import pickle
 import re
 import resource
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,25 +19,6 @@ from sat_jax.convert import convert_file
 from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.errors import SatError
 from tests.support.golden_tensors import as_torch, assert_same, weights
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda tensors: tensors,
-        lambda tensors: {"model": tensors},
-        lambda tensors: {"state_dict": tensors, "epoch": 3},
-        lambda tensors: {"model": {"state_dict": tensors}, "optimizer": {"state": {}}},
-        lambda tensors: {
-            n: torch.nn.Parameter(x, x.is_floating_point()) for n, x in tensors.items()
-        },
-    ],
-    ids=["bare", "model", "state_dict", "nested", "parameters"],
-)
-def test_where_a_file_keeps_its_state_dict(wrap: Callable[[Any], Any], tmp_path: Path) -> None:
-    tensors = weights("vit_mean")
-    torch.save(wrap(as_torch(tensors)), tmp_path / "file.pt")
-    assert_same(read_tensors(tmp_path / "file.pt"), tensors)
 
 
 def test_the_old_file_format_of_torch(tmp_path: Path) -> None:
@@ -99,6 +82,25 @@ def _self_containing() -> dict[str, Any]:
     return content
 
 
+def _out_of_memory(*_: Any, **__: Any) -> None:
+    raise MemoryError
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    return {"model": _nested(depth - 1)} if depth else {}
+
+
+def _compressed(archive: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(archive)) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return buffer.getvalue()
+
+
 BAD_FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "empty": (lambda _: b"", "empty"),
     "web page": (lambda _: b"\n<!DOCTYPE html><html></html>", "web page"),
@@ -115,17 +117,27 @@ BAD_FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "tensor": (lambda p: _torch_bytes(torch.ones(2), p), "Tensor"),
     "nothing": (lambda p: _torch_bytes({}, p), "no tensors"),
     "nothing inside": (lambda p: _torch_bytes({"model": {}}, p), "no tensors"),
-    "words": (lambda p: _torch_bytes({"model": {"w": "x"}}, p), "w "),
-    "numbered": (lambda p: _torch_bytes({3: torch.ones(2)}, p), "3 "),
-    "itself": (lambda p: _torch_bytes(_self_containing(), p), "dict"),
+    "words": (lambda p: _torch_bytes({"model": {"w": "x"}}, p), "no tensors"),
+    "numbered": (lambda p: _torch_bytes({3: torch.ones(2)}, p), "no tensors"),
+    "itself": (lambda p: _torch_bytes(_self_containing(), p), "no tensors"),
+    "deep": (lambda p: _torch_bytes(_nested(100), p), "no tensors"),
+    "long": (lambda p: _torch_bytes({"w": torch.ones(2), "log": "x" * (3 << 20)}, p), "2 MB"),
+    "long and old": (lambda _: b"\x80\x02" + b"]" * (3 << 20) + b".", "2 MB"),
+    "repeated": (lambda p: _torch_bytes({"w": torch.ones(1).expand(10**12)}, p), "larger"),
+    "compressed": (lambda p: _compressed(_torch_bytes({"w": torch.ones(99999)}, p)), "larger"),
+    "too large for memory": (lambda p: _torch_bytes({"w": torch.ones(2)}, p), "memory"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_bad_files_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_bad_files_are_refused_in_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make, named = BAD_FILES[kind]
     path = tmp_path / "weights.pt"
     path.write_bytes(make(path))
+    if kind == "too large for memory":
+        monkeypatch.setattr(torch, "load", _out_of_memory)
     with pytest.raises(SatError) as caught:
         convert_file(path)
     message = str(caught.value)
