@@ -1,6 +1,7 @@
-"""Checkpoints of a run, written by orbax."""
+"""Checkpoints of a run, written by orbax and checked when they are read."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,12 +12,12 @@ import numpy as np
 from absl import logging
 
 from sat_jax.errors import SatError
-from sat_jax.training.processes import gather
+from sat_jax.training.checksum import checksum
+from sat_jax.training.damage import set_aside
+from sat_jax.training.processes import all_agree, gather, is_first, wait_for_all
 from sat_jax.training.step import TrainState
-from sat_jax.weights.orbax_errors import orbax_errors
-
-_WRITE_ERRORS = (OSError, ValueError)
-"""Errors of orbax and its store when a disk is full."""
+from sat_jax.training.step_folder import load_metadata, load_tree
+from sat_jax.weights.orbax_errors import orbax_errors, orbax_write_errors
 
 
 class _StepFolders:
@@ -39,11 +40,9 @@ class _StepFolders:
                 barrier_sync_key_prefix=folder.name
             ),
         )
-        try:
+        with orbax_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
-        except OSError as error:
-            raise SatError(f"{folder} can't be used: {error}") from error
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -65,39 +64,58 @@ class _StepFolders:
         finally:
             logging.set_verbosity(self._verbosity)
 
+    @property
+    def steps(self) -> Sequence[int]:
+        """Steps of the complete folders, in order."""
+        return sorted(self._manager.all_steps())
+
     def wait(self) -> None:
         """Returns when everything is written.
 
         Raises:
           SatError: a checkpoint can't be written.
         """
-        try:
+        with orbax_write_errors(self._folder):
             self._manager.wait_until_finished()
-        except _WRITE_ERRORS as error:
-            raise self._write_error(error) from error
 
     def _save(self, step: int, tree: Any, **kwargs: Any) -> None:
         import orbax.checkpoint as ocp
 
         if step in self._manager.all_steps():
             return
+        args = ocp.args.StandardSave(  # type: ignore[call-arg]
+            tree, custom_metadata={"checksum": checksum(tree), **kwargs}
+        )
+        with orbax_write_errors(self._folder):
+            self._manager.save(step, args=args, metrics=kwargs or None)
+
+    def _read(self, step: int, like: Any) -> Any:
+        """Reads and checks a step, whatever devices wrote it.
+
+        Raises:
+          SatError: one of the processes found damage; all of them raise this.
+        """
+        problem = SatError("another process can't read it")
+        tree = None
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(tree), **kwargs)  # type: ignore[call-arg]
-        except _WRITE_ERRORS as error:
-            raise self._write_error(error) from error
+            tree, expected = load_tree(self._folder / str(step), like)
+        except SatError as error:
+            problem = error
+        if all_agree(tree is not None):
+            if all_agree(expected in (None, checksum(tree))):
+                return tree
+            problem = SatError("the checksum of its values is wrong")
+        raise problem
 
-    def _restore(self, step: int, like: Any, way_out: str) -> Any:
-        import orbax.checkpoint as ocp
-
-        with orbax_errors(f"{self._folder / str(step)} is damaged: {way_out}"):
-            return self._manager.restore(
-                step,
-                args=ocp.args.StandardRestore(like),  # type: ignore[call-arg]
-            )
-
-    def _write_error(self, error: Exception) -> SatError:
-        reason = str(error).splitlines()[0]
-        return SatError(f"cannot write checkpoints to {self._folder}: {reason}")
+    def _set_aside(self, problems: Mapping[int, SatError], consequence: str) -> None:
+        """Renames damaged steps; the line on each ends in `consequence`."""
+        if not problems:
+            return
+        if is_first():
+            for step, problem in problems.items():
+                set_aside(self._folder / str(step), problem, consequence)
+        wait_for_all(f"{self._folder.name} set aside")
+        self._manager.reload()
 
 
 class RunCheckpoints(_StepFolders):
@@ -117,11 +135,6 @@ class RunCheckpoints(_StepFolders):
 
         super().__init__(folder, preservation_policy=preservation_policy.LatestN(keep))
 
-    @property
-    def latest(self) -> int | None:
-        """Step of the latest complete checkpoint; None if there is none."""
-        return self._manager.latest_step()
-
     def save(self, state: TrainState) -> None:
         """Starts to write a state, unless it is there; afterwards the state may be donated.
 
@@ -130,27 +143,41 @@ class RunCheckpoints(_StepFolders):
         """
         self._save(int(state.step), state)
 
-    def restore(self, step: int, like: Any) -> TrainState:
-        """Reads a checkpoint, whatever devices wrote it.
+    def restore_latest(self, like: Any) -> TrainState | None:
+        """Reads the latest state that is not damaged, and sets the damaged ones after it aside.
 
         Args:
-          step: its step.
           like: a state of `jax.ShapeDtypeStruct` with the shardings to use.
 
+        Returns:
+          The state; None if none was saved.
+
         Raises:
-          SatError: it is damaged.
+          SatError: all of them are damaged; none is set aside.
         """
-        state: TrainState = self._restore(
-            step, like, "remove this folder to resume from the checkpoint before it"
-        )
-        return state
+        problems: dict[int, SatError] = {}
+        for step in reversed(self.steps):
+            try:
+                state: TrainState = self._read(step, like)
+            except SatError as error:
+                problems[step] = error
+            else:
+                self._set_aside(problems, f"; the run goes on from step {step}")
+                return state
+        if problems:
+            newest = max(problems)
+            raise SatError(
+                f"all checkpoints in {self._folder} are damaged (that of step {newest}: "
+                f"{problems[newest]}): move the folder away to start again from step 0"
+            )
+        return None
 
 
 class BestModels(_StepFolders):
     """The best models of a run so far, by their score on the validation clips."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        """Opens or creates the folder.
+        """Opens or creates the folder; sets models without a valid score aside.
 
         Args:
           folder: the folder of the models.
@@ -159,6 +186,11 @@ class BestModels(_StepFolders):
         Raises:
           SatError: the folder can't be used.
         """
+        if is_first():
+            for step in sorted(folder.glob("*")):
+                if step.name.isdecimal():
+                    _check_score(step)
+        wait_for_all("scores")
         super().__init__(folder, max_to_keep=keep, best_fn=_score, best_mode="max")
 
     def save(self, step: int, variables: Any, score: float) -> None:
@@ -167,34 +199,49 @@ class BestModels(_StepFolders):
         Raises:
           SatError: this model or the one before can't be written.
         """
-        self._save(step, variables, metrics={"score": score})
-
-    @property
-    def steps(self) -> Sequence[int]:
-        """Steps of the models that are kept."""
-        return sorted(self._manager.all_steps())
+        self._save(step, variables, score=score)
 
     def average(self, like: Any) -> Any:
-        """Returns the mean weights of all kept models as NumPy arrays.
+        """Averages the kept models, and sets damaged ones aside.
 
         Args:
           like: a variable tree of sharded arrays.
 
-        Raises:
-          SatError: there is no model, or one is damaged.
+        Returns:
+          The mean weights as NumPy arrays; None if there is no model.
         """
-        if not self.steps:
-            raise SatError(f"{self._folder} has no model")
         shape = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), like
         )
-        total = None
+        total, problems = None, {}
         for step in self.steps:
-            model = self._restore(step, shape, "remove this folder to leave its model out")
-            arrays = jax.tree.map(lambda x: np.asarray(x, np.float64), gather(model))
+            try:
+                model = gather(self._read(step, shape))
+            except SatError as error:
+                problems[step] = error
+                continue
+            arrays = jax.tree.map(lambda x: np.asarray(x, np.float64), model)
             total = arrays if total is None else jax.tree.map(np.add, total, arrays)
+        self._set_aside(problems, "; the average is made without it")
+        if total is None:
+            return None
         return jax.tree.map(lambda x: (x / len(self.steps)).astype(np.float32), total)
 
 
 def _score(metrics: Any) -> float:
     return float(metrics["score"])
+
+
+def _check_score(folder: Path) -> None:
+    """Sets a model aside whose score is not the one that was saved."""
+    try:
+        with orbax_errors("its score can't be read"):
+            metrics = json.loads((folder / "metrics" / "metrics").read_text(encoding="utf-8"))
+            saved = load_metadata(folder)
+            # As text, because a NaN equals no number.
+            is_right = str(_score(metrics)) == str(_score({**metrics, **saved}))
+    except SatError as error:
+        set_aside(folder, error)
+    else:
+        if not is_right:
+            set_aside(folder, "its score is wrong")

@@ -104,10 +104,9 @@ def _train(
         RunCheckpoints(folder / "checkpoints", keep=config.keep_checkpoints) as checkpoints,
         BestModels(folder / "best", keep=config.keep_best) as best,
     ):
-        if checkpoints.latest is None:
+        state = checkpoints.restore_latest(shape)
+        if state is None:
             state = _first_state(config, shape, make_variables(_run_keys(config)[0]))
-        else:
-            state = checkpoints.restore(checkpoints.latest, shape)
         start = int(state.step)
         _check_export_path(folder / "model", complete=start == config.num_steps)
         with (
@@ -121,9 +120,8 @@ def _train(
         if not is_complete:
             return step, None
         best.wait()
-        if best.steps:
-            return step, best.average(state.variables)
-        return step, gather(state.variables)
+        average = best.average(state.variables)
+        return step, gather(state.variables) if average is None else average
 
 
 class _Loop:

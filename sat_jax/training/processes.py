@@ -59,6 +59,11 @@ def from_first(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(value))
 
 
+def all_agree(value: bool) -> bool:
+    """Returns whether the value is true on all processes; all of them call it."""
+    return bool(np.all(gather(np.asarray(value)))) if jax.process_count() > 1 else value
+
+
 def wait_for_all(place: str) -> None:
     """Returns once all processes have called it with the same `place`."""
     if jax.process_count() > 1:

@@ -6,13 +6,15 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.curves import Curves
+from sat_jax.training.damage import set_aside
 from sat_jax.training.optimizer import make_schedule
 from sat_jax.training.processes import from_first, is_first
 from sat_jax.training.step import StepMetrics
@@ -34,13 +36,17 @@ class RunLog:
         self._path, kept = path, []
         if path.exists():
             with explain_write_errors(path):
-                lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _is_until(line, step)]
+                lines = path.read_bytes().splitlines()
+            parsed = [_parse(line) for line in lines if line.strip()]
+            if None in parsed:  # A full disk or a power cut leaves half a line, or NUL bytes.
+                set_aside(path, "a line is not JSON of a step", "; its good lines are kept")
+            kept = [fields for fields in parsed if fields and fields["step"] <= step]
             with atomic_write(path) as new:
-                new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                text = "".join(json.dumps(fields) + "\n" for fields in kept)
+                new.write_text(text, encoding="utf-8")
         with explain_write_errors(path):
             self._file = path.open("a", encoding="utf-8")
-        self.has_validation = any(_is_validation_of(line, step) for line in kept)
+        self.has_validation = any(x["step"] == step and "validation" in x for x in kept)
         """Whether an earlier start validated the model after `step`."""
 
     def write(self, **fields: object) -> None:
@@ -59,16 +65,13 @@ class RunLog:
             self._file.close()
 
 
-def _is_validation_of(line: str, step: int) -> bool:
-    fields = json.loads(line)
-    return fields["step"] == step and "validation" in fields
-
-
-def _is_until(line: str, step: int) -> bool:
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's fields; None if it is damaged."""
     try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):  # A killed program leaves half a line.
-        return False
+        fields = json.loads(line)
+        return fields if isinstance(fields["step"], int) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 class _PendingStep(NamedTuple):
@@ -97,7 +100,6 @@ class Progress:
         Raises:
           SatError: the log can't be written.
         """
-        from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
         self._config = config
@@ -109,12 +111,7 @@ class Progress:
         self._log = RunLog(folder / "log.jsonl", step=start) if is_first() else None
         self.has_validation = from_first(self._log is not None and self._log.has_validation)
         """Whether an earlier start validated the model after step `start`."""
-        self._curves_folder = folder / "tensorboard"
-        with explain_write_errors(self._curves_folder):
-            # Points of an earlier start after its last checkpoint are hidden.
-            self._curves = (
-                SummaryWriter(str(self._curves_folder), purge_step=start + 1) if self._log else None
-            )
+        self._curves = Curves(folder / "tensorboard", start=start) if self._log else None
         # None shows the bar on a terminal only.
         self._bar = tqdm(
             total=config.num_steps,
@@ -132,8 +129,7 @@ class Progress:
         self._bar.close()
         if self._log is not None and self._curves is not None:
             self._log.close()
-            with explain_write_errors(self._curves_folder):
-                self._curves.close()
+            self._curves.close()
 
     def add_step(
         self, step: int, metrics: StepMetrics, num_examples: int, clips: Sequence[str]
@@ -197,6 +193,4 @@ class Progress:
 
     def _draw(self, step: int, numbers: dict[str, float]) -> None:
         if self._curves is not None:
-            with explain_write_errors(self._curves_folder):
-                for name, value in numbers.items():
-                    self._curves.add_scalar(name, value, step)
+            self._curves.add(step, numbers)

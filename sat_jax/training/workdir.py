@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, locked_folder
 from sat_jax.training.config import TrainConfig
+from sat_jax.training.damage import set_aside
 from sat_jax.training.processes import is_first, wait_for_all
 
 _LIBRARIES = ("sat-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -87,9 +88,12 @@ def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> No
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
-        before = flatten_dict(theirs, sep=".")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SatError(f"{path} is damaged: choose another workdir ({error})") from error
+        before = flatten_dict(dict(theirs), sep=".")
+    except OSError as error:
+        raise SatError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        set_aside(path, "it has no config", "; nothing shows whether this run's config is the same")
+        return
     now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
     _check_changes(folder, before, now, accept_changes)
 

@@ -24,7 +24,7 @@ from sat_jax.config import AnyConfig, MaeConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.models.shapes import weight_shapes
 from sat_jax.runtime.devices import check_devices
-from sat_jax.weights.orbax_errors import orbax_errors
+from sat_jax.weights.orbax_errors import orbax_errors, orbax_write_errors
 
 FORMAT = 1
 """Version of this layout; it increases when older programs cannot read new folders."""
@@ -73,11 +73,9 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
         weights=ocp.args.PyTreeSave(checkpoint.variables),  # type: ignore[call-arg]
         model=ocp.args.JsonSave(model),  # type: ignore[call-arg]
     )
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(path, args=items)
-    except OSError as error:
-        raise SatError(f"cannot write {folder}: {error}") from error
+    handler = ocp.CompositeCheckpointHandler()
+    with orbax_write_errors(folder), ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path, args=items)
 
 
 def fingerprint(config: AnyConfig, variables: Any) -> str:

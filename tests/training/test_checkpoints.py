@@ -8,7 +8,6 @@ import pytest
 from sat_jax.errors import SatError
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints
 from sat_jax.training.progress import RunLog
-from tests.support.small_run import Killed, kill, run, stopped_by
 
 
 @pytest.fixture
@@ -18,16 +17,6 @@ def file_size_limit():
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    with pytest.raises(Killed):
-        run(tmp_path, stopped_by(kill, 4))
-    for path in (tmp_path / "checkpoints" / "3").rglob("*"):
-        if path.is_file() and "metadata" not in path.name.lower():
-            path.write_bytes(b"")
-    with pytest.raises(SatError, match=re.escape(str(tmp_path / "checkpoints" / "3"))):
-        run(tmp_path)
 
 
 def test_a_full_disk_is_an_error_of_one_line(tmp_path, file_size_limit, capfd):

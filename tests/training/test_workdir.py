@@ -46,13 +46,6 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
         run(tmp_path / "file")
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(SatError, match=re.escape(str(tmp_path / "config.json"))):
-        run(tmp_path)
-
-
 def test_a_workdir_without_checkpoints_takes_another_config(whole, tmp_path):
     with pytest.raises(Killed):
         run(tmp_path, stopped_by(kill, 2), config=dataclasses.replace(CONFIG, seed=1))
