@@ -36,12 +36,14 @@ from sat_jax.config import (
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.streaming.ends import gather_ends
 from sat_jax.streaming.framing import Framing, make_framing
-from sat_jax.streaming.incremental import SpectrogramStream, rebuffer, score_in_pieces
+from sat_jax.streaming.incremental import SpectrogramStream, score_in_pieces
 from sat_jax.streaming.model import StreamingModel
-from sat_jax.streaming.pieces import Variables, aggregate, plan_rest, to_probs
+from sat_jax.streaming.pieces import Variables, aggregate, to_probs
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
-from sat_jax.streaming.state import StreamState, hold_samples, state_layout
+from sat_jax.streaming.state import StreamState, check_streams, new_streams, state_layout
+from sat_jax.streaming.windows import hold_samples
 from sat_jax.weights.checkpoint import Checkpoint
 
 
@@ -165,15 +167,21 @@ class Tagger:
         if not _is_whole(batch_size) or batch_size < 1:
             raise SatError(f"batch_size={batch_size!r}: give a whole number of streams, at least 1")
         if warmup == "silence" and self.streams.step_warms_up():
-            fresh = self.init(batch_size, "none")
-            silence = np.zeros((batch_size, self.framing.hop), np.float32)
-            return fresh._replace(cache=self.step(silence, fresh)[1].cache)
-        return self._run(StreamingModel.init, batch_size=batch_size, warmup=warmup)
+            fresh = self._run(StreamingModel.init, batch_size=batch_size, warmup="none")
+            silence = np.zeros((batch_size, self.framing.window), np.float32)
+            everywhere = np.ones(batch_size, bool)
+            _, model = self._run(StreamingModel.step, silence, fresh, everywhere)
+        else:
+            model = self._run(StreamingModel.init, batch_size=batch_size, warmup=warmup)
+        return new_streams(self.framing, model)
 
     def step(
         self, samples: np.ndarray | jax.Array, state: StreamState
-    ) -> tuple[jax.Array, StreamState]:
+    ) -> tuple[np.ndarray, StreamState]:
         """Processes the next samples of every stream.
+
+        Blocks of any lengths are one compiled program. It runs only when a chunk is complete; other
+        calls just hold the samples in NumPy.
 
         Args:
           samples: float32 [b, s] in [-1, 1] at 16 kHz, or [s] for one stream; 1 <= s <=
@@ -189,19 +197,19 @@ class Tagger:
           SatError: wrong shape or type, more than one hop of samples, or the state of a tagger
             with another model, framing or chunk length.
         """
-        self._check_state(state)
-        samples = _as_floats(samples).astype(np.float32)
+        state = self._checked(state)
+        samples = _as_floats(samples).astype(np.float32, copy=False)
         samples = samples.reshape(1, -1) if samples.ndim == 1 else samples
-        if samples.ndim != 2 or samples.shape[0] != state.window.shape[0]:
-            raise SatError(
-                f"samples have shape {list(samples.shape)}, but the state has "
-                f"{state.window.shape[0]} streams: give [streams, samples]"
-            )
-        return self._run(StreamingModel.step, samples, state)
+        self._check_block(samples, "[streams, samples]", state)
+        windows, held = hold_samples(self.framing, state, samples)
+        if not held.ready.any():
+            return np.zeros((len(samples), self.config.num_classes), np.float32), held
+        probs, model = self._run(StreamingModel.step, windows, state.model, held.ready)
+        return jax.device_get(probs), held.after(model)
 
     def scan(
         self, samples: np.ndarray | jax.Array, state: StreamState
-    ) -> tuple[jax.Array, jax.Array, StreamState]:
+    ) -> tuple[np.ndarray, np.ndarray, StreamState]:
         """Runs many steps as one program; equals `step` in a loop over the first axis.
 
         Args:
@@ -215,16 +223,26 @@ class Tagger:
         Raises:
           SatError: see `step`.
         """
-        self._check_state(state)
-        samples = _as_floats(samples).astype(np.float32)
-        if samples.ndim != 3 or samples.shape[1] != state.window.shape[0]:
-            raise SatError(
-                f"samples have shape {list(samples.shape)}, but the state has "
-                f"{state.window.shape[0]} streams: give [steps, streams, samples]"
-            )
-        return self._run(StreamingModel.scan, samples, state)
+        state = self._checked(state)
+        samples = _as_floats(samples).astype(np.float32, copy=False)
+        self._check_block(samples, "[steps, streams, samples]", state)
+        held, windows = state, []
+        ready = np.zeros(samples.shape[:2], bool)
+        for index, block in enumerate(samples):
+            window, held = hold_samples(self.framing, held, block)
+            ready[index] = held.ready
+            if held.ready.any():
+                windows.append(window)
+        runs = ready.any(1)
+        probs = np.zeros((*ready.shape, self.config.num_classes), np.float32)
+        if windows:
+            arguments = (np.stack(windows), state.model, ready[runs])
+            found, model = self._run(StreamingModel.scan, *arguments)
+            probs[runs] = jax.device_get(found)
+            held = held.after(model)
+        return probs, ready, held
 
-    def finish(self, state: StreamState) -> jax.Array:
+    def finish(self, state: StreamState) -> np.ndarray:
         """Scores what the end of the streams left over.
 
         Args:
@@ -238,14 +256,17 @@ class Tagger:
         Raises:
           SatError: the streams are at different points, or of another tagger.
         """
-        self._check_state(state)
-        filled, chunks = np.unique(state.filled), np.unique(state.chunks)
-        if len(filled) > 1 or len(chunks) > 1:
+        state = self._checked(state)
+        count, filled = len(state.filled), state.filled[0]
+        if (state.filled != filled).any() or (state.chunks != state.chunks[0]).any():
             raise SatError("these streams end at different points: finish them one at a time")
-        plan = plan_rest(self.config, self.framing, filled=int(filled[0]), chunks=int(chunks[0]))
-        if plan.is_empty:
-            return jnp.zeros((0, len(state.filled), self.config.num_classes))
-        return self._run(StreamingModel.finish, state, plan=plan)
+        rests = list(state.window[:, :filled])
+        ends = gather_ends(self.config, self.framing, rests, state.chunks.tolist())
+        left = int(ends.num_chunks(self.framing)[0])
+        if not left:
+            return np.zeros((0, count, self.config.num_classes), np.float32)
+        probs: np.ndarray = jax.device_get(self._run(StreamingModel.finish, ends, state.model))
+        return probs[:left]
 
     def stream(
         self, blocks: Iterable[np.ndarray], *, warmup: Warmup = "silence"
@@ -264,18 +285,13 @@ class Tagger:
             are not finite.
         """
         framing, rate = self.framing, self.config.frontend.sample_rate
-        state = self.init(1, warmup)
-        # Seamless chunks need a few samples beyond their hop, which wait in the window.
-        lead = framing.required - framing.margin - framing.hop
-        start = 0
-        for block in rebuffer(_mono(blocks), framing.hop, first=lead):
-            if len(block) < framing.hop:
-                window, filled = hold_samples(state, block[None], np.array([len(block)]))
-                state = state._replace(window=jnp.asarray(window), filled=jnp.asarray(filled))
-                continue
-            probs, state = self.step(block, state)
-            yield _scored(start, start + framing.hop, probs, rate)
-            start += framing.hop
+        state, start = self.init(1, warmup), 0
+        for block in _mono(blocks):
+            for first in range(0, len(block), framing.hop):
+                probs, state = self.step(block[first : first + framing.hop], state)
+                if state.ready[0]:
+                    yield _scored(start, start + framing.hop, probs, rate)
+                    start += framing.hop
         end = start + int(state.filled[0]) - framing.margin
         for probs in self.finish(state):
             # The last frame of a whole chunk reaches beyond it, to both sides of the very end.
@@ -316,7 +332,7 @@ class Tagger:
                 config, parts, lambda *piece: self._run(StreamingModel.clip_piece, *piece)
             )
             probs = to_probs(config, aggregate(jnp.asarray(scores), aggregation))
-            yield _scored(0, num_samples, probs, config.frontend.sample_rate)
+            yield _scored(0, num_samples, np.asarray(probs), config.frontend.sample_rate)
 
     def tag_file(
         self,
@@ -354,11 +370,24 @@ class Tagger:
             return self.clip(blocks, aggregation=aggregation)
         return self.stream(blocks, warmup=warmup)
 
-    def _check_state(self, state: StreamState) -> None:
-        if state_layout(state) != self._state_layout:
+    def _checked(self, state: StreamState) -> StreamState:
+        state = check_streams(state, self.framing)
+        if state_layout(state.model) != self._state_layout:
+            raise SatError("this state belongs to another model: use init() of this tagger")
+        return state
+
+    def _check_block(self, samples: np.ndarray, axes: str, state: StreamState) -> None:
+        """Checks samples of which `axes` names the axes, streams and samples last."""
+        streams, shape = len(state.filled), samples.shape
+        if len(shape) != axes.count(",") + 1 or shape[-2] != streams:
             raise SatError(
-                "this state belongs to another model, framing or chunk length: use init() of this "
-                "tagger"
+                f"samples have shape {list(shape)}, but the state has {streams} streams: give "
+                f"{axes}"
+            )
+        if not 1 <= shape[-1] <= self.framing.hop:
+            raise SatError(
+                f"a step takes 1 to {self.framing.hop} samples, not {shape[-1]}: cut them into "
+                "blocks"
             )
 
     def _run(self, method: Any, *args: Any, **options: Any) -> Any:
@@ -370,7 +399,7 @@ class Tagger:
 
 def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for given in blocks:
-        block = np.asarray(_as_floats(given))
+        block = _as_floats(given)
         if block.ndim != 1:
             raise SatError(
                 f"a block of samples has shape {list(block.shape)}: give [samples], one channel"
@@ -383,14 +412,13 @@ def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield block
 
 
-def _as_floats(samples: Any) -> np.ndarray | jax.Array:
-    """Returns samples as an array, which must hold floating-point numbers."""
-    array = samples
-    if not isinstance(samples, jax.Array):
-        try:
-            array = np.asarray(samples)  # Kept off the device, where each change is a program.
-        except ValueError as error:
-            raise SatError(f"samples are not an array of numbers: {error}") from error
+def _as_floats(samples: Any) -> np.ndarray:
+    """Returns samples as a NumPy array, which must hold floating-point numbers."""
+    try:
+        # Explicit, so that a transfer guard lets it pass.
+        array = np.asarray(jax.device_get(samples) if isinstance(samples, jax.Array) else samples)
+    except ValueError as error:
+        raise SatError(f"samples are not an array of numbers: {error}") from error
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise SatError(
             f"samples are {array.dtype}: give floating-point numbers in [-1, 1], 16-bit samples "
@@ -403,6 +431,6 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
-def _scored(start: int, end: int, probs: jax.Array, rate: int) -> ScoredChunk:
-    checked = check_finite(np.asarray(probs)[0])
+def _scored(start: int, end: int, probs: np.ndarray, rate: int) -> ScoredChunk:
+    checked = check_finite(probs[0])
     return ScoredChunk(start=start / rate, end=end / rate, probs=checked)

@@ -64,7 +64,12 @@ class AudioTransformer(nn.Module):
         self.head = Linear(config.num_classes, dtype)
 
     def __call__(
-        self, log_mel: jax.Array, cache: Cache, *, train: bool = False
+        self,
+        log_mel: jax.Array,
+        cache: Cache,
+        *,
+        num_columns: jax.Array | None = None,
+        train: bool = False,
     ) -> tuple[jax.Array, Cache]:
         """Scores one piece.
 
@@ -72,14 +77,18 @@ class AudioTransformer(nn.Module):
           log_mel: float32 [b, f, t], normalised; t >= 16. Leftover frames (t mod 16) and frames
             after the last position are not used.
           cache: from `init_cache` or the call on the piece before. It gets no gradients.
+          num_columns: int32 [b], time patches of each piece, at least 1; the later ones change
+            nothing but the new cache. None means all.
           train: whether dropout, stochastic depth and patchout act.
 
         Returns:
           float32 [b, y], probabilities, or logits with "logit" pooling; and the new cache.
         """
         grid = self.drop_patches(self.embed(log_mel), train)
-        features, cache = self.features(grid, cache, train=train)
-        return self.scores(features, grid.shape[1]), cache
+        rows, columns = grid.shape[1:3]
+        is_real = None if num_columns is None else jnp.arange(columns) < num_columns[:, None]
+        features, cache = self.features(grid, cache, is_real, train=train)
+        return self.scores(features, rows, is_real), cache
 
     def normalize(self, log_mel: jax.Array, *, train: bool = False) -> jax.Array:
         """Normalises a whole spectrogram, before it is cut into pieces.
@@ -116,13 +125,19 @@ class AudioTransformer(nn.Module):
         return grid
 
     def features(
-        self, grid: jax.Array, cache: Cache, *, train: bool = False
+        self,
+        grid: jax.Array,
+        cache: Cache,
+        is_real: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[jax.Array, Cache]:
         """Returns the tokens after the last block and norm.
 
         Args:
           grid: [b, f, t, d] from `embed`.
           cache: see `__call__`.
+          is_real: bool [b, t], the time patches to attend to; None means all.
           train: whether dropout and stochastic depth act.
 
         Returns:
@@ -130,8 +145,12 @@ class AudioTransformer(nn.Module):
           [b, 1, d]; and the new cache.
         """
         tokens = self.position_dropout(flatten_grid(grid), deterministic=not train)
-        num_out = 1 if self.config.pooling == "token" else None
-        return self.encode(self.prepend_cls(tokens), cache, train=train, num_out=num_out)
+        has_cls = self.config.pooling == "token"
+        if is_real is not None:
+            is_real = jnp.tile(is_real, grid.shape[1])
+            is_real = jnp.pad(is_real, ((0, 0), (int(has_cls), 0)), constant_values=True)
+        num_out = 1 if has_cls else None
+        return self.encode(self.prepend_cls(tokens), cache, is_real, train=train, num_out=num_out)
 
     def prepend_cls(self, tokens: jax.Array) -> jax.Array:
         """[b, n, d] -> [b, n + 1, d] with "token" pooling, else unchanged."""
@@ -142,13 +161,20 @@ class AudioTransformer(nn.Module):
         return jnp.concatenate([cls, tokens], axis=1)
 
     def encode(
-        self, tokens: jax.Array, cache: Cache, *, train: bool = False, num_out: int | None = None
+        self,
+        tokens: jax.Array,
+        cache: Cache,
+        is_real: jax.Array | None = None,
+        *,
+        train: bool = False,
+        num_out: int | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Runs all blocks and the last norm.
 
         Args:
           tokens: [b, n, d].
           cache: see `__call__`.
+          is_real: bool [b, n], the tokens to attend to; None means all.
           train: whether dropout and stochastic depth act.
           num_out: number of tokens to return, the first ones; None means all n. The last block
             skips the work that only the others need.
@@ -159,11 +185,13 @@ class AudioTransformer(nn.Module):
         outputs = [None] * (self.config.depth - 1) + [num_out]
         if not cache.past:
             for block, num_out in zip(self.blocks, outputs, strict=True):
-                tokens, _ = block(tokens, None, None, train, num_out)
+                tokens, _ = block(tokens, None, is_real, train, num_out)
             return self.norm(tokens), cache
         past: list[Past] = list(jax.lax.stop_gradient(cache.past))
         past[0] = self.add_past_positions(past[0], cache.num_real)
         key_is_real = visible_keys(cache.num_real, cache.room, tokens.shape[1])
+        if is_real is not None:
+            key_is_real = jnp.concatenate([key_is_real[:, : cache.room], is_real], axis=1)
         # Quirk: a cls token is cached like any other. As the first token of its piece, it only
         # stays in the cache where a chunk has fewer tokens than the cache.
         num_real = jnp.minimum(cache.num_real + tokens.shape[1], self.config.cache_tokens)
@@ -181,13 +209,24 @@ class AudioTransformer(nn.Module):
         )
         return TokenPast(past.tokens + positions.astype(past.tokens.dtype))
 
-    def scores(self, features: jax.Array, rows: int) -> jax.Array:
-        """Pools and classifies tokens of `rows` frequency rows: [b, n, d] -> float32 [b, y]."""
+    def scores(self, features: jax.Array, rows: int, is_real: jax.Array | None = None) -> jax.Array:
+        """Pools and classifies tokens.
+
+        Args:
+          features: [b, n, d] from `features`.
+          rows: frequency rows of the tokens.
+          is_real: bool [b, t], the time patches to pool; None means all.
+
+        Returns:
+          float32 [b, y].
+        """
         pooling = self.config.pooling
+        if pooling == "token":
+            return nn.sigmoid(self.logits(features[:, 0]))
+        by_time = features.reshape(features.shape[0], rows, -1, features.shape[-1]).mean(1)
         if pooling == "dm":
-            by_time = features.reshape(features.shape[0], rows, -1, features.shape[-1]).mean(1)
-            return nn.sigmoid(self.logits(by_time)).mean(1)
-        pooled = features[:, 0] if pooling == "token" else features.mean(1)
+            return mean_over_time(nn.sigmoid(self.logits(by_time)), is_real)
+        pooled = features.mean(1) if is_real is None else mean_over_time(by_time, is_real)
         logits = self.logits(pooled)
         return logits if pooling == "logit" else nn.sigmoid(logits)
 
@@ -199,6 +238,13 @@ class AudioTransformer(nn.Module):
 def flatten_grid(grid: jax.Array) -> jax.Array:
     """Flattens a patch grid, frequency-major as published: [b, f, t, d] -> [b, f * t, d]."""
     return grid.reshape(grid.shape[0], -1, grid.shape[-1])
+
+
+def mean_over_time(x: jax.Array, is_real: jax.Array | None) -> jax.Array:
+    """Returns the mean of [b, t, d] over the time patches where `is_real` [b, t], or over all."""
+    if is_real is None:
+        return x.mean(1)
+    return jnp.mean(x, axis=1, where=is_real[:, :, None])
 
 
 def visible_keys(num_real: jax.Array, room: int, num_new: int) -> jax.Array:

@@ -13,6 +13,7 @@ from sat_jax.profile.costs import count_multiply_adds, variable_shapes
 from sat_jax.streaming.framing import Framing
 from sat_jax.streaming.model import StreamingModel, Warmup
 from sat_jax.streaming.pieces import Variables
+from sat_jax.streaming.state import new_streams
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +24,7 @@ class CompiledStep:
       config: the model.
       framing: how its streams are cut into chunks.
       batch_size: b streams.
-      program: takes weights, samples [b, s] and state; returns scores and the next state.
+      program: takes weights, window [b, s] and state; returns scores and the next state.
       compile_seconds: time to trace, lower and compile.
       state_bytes: state of all streams.
       temporary_bytes: memory besides weights, samples and states.
@@ -86,7 +87,9 @@ def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> Comp
         batch_size=batch_size,
         program=program,
         compile_seconds=compile_seconds,
-        state_bytes=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments[-1])),
+        state_bytes=sum(
+            x.size * x.dtype.itemsize for x in jax.tree.leaves(new_streams(framing, arguments[-1]))
+        ),
         temporary_bytes=memory.temp_size_in_bytes,
         matmul_flops=2 * batch_size * count_multiply_adds(config, framing).total,
         xla_flops=costs["flops"],
@@ -96,8 +99,8 @@ def compile_step(config: ModelConfig, framing: Framing, batch_size: int) -> Comp
 def step_with_shapes(
     config: ModelConfig, framing: Framing, batch_size: int
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Returns the step, and the shapes of its arguments: weights, samples and state."""
+    """Returns the step, and the shapes of its arguments: weights, window and state."""
     streams, variables = StreamingModel(config, framing), variable_shapes(config)
     state = streams.state_shape(variables, batch_size)
-    samples = jax.ShapeDtypeStruct((batch_size, framing.hop), np.float32)
-    return streams.step, (variables, samples, state)
+    window = jax.ShapeDtypeStruct((batch_size, framing.window), np.float32)
+    return streams.step, (variables, window, state)

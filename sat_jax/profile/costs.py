@@ -140,8 +140,7 @@ def _count_piece(config: ModelConfig, time_patches: int) -> dict[str, int]:
 def _time_patches(config: ModelConfig, framing: Framing) -> list[int]:
     """Returns the patches of time in each call of the network in a chunk."""
     plan = plan_pieces(config, config.frontend.num_frames(framing.hop))
-    lengths = [plan.length] * plan.num_whole + ([plan.padded] if plan.rest else [])
-    return [min(length // PATCH_SIZE, config.time_positions) for length in lengths]
+    return [min(padded // PATCH_SIZE, config.time_positions) for _, padded in plan.lengths]
 
 
 def variable_shapes(config: ModelConfig) -> Variables:

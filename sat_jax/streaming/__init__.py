@@ -1,7 +1,8 @@
 """Streams: framing, the state, one step, and a scan over many steps.
 
 `StreamingModel` is a model with its framing. Its `init`, `step`, `scan` and `finish` are pure
-functions of weights and a `StreamState`, which is a plain pytree.
+functions of weights, windows of samples and a `ModelState`, which is a plain pytree. A
+`StreamState` also holds, on the host, the samples that wait for the next window.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sat_jax.streaming.framing import Framing as Framing
     from sat_jax.streaming.framing import make_framing as make_framing
     from sat_jax.streaming.model import StreamingModel as StreamingModel
+    from sat_jax.streaming.state import ModelState as ModelState
     from sat_jax.streaming.state import StreamState as StreamState
     from sat_jax.streaming.state import reset_streams as reset_streams
     from sat_jax.streaming.state import state_from_bytes as state_from_bytes
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {  # Imported when asked for: JAX takes a second.
     "Framing": "framing",
+    "ModelState": "state",
     "StreamState": "state",
     "StreamingModel": "model",
     "make_framing": "framing",

@@ -1,12 +1,11 @@
 """Clip mode: one spectrogram of a whole recording, its pieces scored from an empty cache."""
 
 import jax
-import jax.numpy as jnp
 
 from sat_jax.models.cache import init_cache
 from sat_jax.models.frontend import log_mel
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.pieces import PiecePlan, Variables, normalize, run_pieces
+from sat_jax.streaming.pieces import PiecePlan, Variables, normalize, run_pieces, zero_past_end
 
 
 def score_clips(
@@ -37,9 +36,3 @@ def score_clips(
         normalized = zero_past_end(normalized, config.frontend.num_frames(num_samples))
     cache = init_cache(config, waveform.shape[0], "kv")
     return run_pieces(model, variables, normalized, cache, plan=plan)[0]
-
-
-def zero_past_end(normalized: jax.Array, num_frames: jax.Array) -> jax.Array:
-    """Sets the frames after the first `num_frames` [b] of [b, f, t] to zero."""
-    is_real = jnp.arange(normalized.shape[-1]) < num_frames[:, None]
-    return jnp.where(is_real[:, None], normalized, 0.0)

@@ -10,31 +10,29 @@ import jax.numpy as jnp
 
 from sat_jax.config import PATCH_SIZE, FramingKind, FrontendConfig, ModelConfig, check_choice
 from sat_jax.errors import SatError
-from sat_jax.models.frontend import floor_top_db, framed_power_db, peak_of, reflect_edges
+from sat_jax.models.frontend import floor_top_db, framed_power_db
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Framing:
-    """The window that collects samples until the model can run; hashable.
+    """How a stream is cut into windows, one for each step; hashable.
 
-    The window's first `margin` samples are the left half of the first frame. When `required`
-    samples are filled, the model runs and the window moves on by `hop`.
+    A window holds the samples of one chunk and those around it that its spectrogram needs. The next
+    window begins `hop` samples later.
 
     Attributes:
       kind: "chunk" computes a spectrogram with reflected edges for each chunk, as published; the
         model ignores frames after the last whole patch. "seamless" computes one continuous
         spectrogram, so that streaming equals clip mode.
       hop: samples from one chunk to the next: the algorithmic delay.
-      window: samples of one spectrogram, margins included.
-      margin: samples in half an FFT.
-      required: filled samples at which the model can run.
+      window: samples of one window: `hop` with chunk framing.
+      margin: samples of a window before its chunk: 0 with chunk framing, else half an FFT.
     """
 
     kind: FramingKind
     hop: int
     window: int
     margin: int
-    required: int
 
 
 def default_chunk_seconds(config: ModelConfig) -> float:
@@ -66,7 +64,7 @@ def make_framing(
     check_choice("framing", kind, get_args(FramingKind))
     seconds = default_chunk_seconds(config) if chunk_seconds is None else chunk_seconds
     frontend = config.frontend
-    margin, hop_length = frontend.n_fft // 2, frontend.hop_length
+    hop_length = frontend.hop_length
     if not (isinstance(seconds, Real) and math.isfinite(seconds)):
         raise SatError(f"the chunk length {seconds!r} is not a number: give seconds")
     samples = round(seconds * frontend.sample_rate)
@@ -77,13 +75,7 @@ def make_framing(
             f"{shortest / frontend.sample_rate:g} s"
         )
     if kind == "chunk":
-        return Framing(
-            kind=kind,
-            hop=samples,
-            window=samples + 2 * margin,
-            margin=margin,
-            required=samples + margin,
-        )
+        return Framing(kind=kind, hop=samples, window=samples, margin=0)
     frames = samples // shortest * PATCH_SIZE
     if frames > config.target_length:
         longest = config.target_length * hop_length / frontend.sample_rate
@@ -91,25 +83,21 @@ def make_framing(
             f"a seamless chunk of {seconds:g} s is longer than the model's {longest:g} s: give a "
             "shorter one, or use chunk framing"
         )
-    window = (frames - 1) * hop_length + frontend.n_fft
     return Framing(
-        kind=kind, hop=frames * hop_length, window=window, margin=margin, required=window
+        kind=kind,
+        hop=frames * hop_length,
+        window=(frames - 1) * hop_length + frontend.n_fft,
+        margin=frontend.n_fft // 2,
     )
 
 
 def chunk_spectrogram(
-    window: jax.Array,
-    chunks: jax.Array,
-    peak_db: jax.Array,
-    *,
-    framing: Framing,
-    frontend: FrontendConfig,
+    window: jax.Array, peak_db: jax.Array, *, framing: Framing, frontend: FrontendConfig
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes the log-mel spectrogram of a full window.
+    """Computes the log-mel spectrogram of a window.
 
     Args:
       window: float32 [b, s], s = framing.window.
-      chunks: int32 [b], chunks that the stream has completed before.
       peak_db: float32 [b], loudest value of the stream so far. The floor of seamless framing
         follows it, since the rest of the recording is not known yet.
       framing: of the stream.
@@ -118,47 +106,11 @@ def chunk_spectrogram(
     Returns:
       float32 dB [b, f, t], and the new `peak_db`.
     """
-    margin = framing.margin
     if framing.kind == "chunk":
-        inside = window[:, margin:-margin]
-        window = jnp.pad(inside, ((0, 0), (margin, margin)), mode="reflect")
+        half = frontend.n_fft // 2
+        window = jnp.pad(window, ((0, 0), (half, half)), mode="reflect")
         power_db = framed_power_db(window, frontend)
         return floor_top_db(power_db, power_db.max((1, 2)), frontend), peak_db
-    at_start = jnp.pad(window[:, margin:], ((0, 0), (margin, 0)), mode="reflect")
-    window = jnp.where((chunks == 0)[:, None], at_start, window)
     power_db = framed_power_db(window, frontend)
     peak_db = jnp.maximum(peak_db, power_db.max((1, 2)))
     return floor_top_db(power_db, peak_db, frontend), peak_db
-
-
-def last_spectrogram(
-    window: jax.Array,
-    filled: jax.Array,
-    chunks: jax.Array,
-    peak_db: jax.Array,
-    *,
-    framing: Framing,
-    frontend: FrontendConfig,
-) -> jax.Array:
-    """Computes the log-mel spectrogram of a window that the end of a stream left partly filled.
-
-    Args:
-      window: float32 [b, s], s = framing.window.
-      filled: int32 [b], samples in the window, the margin included.
-      chunks: int32 [b], chunks that the stream has completed before.
-      peak_db: float32 [b], see `chunk_spectrogram`.
-      framing: of the stream.
-      frontend: spectrogram settings.
-
-    Returns:
-      float32 dB [b, f, t]; the first 1 + (filled - margin) // hop_length frames are real.
-    """
-    starts_here = (chunks == 0) | (framing.kind == "chunk")
-    # A stream that ends just short of the next frame gets that frame by its mirror image.
-    window = jnp.pad(window, ((0, 0), (0, frontend.hop_length)))
-    mirrored = reflect_edges(window, jnp.where(starts_here, framing.margin, 0), filled)
-    power_db = framed_power_db(mirrored, frontend)
-    peak = peak_of(power_db, frontend.num_frames(filled - framing.margin))
-    if framing.kind == "seamless":
-        peak = jnp.maximum(peak, peak_db)
-    return floor_top_db(power_db, peak, frontend)

@@ -12,8 +12,9 @@ from sat_jax.errors import SatError
 from sat_jax.models.cache import Cache, CacheForm, init_cache
 from sat_jax.models.frontend import floor_top_db
 from sat_jax.models.transformer import AudioTransformer
-from sat_jax.streaming.clip import score_clips, zero_past_end
-from sat_jax.streaming.framing import Framing, chunk_spectrogram, last_spectrogram
+from sat_jax.streaming.clip import score_clips
+from sat_jax.streaming.ends import Ends, score_ends
+from sat_jax.streaming.framing import Framing, chunk_spectrogram
 from sat_jax.streaming.pieces import (
     PiecePlan,
     Variables,
@@ -24,8 +25,9 @@ from sat_jax.streaming.pieces import (
     run_pieces,
     to_probs,
     warm_cache,
+    zero_past_end,
 )
-from sat_jax.streaming.state import StreamState, where_streams
+from sat_jax.streaming.state import ModelState, where_streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class StreamingModel:
 
         streams = StreamingModel(config, make_framing(config))
         state = streams.init(variables, 16)
-        probs, state = streams.step(variables, samples, state)
+        probs, state = streams.step(variables, window, state)
 
     Attributes:
       config: the model.
@@ -71,7 +73,7 @@ class StreamingModel:
         *,
         warmup: Warmup = "silence",
         cache_form: CacheForm = "kv",
-    ) -> StreamState:
+    ) -> ModelState:
         """Returns the state of new streams.
 
         Args:
@@ -84,145 +86,108 @@ class StreamingModel:
         cache = init_cache(self.config, batch_size, cache_form)
         if warmup == "silence" and self.config.is_streaming:
             cache = warm_cache(self.network, variables, cache)
-        framing = self.framing
-        return StreamState(
-            cache=cache,
-            window=jnp.zeros((batch_size, framing.window), jnp.float32),
-            filled=jnp.full((batch_size,), framing.margin, jnp.int32),
-            chunks=jnp.zeros((batch_size,), jnp.int32),
-            peak_db=jnp.full((batch_size,), -jnp.inf, jnp.float32),
-            ready=jnp.zeros((batch_size,), bool),
-        )
+        return ModelState(cache, jnp.full((batch_size,), -jnp.inf, jnp.float32))
 
     @functools.partial(jax.jit, static_argnums=0)
     def step(
-        self, variables: Variables, samples: jax.Array, state: StreamState
-    ) -> tuple[jax.Array, StreamState]:
-        """Processes the next samples of every stream; `scan` is the same for many steps.
+        self,
+        variables: Variables,
+        window: jax.Array,
+        state: ModelState,
+        active: jax.Array | None = None,
+    ) -> tuple[jax.Array, ModelState]:
+        """Scores the next chunk of every stream; `scan` is the same for many steps.
 
-        ``scan(variables, samples, state)`` on [k, b, s] equals k calls of
-        ``step(variables, samples[i], state)`` with the state carried along, up to rounding.
+        ``scan(variables, windows, state)`` on [k, b, s] equals k calls of
+        ``step(variables, windows[i], state)`` with the state carried along, up to rounding.
 
         Step 0 and step 1000 are one compiled program: an empty cache is masked, not skipped.
 
         Args:
           variables: the weights.
-          samples: float32 [b, s] in [-1, 1], 1 <= s <= framing.hop.
+          window: float32 [b, s] in [-1, 1], s = framing.window, see `Framing`.
           state: from `init` or the step before.
+          active: bool [b]; the others stand still, and their windows may hold any values. None
+            means all.
 
         Returns:
-          Probabilities float32 [b, y] of the chunk that these samples complete, zeros for streams
-          where they complete none (``ready`` is False); and the next state.
+          Probabilities float32 [b, y] of the chunk, zeros for streams that stand still; and the
+          next state.
 
         Raises:
-          SatError: more samples than one hop, which could complete two chunks.
+          SatError: the window has another length.
         """
         framing = self.framing
-        if not 1 <= samples.shape[1] <= framing.hop:
+        if window.shape[1] != framing.window:
             raise SatError(
-                f"a step takes 1 to {framing.hop} samples, not {samples.shape[1]}: cut them into "
-                "blocks"
+                f"a step takes windows of {framing.window} samples, not {window.shape[1]}: cut "
+                "them by the framing"
             )
-        # With a hop of room at the end, any number of samples fits at `filled`.
-        window = jnp.pad(state.window, ((0, 0), (0, framing.hop)))
-        window = jax.vmap(jax.lax.dynamic_update_slice)(window, samples, state.filled[:, None])
-        filled = state.filled + samples.shape[1]
-        ready = filled >= framing.required
-        probs, cache, peak_db = jax.lax.cond(
-            ready.any(),
-            self._score_chunk,
-            self._score_nothing,
-            variables,
-            window[:, : framing.window],
-            state,
-        )
-        next_state = StreamState(
-            cache=where_streams(ready, cache, state.cache),
-            window=jnp.where(ready[:, None], window[:, framing.hop :], window[:, : framing.window]),
-            filled=jnp.where(ready, filled - framing.hop, filled),
-            chunks=state.chunks + ready,
-            peak_db=jnp.where(ready, peak_db, state.peak_db),
-            ready=ready,
-        )
-        return jnp.where(ready[:, None], probs, 0.0), next_state
-
-    def _score_chunk(
-        self, variables: Variables, window: jax.Array, state: StreamState
-    ) -> tuple[jax.Array, Cache, jax.Array]:
         spectrogram, peak_db = chunk_spectrogram(
-            window,
-            state.chunks,
-            state.peak_db,
-            framing=self.framing,
-            frontend=self.config.frontend,
+            window, state.peak_db, framing=framing, frontend=self.config.frontend
         )
         normalized = normalize(self.network, variables, spectrogram)
         scores, cache = run_pieces(self.network, variables, normalized, state.cache)
-        return to_probs(self.config, aggregate(scores, "mean")), cache, peak_db
-
-    def _score_nothing(
-        self, variables: Variables, window: jax.Array, state: StreamState
-    ) -> tuple[jax.Array, Cache, jax.Array]:
-        del variables
-        probs = jnp.zeros((window.shape[0], self.config.num_classes), jnp.float32)
-        return probs, state.cache, state.peak_db
+        probs = to_probs(self.config, aggregate(scores, "mean"))
+        moved = ModelState(cache, peak_db)
+        if active is None:
+            return probs, moved
+        return jnp.where(active[:, None], probs, 0.0), where_streams(active, moved, state)
 
     @functools.partial(jax.jit, static_argnums=0)
     def scan(
-        self, variables: Variables, samples: jax.Array, state: StreamState
-    ) -> tuple[jax.Array, jax.Array, StreamState]:
+        self,
+        variables: Variables,
+        windows: jax.Array,
+        state: ModelState,
+        active: jax.Array | None = None,
+    ) -> tuple[jax.Array, ModelState]:
         """Runs many steps as one program, whose memory does not grow with their number.
 
         It equals `step` in a loop over the first axis, up to rounding.
 
         Args:
           variables: the weights.
-          samples: float32 [k, b, s], the samples of each step.
+          windows: float32 [k, b, s], the windows of each step.
           state: before the first step.
+          active: bool [k, b], see `step`.
 
         Returns:
-          Probabilities [k, b, y] and ready [k, b] of the steps, and the state after the last.
+          Probabilities [k, b, y] of the steps, and the state after the last.
         """
 
         def step(
-            state: StreamState, block: jax.Array
-        ) -> tuple[StreamState, tuple[jax.Array, jax.Array]]:
-            probs, state = self.step(variables, block, state)
-            return state, (probs, state.ready)
+            state: ModelState, inputs: tuple[jax.Array, jax.Array | None]
+        ) -> tuple[ModelState, jax.Array]:
+            window, active = inputs
+            probs, state = self.step(variables, window, state, active)
+            return state, probs
 
-        state, (probs, ready) = jax.lax.scan(step, state, samples)
-        return probs, ready, state
+        state, probs = jax.lax.scan(step, state, (windows, active))
+        return probs, state
 
-    @functools.partial(jax.jit, static_argnums=0, static_argnames="plan")
-    def finish(self, variables: Variables, state: StreamState, *, plan: PiecePlan) -> jax.Array:
-        """Scores what the end of the streams left in their windows.
+    @functools.partial(jax.jit, static_argnums=0)
+    def finish(self, variables: Variables, ends: Ends, state: ModelState) -> jax.Array:
+        """Scores what the ends of streams leave over, by one program for ends of any length.
 
         Args:
           variables: the weights.
+          ends: from `sat_jax.streaming.ends.gather_ends`.
           state: after the last step.
-          plan: from `plan_rest`, not empty, the same for all streams.
 
         Returns:
           Probabilities float32 [k, b, y]: one chunk with chunk framing, one for each piece with
-          seamless framing.
+          seamless framing; zeros where a stream has no such chunk or piece.
         """
         config, framing = self.config, self.framing
-        # A recording, or a chunk of its own, that is under one patch ends with silence.
-        shortest = framing.margin + PATCH_SIZE * config.frontend.hop_length
-        begins_here = (state.chunks == 0) | (framing.kind == "chunk")
-        spectrogram = last_spectrogram(
-            state.window,
-            jnp.where(begins_here, jnp.maximum(state.filled, shortest), state.filled),
-            state.chunks,
-            state.peak_db,
-            framing=framing,
-            frontend=config.frontend,
+        scores = score_ends(
+            self.network, variables, ends, state.cache, state.peak_db, framing=framing
         )
-        normalized = normalize(self.network, variables, spectrogram)
-        scores, _ = run_pieces(self.network, variables, normalized, state.cache, plan=plan)
-        return to_probs(
-            config, scores if framing.kind == "seamless" else aggregate(scores, "mean")[None]
-        )
+        is_scored = (ends.columns > 0).T[:, :, None]  # [k, b, 1]
+        if framing.kind == "chunk":
+            count = jnp.maximum(is_scored.sum(0), 1)
+            scores, is_scored = scores.sum(0)[None] / count, is_scored[:1]
+        return jnp.where(is_scored, to_probs(config, scores), 0.0)
 
     @functools.partial(jax.jit, static_argnums=0, static_argnames=("plan", "aggregation"))
     def clip(
@@ -274,10 +239,10 @@ class StreamingModel:
         normalized = normalize(self.network, variables, spectrogram)
         return apply(self.network, variables, zero_past_end(normalized, num_frames), cache)
 
-    def state_shape(self, variables: Variables, batch_size: int = 1) -> StreamState:
+    def state_shape(self, variables: Variables, batch_size: int = 1) -> ModelState:
         """Returns a state's shapes and dtypes, as `jax.ShapeDtypeStruct`, without computing it."""
         init = functools.partial(self.init, batch_size=batch_size, warmup="none")
-        return cast(StreamState, jax.eval_shape(init, variables))
+        return cast(ModelState, jax.eval_shape(init, variables))
 
     def step_warms_up(self) -> bool:
         """Returns whether a step on silence leaves the same cache as the warm-up.

@@ -46,6 +46,12 @@ class PiecePlan(NamedTuple):
         """Whether nothing is left to score."""
         return not (self.num_whole or self.rest)
 
+    @property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Frames of each piece, without and with padding."""
+        last = [(self.rest, self.padded)] if self.rest else []
+        return [(self.length, self.length)] * self.num_whole + last
+
 
 def plan_pieces(config: ModelConfig, frames: int) -> PiecePlan:
     """Plans the pieces of `frames` frames, as published.
@@ -161,6 +167,12 @@ def cut_pieces(plan: PiecePlan, normalized: jax.Array) -> tuple[jax.Array, jax.A
         return pieces, None
     rest = normalized[..., whole : whole + plan.rest]
     return pieces, jnp.pad(rest, ((0, 0), (0, 0), (0, plan.padded - plan.rest)))
+
+
+def zero_past_end(normalized: jax.Array, num_frames: jax.Array) -> jax.Array:
+    """Sets the frames after the first `num_frames` [b] of [b, f, t] to zero."""
+    is_real = jnp.arange(normalized.shape[-1]) < num_frames[:, None]
+    return jnp.where(is_real[:, None], normalized, 0.0)
 
 
 def warm_cache(model: AudioTransformer, variables: Variables, cache: Cache) -> Cache:

@@ -1,6 +1,6 @@
 """The state of streams: a plain pytree that the caller keeps and passes back in."""
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import flax.serialization
 import jax
@@ -9,28 +9,44 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.models.cache import Cache
+from sat_jax.streaming.framing import Framing
 
 Tree = TypeVar("Tree")
+
+
+class ModelState(NamedTuple):
+    """What a step leaves for the next one: a pytree of arrays [b, …] on the device.
+
+    Attributes:
+      cache: past tokens of every layer.
+      peak_db: float32 [b], loudest log-mel value so far (seamless framing only).
+    """
+
+    cache: Cache
+    peak_db: jax.Array
 
 
 class StreamState(NamedTuple):
     """State of b streams: a pytree of arrays [b, …].
 
+    `cache` and `peak_db` are on the device. The others are NumPy arrays, so reading them never
+    waits for it.
+
     Attributes:
       cache: past tokens of every layer.
-      window: float32 [b, s], samples not yet used up, see `Framing`; zeros after `filled`.
-      filled: int32 [b], samples in the window.
-      chunks: int32 [b], chunks completed.
+      window: float32 [b, s], samples that wait for a step, see `Framing`; zeros after `filled`.
+      filled: int64 [b], samples in the window.
+      chunks: int64 [b], chunks completed.
       peak_db: float32 [b], loudest log-mel value so far (seamless framing only).
       ready: bool [b], whether the last step completed a chunk, so that its probabilities count.
     """
 
     cache: Cache
-    window: jax.Array
-    filled: jax.Array
-    chunks: jax.Array
+    window: np.ndarray
+    filled: np.ndarray
+    chunks: np.ndarray
     peak_db: jax.Array
-    ready: jax.Array
+    ready: np.ndarray
 
     def __repr__(self) -> str:
         """Shows sizes instead of values."""
@@ -40,6 +56,36 @@ class StreamState(NamedTuple):
             f"{np.shape(self.window)[1]} samples, cache {sizes})"
         )
 
+    @property
+    def model(self) -> ModelState:
+        """The part that a compiled step takes."""
+        return ModelState(self.cache, self.peak_db)
+
+    def after(self, model: ModelState) -> Self:
+        """Returns the same streams after a compiled step."""
+        return self._replace(cache=model.cache, peak_db=model.peak_db)
+
+
+AnyState = TypeVar("AnyState", StreamState, ModelState)
+
+
+def new_streams(framing: Framing, model: ModelState) -> StreamState:
+    """Returns streams without samples.
+
+    Args:
+      framing: how they are cut into windows.
+      model: from `sat_jax.streaming.StreamingModel.init`.
+    """
+    count = model.peak_db.shape[0]
+    return StreamState(
+        cache=model.cache,
+        window=np.zeros((count, framing.window), np.float32),
+        filled=np.full(count, framing.margin),
+        chunks=np.zeros(count, np.int64),
+        peak_db=model.peak_db,
+        ready=np.zeros(count, bool),
+    )
+
 
 def state_layout(state: Any) -> tuple[Any, ...]:
     """Tree structure, dtypes and shapes (without the batch axis) of a state; hashable."""
@@ -47,31 +93,49 @@ def state_layout(state: Any) -> tuple[Any, ...]:
     return tree, *((np.shape(leaf)[1:], getattr(leaf, "dtype", None)) for leaf in leaves)
 
 
-def hold_samples(
-    state: StreamState, samples: np.ndarray, counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Puts samples into the windows without a step, on the host.
+def check_streams(state: object, framing: Framing) -> StreamState:
+    """Returns a state with its host fields as NumPy arrays, after checking them.
 
     Args:
-      state: of the streams.
-      samples: float32 [b, s], padded after `counts`.
-      counts: int [b], samples to add to each stream: too few to complete a chunk.
+      state: from a caller, so anything.
+      framing: how its streams are cut into windows.
 
-    Returns:
-      The new `window` and `filled` of the state.
+    Raises:
+      SatError: it is not a state, belongs to another framing or chunk length, or its counters are
+        out of range.
     """
-    window, filled = np.array(state.window), np.asarray(state.filled)
-    for row, (start, count) in enumerate(zip(filled, counts, strict=True)):
-        window[row, start : start + count] = samples[row, :count]
-    return window, (filled + counts).astype(np.int32)
+    if not isinstance(state, StreamState):
+        raise SatError(f"this state is a {type(state).__name__}: use init() of this tagger")
+    names = ("window", "filled", "chunks", "ready")
+    host: dict[str, Any] = {name: np.asarray(getattr(state, name)) for name in names}
+    held = state._replace(**host)
+    count = np.shape(state.peak_db)[:1]
+    kinds = {name: leaf.dtype.kind for name, leaf in host.items()}
+    if (
+        held.window.shape != (*count, framing.window)
+        or any(host[name].shape != count for name in names[1:])
+        or kinds != {"window": "f", "filled": "i", "chunks": "i", "ready": "b"}
+    ):
+        raise SatError(
+            "this state belongs to another framing or chunk length: use init() of this tagger"
+        )
+    least = np.where(held.chunks == 0, framing.margin, framing.window - framing.hop)
+    is_possible = (least <= held.filled) & (held.filled < framing.window) & (held.chunks >= 0)
+    if not is_possible.all():
+        row = int(np.argmin(is_possible))
+        raise SatError(
+            f"this state is damaged: its stream {row} has completed {held.chunks[row]} chunks and "
+            f"holds {held.filled[row]} samples; use init() of this tagger"
+        )
+    return held
 
 
-def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> StreamState:
+def reset_streams(state: AnyState, fresh: AnyState, mask: jax.Array) -> AnyState:
     """Restarts the streams where `mask` is True; the others go on untouched.
 
     Args:
-      state: the running streams.
-      fresh: from `init`, with the same batch size.
+      state: the running streams, a `StreamState` or `ModelState`.
+      fresh: new ones, as many.
       mask: bool [b].
 
     Returns:
@@ -80,12 +144,12 @@ def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> St
     Raises:
       SatError: the mask is not bool [b], or `fresh` has another batch size, model or framing.
     """
-    streams = state.chunks.shape
+    streams = state.peak_db.shape
     if getattr(mask, "shape", None) != streams or mask.dtype != jnp.bool_:
         raise SatError(f"the mask is not bool{list(streams)}: give one bool for each stream")
-    if fresh.chunks.shape != streams:
+    if fresh.peak_db.shape != streams:
         raise SatError(
-            f"{fresh.chunks.shape[0]} fresh streams cannot replace {streams[0]}: init as many"
+            f"{fresh.peak_db.shape[0]} fresh streams cannot replace {streams[0]}: init as many"
         )
     if state_layout(fresh) != state_layout(state):
         raise SatError(
@@ -98,8 +162,9 @@ def reset_streams(state: StreamState, fresh: StreamState, mask: jax.Array) -> St
 def where_streams(mask: jax.Array, yes: Tree, no: Tree) -> Tree:
     """Selects stream by stream from two trees of arrays [b, …]."""
 
-    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    def pick(a: Any, b: Any) -> Any:
+        where = np.where if isinstance(a, np.ndarray) else jnp.where
+        return where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(pick, yes, no)
 

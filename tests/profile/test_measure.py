@@ -15,6 +15,7 @@ from sat_jax.profile.costs import count_tokens, variable_shapes
 from sat_jax.profile.measure import find_model, profile_step
 from sat_jax.profile.timing import time_for
 from sat_jax.streaming import StreamingModel, make_framing
+from sat_jax.streaming.state import new_streams
 from sat_jax.weights.checkpoint import Checkpoint, save_checkpoint
 
 SAT = ModelConfig(width=64, depth=1, num_classes=5, target_length=32, cache_length=320)
@@ -27,8 +28,9 @@ def test_tokens_and_state_equal_those_after_a_step():
     step = compile_step(SAT, framing, 2)
     variables = jax.jit(init_variables, static_argnums=0)(SAT, jax.random.key(0))
     state = StreamingModel(SAT, framing).init(variables, 2, warmup="none")
-    assert step.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    _, state = step.program(variables, np.zeros((2, framing.hop), np.float32), state)
+    streams = new_streams(framing, state)
+    assert step.state_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(streams))
+    _, state = step.program(variables, np.zeros((2, framing.window), np.float32), state)
     tokens = count_tokens(SAT, framing)
     assert list(state.cache.num_real) == [tokens.new] * 2
     assert state.cache.room == tokens.cached
