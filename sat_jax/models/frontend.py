@@ -122,7 +122,7 @@ def log_mel(
         power_db = framed_power_db(padded, config)
         return floor_top_db(power_db, power_db.max((1, 2)), config)
     padded = jnp.pad(waveform, ((0, 0), (half, half)))
-    padded = reflect_edges(padded, half, half + jnp.asarray(num_samples))
+    padded = reflect_edges(padded, half, half + num_samples)
     power_db = framed_power_db(padded, config)
     return floor_top_db(power_db, peak_of(power_db, config.num_frames(num_samples)), config)
 

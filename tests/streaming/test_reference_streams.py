@@ -1,0 +1,43 @@
+"""Streams beside the PyTorch model, for any chunk length, warm-up and end.
+
+The golden numbers have whole chunks of the models' own lengths, and short ones only after silence.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from sat_jax.tagger import Tagger
+from sat_jax.weights.checkpoint import Checkpoint
+from tests.reference.test_torch_reference import small_sat, stream
+from tests.support.golden_models import small_config, small_weights
+
+LABELS = tuple("abcdefghijk")
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "warmup", "length"),
+    [
+        ("sat_mean_2s", 0.16, "none", 2.5),  # More chunks than the cache holds, then 0.1 s.
+        ("sat_dm_1s", 0.5, "none", 2.2),  # 51 frames are 3 columns, so the cache fills unevenly.
+        ("sat_short_cache", 0.34, "silence", 1.5),
+        ("sat_logit_2s", 2.5, "none", 5.3),  # More than a piece.
+    ],
+)
+def test_streams_are_those_of_pytorch(
+    name: str, seconds: float, warmup: str, length: float
+) -> None:
+    checkpoint = Checkpoint(config=small_config(name), variables=small_weights(name), labels=LABELS)
+    tagger = Tagger(checkpoint, chunk_seconds=seconds)
+    rng = np.random.default_rng(0)
+    wave = (0.1 * rng.standard_normal(round(16_000 * length))).astype(np.float32)
+    have = np.stack([chunk.probs for chunk in tagger.stream([wave], warmup=warmup)])
+    # What is shorter than a patch ends with silence.
+    whole = round(16_000 * seconds)
+    rest = max(-(-len(wave) // whole) * whole - whole + 2560 - len(wave), 0)
+    padded = torch.from_numpy(np.pad(wave, (0, rest)))[None]
+    want, _ = stream(small_sat(name), padded, seconds, chunks=100, warmup=warmup)
+    if name == "sat_logit_2s":
+        want = want.sigmoid()
+    assert len(have) == -(-len(wave) // whole)
+    np.testing.assert_allclose(have, want, atol=1e-5)
