@@ -149,7 +149,8 @@ def tf_batches(folder: Path, config: WindowConfig, workers: int, *, scheme: str 
         plan = planner(step)
         return plan._replace(clip=order[plan.clip])
 
-    windows = read_by_tf_data(source, plans, config, 0, workers=workers)
+    sources = (source for _ in itertools.count())
+    windows = read_by_tf_data(sources, plans, config, 0, workers=workers)
     return (batch for _, batch in windows)
 
 

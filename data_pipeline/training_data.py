@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_pipeline.batches.reader import ClipBatch, WindowBatch, clip_batches, window_batches
+from data_pipeline.batches.shards import block_bytes
 from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.psl.windows import PslWindows
 from data_pipeline.sources.registry import open_source
-from data_pipeline.sources.source import Source
+from data_pipeline.sources.source import Blocks, Source
 from sat_jax.config import AnyConfig, MaeConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import class_fingerprint
@@ -90,12 +91,14 @@ def open_training_data(
       SatError: a source can't be opened or does not fit the model.
     """
     source = open_source(labels, **source_fields, leave_out_missing=True)
+    is_tfds = bool(source_fields.get("tfds"))
     windows, psl_notes = _psl_windows(source, config, psl_paths, labels)
     names = class_fingerprint(labels)
     planner = Planner(
         source.clips,
         config,
         psl=windows,
+        blocks=_blocks(source, config, is_tfds=is_tfds),
         process_index=process_index,
         process_count=process_count,
     )
@@ -105,6 +108,8 @@ def open_training_data(
         "clips": source.clips.fingerprint(),
         "labels": names,
         "psl": windows.table.fingerprint() if windows else None,
+        # The order of shards depends on it.
+        "processes": process_count if config.read_order == "shards" else None,
     }
     validation = None
     if valid_fields is not None:
@@ -123,9 +128,21 @@ def open_training_data(
                 workers=workers,
             )
 
-    is_tfds = bool(source_fields.get("tfds"))
     batches = window_batches(source, planner, config, workers=workers, tf_data=is_tfds)
     return TrainingData(batches, validation, planner.epoch_size, record, notes)
+
+
+def _blocks(source: Source, config: WindowConfig, *, is_tfds: bool) -> Blocks | None:
+    """Returns the source in blocks if its clips are used in the order of shards."""
+    if config.read_order == "random":
+        return None
+    if not is_tfds:
+        raise SatError("data.read_order='shards' needs a TensorFlow dataset (--tfds): use 'random'")
+    from data_pipeline.sources.tfds.blocks import TfdsBlocks
+    from data_pipeline.sources.tfds.source import TfdsSource
+
+    assert isinstance(source, TfdsSource)
+    return TfdsBlocks(source, block_bytes(config.buffer_bytes))
 
 
 def _count(source: Source, purpose: str) -> str:

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from data_pipeline.batches.shards import ShardOrder, read_ahead
 from data_pipeline.batches.windows import Plan, Planner, Window, WindowConfig, read_window
 from data_pipeline.sources.source import Source
 from sat_jax.errors import SatError
@@ -17,6 +18,9 @@ Sound = np.ndarray | SatError
 """A clip's samples, or the error of reading it."""
 
 _BATCHES_AHEAD = 2
+
+_CUTTERS = 8
+"""Threads that cut windows from clips in memory: more of them only wait for each other."""
 
 
 class WindowBatch(TypedDict):
@@ -59,7 +63,17 @@ def window_batches(
         if tf_data:
             from data_pipeline.batches.tf_data import read_by_tf_data
 
-            windows = read_by_tf_data(source, planner, config, start_step, workers=workers)
+            sources, threads = (source for _ in itertools.count()), workers
+            if isinstance(planner.order, ShardOrder):
+                sources = read_ahead(
+                    planner.order,
+                    first=start_step * planner.num_rows,
+                    rows=planner.num_rows,
+                    memory=config.buffer_bytes,
+                    workers=workers,
+                )
+                threads = min(workers, _CUTTERS)
+            windows = read_by_tf_data(sources, planner, config, start_step, workers=threads)
         else:
             windows = _read_by_threads(source, planner, config, start_step, workers=workers)
         for plan, waveform in windows:

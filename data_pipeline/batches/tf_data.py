@@ -4,7 +4,7 @@ import atexit
 import collections
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,7 @@ _ALIGNMENT = 64  # Bytes; TensorFlow copies arrays that are aligned otherwise.
 
 
 def read_by_tf_data(
-    source: Source,
+    sources: Generator[Source],
     planner: Callable[[int], Plan],
     config: WindowConfig,
     start_step: int,
@@ -27,11 +27,11 @@ def read_by_tf_data(
     """Reads the windows of all steps, in order and ahead.
 
     Args:
-      source: the clips.
+      sources: the clips, once for each step; closed at the end.
       planner: chooses the windows of a step, from any thread.
       config: of batches.
       start_step: the first step.
-      workers: threads; each reads a batch at a time.
+      workers: threads; each prepares a batch at a time.
 
     Yields:
       The plan of each step, and its windows: float32 [b, s], read-only.
@@ -42,17 +42,21 @@ def read_by_tf_data(
     plans: collections.deque[Plan] = collections.deque()
     errors: list[Exception] = []
 
-    def read(step: int) -> tuple[Plan, np.ndarray]:
+    def read(step_and_source: tuple[int, Source]) -> tuple[Plan, np.ndarray]:
+        step, source = step_and_source
         plan = planner(step)
         return plan, _read_batch(source, config, plan)
 
     def waveforms() -> Iterator[np.ndarray]:
-        steps = itertools.count(start_step)
+        steps = zip(itertools.count(start_step), sources, strict=False)
         # TensorFlow prints the traceback of an exception, so that none must leave this function.
         try:
-            with contextlib.closing(
-                map_ahead(read, steps, workers=workers, ahead=workers)
-            ) as batches:
+            with (
+                contextlib.closing(sources),
+                contextlib.closing(
+                    map_ahead(read, steps, workers=workers, ahead=workers)
+                ) as batches,
+            ):
                 for plan, waveform in batches:
                     plans.append(plan)
                     yield waveform

@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import numpy as np
 
 from data_pipeline.batches.sampling import ClipOrder, Sampler, balanced_weights
-from data_pipeline.sources.source import ClipTable, Source
+from data_pipeline.batches.shards import ShardOrder
+from data_pipeline.sources.source import Blocks, ClipTable, Source
 from sat_jax.errors import SatError
 
 Fill = Literal["wrap", "zeros"]
+ReadOrder = Literal["random", "shards"]
 
 _MIN_SECONDS, _MAX_SECONDS = 0.16, 3600
 """Limits of a window's length. A batch of longer windows would not fit into memory."""
@@ -88,6 +90,9 @@ class WindowConfig:
       sampler: "shuffle" uses every clip once per epoch; "balanced" draws clips of rare classes more
         often, see `data_pipeline.batches.sampling.balanced_weights`.
       draws_per_epoch: windows in an epoch of the balanced sampler.
+      read_order: "random" reads each window on its own; "shards" reads the files in large blocks
+        and shuffles in memory, see `data_pipeline.batches.shards`.
+      buffer_mb: memory for these blocks in each process, in units of 2**20 bytes.
       psl_share: weight of pseudo strong labels in targets: 0 uses the clip's labels alone, 1 the
         window's pseudo strong labels alone.
       chunks: targets per window: 1, or the window's number of chunks for a loss per chunk. The
@@ -105,13 +110,15 @@ class WindowConfig:
     fill: Fill = "wrap"
     sampler: Sampler = "shuffle"
     draws_per_epoch: int = 200_000
+    read_order: ReadOrder = "random"
+    buffer_mb: int = 2048
     psl_share: float = 0.0
     chunks: int = 1
     sample_rate: int = 16_000
 
     def __post_init__(self) -> None:
         """Raises SatError for values out of range."""
-        for name in ("batch_size", "draws_per_epoch", "chunks"):
+        for name in ("batch_size", "draws_per_epoch", "buffer_mb", "chunks"):
             if getattr(self, name) < 1:
                 raise SatError(f"data.{name}={getattr(self, name)} is under 1")
         if not _MIN_SECONDS <= self.window_seconds <= _MAX_SECONDS:
@@ -119,12 +126,17 @@ class WindowConfig:
                 f"data.window_seconds={self.window_seconds:g} is not between {_MIN_SECONDS} and "
                 f"{_MAX_SECONDS}"
             )
-        for name, allowed in (("fill", Fill), ("sampler", Sampler)):
+        for name, allowed in (("fill", Fill), ("sampler", Sampler), ("read_order", ReadOrder)):
             if getattr(self, name) not in get_args(allowed):
                 choices = ", ".join(get_args(allowed))
                 raise SatError(f"data.{name}={getattr(self, name)!r} is not one of {choices}")
         if not 0.0 <= self.psl_share <= 1.0:
             raise SatError(f"data.psl_share={self.psl_share} is not in [0, 1]")
+
+    @property
+    def buffer_bytes(self) -> int:
+        """`buffer_mb` in bytes."""
+        return self.buffer_mb << 20
 
     @property
     def num_samples(self) -> int:
@@ -137,8 +149,11 @@ class Planner:
 
     Attributes:
       num_rows: rows of this process.
+      order: of the clips.
       epoch_size: windows in an epoch, of all processes.
     """
+
+    order: ClipOrder | ShardOrder
 
     def __init__(
         self,
@@ -146,6 +161,7 @@ class Planner:
         config: WindowConfig,
         *,
         psl: WindowTargets | None = None,
+        blocks: Blocks | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
@@ -155,6 +171,7 @@ class Planner:
           clips: the source's clips.
           config: of batches.
           psl: the clips' pseudo strong labels; needed if ``psl_share`` is above 0.
+          blocks: of the source, to use its clips in the order of shards.
           process_index: this process.
           process_count: processes that share a batch.
 
@@ -175,14 +192,31 @@ class Planner:
         self._psl = psl if config.psl_share else None
         self.num_rows = config.batch_size // process_count
         self._rows = process_index * self.num_rows + np.arange(self.num_rows)
-        self._order = _make_order(clips, config, self._psl)
-        self.epoch_size = self._order.epoch_size
+        eligible, weights = _clips_to_use(clips, config, self._psl)
+        draws = config.draws_per_epoch
+        if blocks is None:
+            self.order = ClipOrder(eligible, seed=config.seed, weights=weights, draws=draws)
+        else:
+            self.order = ShardOrder(
+                eligible,
+                blocks,
+                seed=config.seed,
+                memory=config.buffer_bytes,
+                weights=weights,
+                draws=draws,
+                process_index=process_index,
+                process_count=process_count,
+            )
+        self.epoch_size = self.order.epoch_size
 
     def __call__(self, step: int) -> Plan:
         """Returns this process's plan of a step, counted from 0."""
         config = self._config
-        positions = step * config.batch_size + self._rows
-        clip = self._order.clips(positions)
+        if isinstance(self.order, ShardOrder):
+            positions = step * self.num_rows + np.arange(self.num_rows)
+        else:
+            positions = step * config.batch_size + self._rows
+        clip = self.order.clips(positions)
         places = np.random.default_rng([config.seed, 1, step]).random(config.batch_size)
         place = places[self._rows].astype(np.float32)
         # Rounding to float32 may give 1, which is outside [0, 1).
@@ -197,16 +231,19 @@ class Planner:
         return Plan(clip, place, start, (1 - share) * hard + share * soft)
 
 
-def _make_order(clips: ClipTable, config: WindowConfig, psl: WindowTargets | None) -> ClipOrder:
+def _clips_to_use(
+    clips: ClipTable, config: WindowConfig, psl: WindowTargets | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the clips to use, ascending, and their weights in balanced sampling."""
     eligible = np.arange(len(clips.ids)) if psl is None else psl.clips
     if not len(eligible):
         raise SatError("the source has no clips for batches: check the source and its labels")
     if config.sampler == "shuffle":
-        return ClipOrder(eligible, seed=config.seed)
+        return eligible, None
     weights = balanced_weights(clips)[eligible]
     if not weights.any():
         raise SatError("data.sampler='balanced' needs labels, but no clip has any: use 'shuffle'")
-    return ClipOrder(eligible, seed=config.seed, weights=weights, draws=config.draws_per_epoch)
+    return eligible, weights
 
 
 def read_window(source: Source, config: WindowConfig, window: Window, *, out: np.ndarray) -> None:
@@ -223,4 +260,5 @@ def fill_window(samples: np.ndarray, fill: Fill, *, out: np.ndarray) -> None:
     """Fills `out`, float32 [s], from at most as many samples."""
     size = len(samples)
     out[:size] = samples
-    out[size:] = np.resize(samples, len(out) - size) if fill == "wrap" else 0.0
+    if size < len(out):
+        out[size:] = np.resize(samples, len(out) - size) if fill == "wrap" else 0.0

@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -102,6 +103,40 @@ class Source(Protocol):
 
         Raises:
           SatError: the clip can't be read; the message names it.
+        """
+        ...
+
+
+ClipReads = Future[Mapping[int, memoryview]]
+"""Clips that are being read: the bytes of each."""
+
+
+class Blocks(Protocol):
+    """The clips of a source in blocks: neighbours in a file, which one read fetches."""
+
+    @property
+    def of_clip(self) -> np.ndarray:
+        """int64 [n], the block of each clip, ascending."""
+        ...
+
+    @property
+    def clip_bytes(self) -> np.ndarray:
+        """int64 [n], the size of each clip."""
+        ...
+
+    def read(self, clips: np.ndarray) -> Mapping[int, memoryview]:
+        """Reads clips of one block, from any thread: int64 [k], ascending.
+
+        Raises:
+          SatError: they can't be read; the message names their file.
+        """
+        ...
+
+    def source(self, reads: Mapping[int, ClipReads]) -> Source:
+        """Returns the source, which then reads these clips from memory.
+
+        Args:
+          reads: from each clip to the read that has it.
         """
         ...
 

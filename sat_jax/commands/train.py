@@ -66,7 +66,7 @@ _INIT = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _WORKERS = flags.DEFINE_integer(
-    "workers", 4, "Number of clips read in parallel.", lower_bound=1, flag_values=FLAGS
+    "workers", 4, "Number of reads at a time.", lower_bound=1, flag_values=FLAGS
 )
 _ACCEPT_CHANGES = flags.DEFINE_bool(
     "accept_changes",

@@ -82,6 +82,10 @@ def default_config(
                 "fill": "wrap",
                 "sampler": "shuffle",
                 "draws_per_epoch": 200_000,
+                # "shards" reads files in large blocks and shuffles in buffer_mb of memory: for
+                # remote files of --tfds.
+                "read_order": "random",
+                "buffer_mb": 2048,
                 # Weight of the pseudo strong labels of --psl; the rest goes to the clips' labels.
                 "psl_share": 0.0,
             },

@@ -81,6 +81,13 @@ def test_the_record_depends_on_labels(source, tmp_path):
     assert record(["a.wav"], ("Cat", "Dog", "Speech"))["labels"] != first["labels"]
 
 
+def test_shards_need_a_tensorflow_dataset(source):
+    with pytest.raises(SatError, match=r"data\.read_order='shards'.*--tfds"):
+        open_training_data(config(psl_share=0.0, read_order="shards"), LABELS, source)
+    with pytest.raises(SatError, match=r"data\.read_order='files'"):
+        config(read_order="files")
+
+
 def test_pseudo_labels_of_another_model_are_refused_before_the_run(source, tmp_path):
     paths = psl(tmp_path / "p.parquet", ["a.wav", "b.wav"], classes="0;3")
     with pytest.raises(SatError, match=r"p\.parquet has class 3, the model has 0 to 2"):

@@ -82,6 +82,23 @@ def open_file(path: str, *, buffering: int = -1) -> Any:
     return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb", buffering)
 
 
+def read_bytes(path: str, start: int, size: int) -> bytes:
+    """Reads `size` bytes of a local or remote file.
+
+    Raises:
+      SatError: the file can't be read, or ends before.
+    """
+    try:
+        with open_file(path, buffering=0) as file:
+            file.seek(start)
+            data: bytes = file.read(size)
+    except (OSError, tf.errors.OpError) as error:
+        raise SatError(f"{path}: cannot read: {error}") from error
+    if len(data) < size:
+        raise SatError(f"{path}: ends at byte {start + len(data)}: prepare it again")
+    return data
+
+
 def _size_and_time(path: str) -> tuple[int, int]:
     """Returns the size of a local or remote file in bytes, and its modification time in seconds.
 

@@ -4,8 +4,9 @@
 """
 
 import contextlib
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,10 +20,13 @@ from data_pipeline.sources.source import (
 )
 from data_pipeline.sources.tables import ClassFinder
 from data_pipeline.sources.tfds.features import ClipFeatures, open_builder
-from data_pipeline.sources.tfds.index import Places, find_clips, open_file, split_parts
+from data_pipeline.sources.tfds.index import Places, find_clips, read_bytes, split_parts
 from data_pipeline.sources.tfds.records import BadRecord
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.errors import SatError
+
+Contents = Callable[[int, int, int], memoryview]
+"""Function from a clip, the first byte in its file and a number of bytes to these bytes."""
 
 
 class TfdsSource:
@@ -77,6 +81,7 @@ class TfdsSource:
         )
         self.clips: ClipTable
         self.places: Places
+        self._contents: Contents | None = None
         self.clips, self.places = find_clips(
             split_parts(builder, split),
             self.features,
@@ -152,7 +157,7 @@ class TfdsSource:
     def _read_record(self, index: int, name: str) -> np.ndarray:
         """Reads the samples of a record as stored: [s] or [s, channels]."""
         start, end = int(self.places.start[index]), int(self.places.end[index])
-        record = self._read_bytes(index, start, end - start)
+        record = bytes(self._read_bytes(index, start, end - start))
         try:
             return self.features.samples(record)
         except BadRecord as error:
@@ -170,14 +175,13 @@ class TfdsSource:
         )
         return np.concatenate(list(blocks))
 
-    def _read_bytes(self, index: int, start: int, size: int) -> bytes:
-        path = self.path_of(index)
-        try:
-            with open_file(path, buffering=0) as file:
-                file.seek(start)
-                data = file.read(size)
-        except (OSError, tf.errors.OpError) as error:
-            raise SatError(f"{path}: cannot read: {error}") from error
-        if len(data) < size:
-            raise SatError(f"{path}: ends before clip {self.clips.ids[index]}: prepare it again")
-        return data
+    def _read_bytes(self, index: int, start: int, size: int) -> bytes | memoryview:
+        if self._contents is not None:
+            return self._contents(index, start, size)
+        return read_bytes(self.path_of(index), start, size)
+
+    def reading_from(self, contents: Contents) -> "TfdsSource":
+        """Returns this source, with another place for the bytes of its files."""
+        source = copy.copy(self)
+        source._contents = contents
+        return source

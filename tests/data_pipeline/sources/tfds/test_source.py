@@ -21,6 +21,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 from data_pipeline.sources.tfds import index as tfds_index  # noqa: E402
 from data_pipeline.sources.tfds import records  # noqa: E402
+from data_pipeline.sources.tfds.blocks import TfdsBlocks  # noqa: E402
 from data_pipeline.sources.tfds.source import TfdsSource  # noqa: E402
 
 RATE = 16_000
@@ -160,11 +161,13 @@ def test_another_rate_is_resampled(data_dir):
         np.testing.assert_allclose(source.read(index), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("max_bytes", [None, 1, 9000])
 @pytest.mark.parametrize("name", ["raw", "plain", "stereo", "floats", "slow"])
-def test_batches_by_tf_data_are_single_reads(data_dir, name):
+def test_batches_by_tf_data_are_single_reads(data_dir, name, max_bytes):
     source = open_source(data_dir, name)
     config = WindowConfig(batch_size=8, window_seconds=0.16, num_classes=9)
-    planner = Planner(source.clips, config)
+    blocks = TfdsBlocks(source, max_bytes) if max_bytes else None
+    planner = Planner(source.clips, config, blocks=blocks)
     batches = window_batches(source, planner, config, workers=3, tf_data=True)(2)
     for step, batch in zip(range(2, 5), batches, strict=False):
         for row, window in zip(batch["waveform"], planner(step).windows(), strict=True):
@@ -182,6 +185,11 @@ def test_remote_records_are_read_by_tensorflow(data_dir, name):
     for clip in range(7):
         window = remote.read(clip, num_samples=800, place=0.37)
         np.testing.assert_array_equal(window, source.read(clip, num_samples=800, place=0.37))
+    ours, theirs = (TfdsBlocks(each, 9000) for each in (source, remote))
+    for block in range(ours.of_clip[-1] + 1):
+        for chosen in (slice(None), slice(None, None, 2)):
+            clips = np.flatnonzero(ours.of_clip == block)[chosen]
+            assert theirs.read(clips) == ours.read(clips)
     # The scan of the files finds the same places.
     parts = [tfds_index.Part(path, 0, count) for path, count in zip(paths, (3, 4), strict=True)]
     counts = np.bincount(source.places.file_of_clip)
@@ -193,6 +201,28 @@ def test_remote_records_are_read_by_tensorflow(data_dir, name):
     remote.places = places._replace(files=["ram://gone"] * 2)
     with pytest.raises(SatError, match="ram://gone"):
         remote.read(0)
+    with pytest.raises(SatError, match="ram://gone"):
+        TfdsBlocks(remote, 9000).read(np.array([0]))
+
+
+def test_blocks_are_neighbours_in_a_file(data_dir):
+    source = open_source(data_dir, "raw", "train[2:]+test+train[:2]")
+    blocks = TfdsBlocks(source, 9000)
+    places = source.places
+    ids, firsts = np.unique(blocks.of_clip, return_index=True)
+    assert list(ids) == list(range(len(ids))) and (np.diff(firsts) > 0).all()
+    assert 1 < len(ids) < len(blocks.of_clip)
+    for block in ids:
+        clips = np.flatnonzero(blocks.of_clip == block)
+        assert len(set(places.file_of_clip[clips])) == 1
+        assert (np.diff(places.start[clips]) > 0).all()
+        assert places.start[clips[-1]] - places.start[clips[0]] < 9000
+        records = blocks.read(clips)
+        with open(source.path_of(clips[0]), "rb") as file:
+            content = file.read()
+        for clip in clips:
+            assert records[clip] == content[places.start[clip] : places.end[clip]]
+            assert blocks.clip_bytes[clip] == len(records[clip])
 
 
 def test_files_are_scanned_once(data_dir, monkeypatch):
