@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sat_jax.streaming.state import ModelState as ModelState
     from sat_jax.streaming.state import StreamState as StreamState
     from sat_jax.streaming.state import reset_streams as reset_streams
-    from sat_jax.streaming.state import state_from_bytes as state_from_bytes
-    from sat_jax.streaming.state import state_to_bytes as state_to_bytes
+    from sat_jax.streaming.state_bytes import state_from_bytes as state_from_bytes
+    from sat_jax.streaming.state_bytes import state_to_bytes as state_to_bytes
 
 _HOMES = {  # Imported when asked for: JAX takes a second.
     "Framing": "framing",
@@ -26,8 +26,8 @@ _HOMES = {  # Imported when asked for: JAX takes a second.
     "StreamingModel": "model",
     "make_framing": "framing",
     "reset_streams": "state",
-    "state_from_bytes": "state",
-    "state_to_bytes": "state",
+    "state_from_bytes": "state_bytes",
+    "state_to_bytes": "state_bytes",
 }
 
 __all__ = sorted(_HOMES)

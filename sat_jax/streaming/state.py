@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple, Self, TypeVar
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +92,12 @@ def state_layout(state: Any) -> tuple[Any, ...]:
     return tree, *((np.shape(leaf)[1:], getattr(leaf, "dtype", None)) for leaf in leaves)
 
 
+def host_fields(state: StreamState) -> dict[str, np.ndarray]:
+    """Returns the fields on the host as NumPy arrays; callers may have put others there."""
+    names = ("window", "filled", "chunks", "ready")
+    return {name: np.asarray(jax.device_get(getattr(state, name))) for name in names}
+
+
 def check_streams(state: object, framing: Framing) -> StreamState:
     """Returns a state with its host fields as NumPy arrays, after checking them.
 
@@ -106,16 +111,15 @@ def check_streams(state: object, framing: Framing) -> StreamState:
     """
     if not isinstance(state, StreamState):
         raise SatError(f"this state is a {type(state).__name__}: use init() of this tagger")
-    names = ("window", "filled", "chunks", "ready")
-    host: dict[str, Any] = {name: np.asarray(getattr(state, name)) for name in names}
-    held = state._replace(**host)
-    count = np.shape(state.peak_db)[:1]
-    kinds = {name: leaf.dtype.kind for name, leaf in host.items()}
-    if (
-        held.window.shape != (*count, framing.window)
-        or any(host[name].shape != count for name in names[1:])
-        or kinds != {"window": "f", "filled": "i", "chunks": "i", "ready": "b"}
-    ):
+    host: dict[str, Any] = host_fields(state)
+    held, count = state._replace(**host), np.shape(state.peak_db)[:1]
+    layout = {name: (leaf.shape, leaf.dtype.kind) for name, leaf in host.items()}
+    if layout != {
+        "window": ((*count, framing.window), "f"),
+        "filled": (count, "i"),
+        "chunks": (count, "i"),
+        "ready": (count, "b"),
+    }:
         raise SatError(
             "this state belongs to another framing or chunk length: use init() of this tagger"
         )
@@ -167,31 +171,3 @@ def where_streams(mask: jax.Array, yes: Tree, no: Tree) -> Tree:
         return where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(pick, yes, no)
-
-
-def state_to_bytes(state: StreamState) -> bytes:
-    """Returns a state as bytes (MessagePack), to store it or to send it elsewhere."""
-    return flax.serialization.to_bytes(state)
-
-
-def state_from_bytes(like: StreamState, data: bytes) -> StreamState:
-    """Restores what `state_to_bytes` wrote.
-
-    Args:
-      like: a state of the same model, framing and batch size, for its shapes.
-      data: the bytes.
-
-    Raises:
-      SatError: the bytes are damaged, or belong to another model, framing or batch size.
-    """
-    try:
-        state = flax.serialization.from_bytes(like, data)
-    except Exception as error:  # MessagePack raises many kinds for damaged input.
-        raise SatError(f"these bytes are not a stream state: {error}".splitlines()[0]) from error
-    for have, want in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
-        if have.shape != want.shape or have.dtype != want.dtype:
-            raise SatError(
-                f"this stream state has {have.dtype}{list(have.shape)} where the model needs "
-                f"{want.dtype}{list(want.shape)}: it belongs to another model, framing or batch"
-            )
-    return jax.tree.map(jnp.asarray, state)
