@@ -24,7 +24,7 @@ def balanced_weights(clips: ClipTable) -> np.ndarray:
       float64 [n]: the sum over a clip's labels of 1000 / (clips with that label + 100). Rare
       classes are then drawn about as often as common ones.
     """
-    counts = np.bincount(clips.label_indices) if len(clips.label_indices) else np.zeros(1)
+    counts = np.bincount(clips.label_indices)
     of_label = 1000.0 / (counts[clips.label_indices] + 100.0)
     sums = np.concatenate([[0.0], np.cumsum(of_label)])
     return np.asarray(sums[clips.label_starts[1:]] - sums[clips.label_starts[:-1]])
