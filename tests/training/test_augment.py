@@ -71,7 +71,13 @@ def test_masks_are_bands_of_the_right_number_and_size():
         widths.append(len(masked_frames))
         heights.append(len(masked_bins))
     assert (min(widths), max(widths)) == (0, 20) and (min(heights), max(heights)) == (0, 8)
-    assert (masked[:, :, 0] == 0).any() and (masked[:, :, -1] == 0).any()
+
+
+def test_masks_have_every_width_at_every_place():
+    config = AugmentConfig(time_masks=1, time_mask_frames=4)
+    masked = np.asarray(spec_augment(KEY, np.ones((4000, 2, 20), np.float32), config))
+    bands = {tuple(np.flatnonzero(row == 0)) for row in masked[:, 0]}
+    assert bands == {tuple(range(i, i + width)) for width in range(5) for i in range(21 - width)}
 
 
 def test_masks_of_one_example_do_not_depend_on_the_others():
