@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from sat_jax.config import ModelConfig
+from sat_jax.config import FrontendConfig, ModelConfig
 from sat_jax.models.cache import init_cache
 from sat_jax.models.transformer import AudioTransformer, init_variables
 
@@ -58,3 +58,12 @@ def test_frames_beyond_the_last_position_change_nothing(frames: int) -> None:
     have, _ = model.apply(variables, log_mel, no_past)
     want, _ = model.apply(variables, log_mel[..., :32], no_past)
     np.testing.assert_array_equal(have, want)
+
+
+@pytest.mark.parametrize(("bands", "offset", "scale"), [(64, 10.0, 40.0), (128, 14.27, 41.58)])
+def test_the_fixed_norm_is_the_published_one(bands: int, offset: float, scale: float) -> None:
+    config = dataclasses.replace(CONFIG, frontend=FrontendConfig(n_mels=bands))
+    decibels = np.linspace(-100.0, 40.0, bands * 3, dtype=np.float32).reshape(1, bands, 3)
+    variables = jax.jit(init_variables, static_argnums=0)(config, jax.random.key(0))
+    have = AudioTransformer(config).apply(variables, decibels, method="normalize")
+    np.testing.assert_allclose(have, (decibels + offset) / scale, rtol=1e-5)
