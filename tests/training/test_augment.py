@@ -54,6 +54,17 @@ def test_mixup_mixes_waveforms_and_targets_alike():
     assert min(shares) + 1e-6 >= 0.5 and max(shares) <= 1 + 1e-6 and np.std(shares) > 0.05
 
 
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_mixup_weights_are_the_larger_part_of_beta_weights(alpha):
+    target = np.tile(np.float32([[0.0], [1.0]]), (2000, 1))
+    _, mixed = mixup(KEY, jnp.zeros((4000, 1)), jnp.asarray(target), alpha)
+    weights = np.abs(np.asarray(mixed) - (1 - target))[:, 0]
+    drawn = np.random.default_rng(0).beta(alpha, alpha, 100_000)
+    shares = np.linspace(0.1, 0.9, 9)
+    wanted = np.quantile(np.maximum(drawn, 1 - drawn), shares)
+    np.testing.assert_allclose(np.quantile(weights, shares), wanted, atol=0.03)
+
+
 def test_masks_are_bands_of_the_right_number_and_size():
     ones = np.ones((200, 64, 100), np.float32)
     config = AugmentConfig(time_masks=1, time_mask_frames=20, freq_masks=1, freq_mask_bins=8)

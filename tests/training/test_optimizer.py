@@ -134,17 +134,18 @@ def test_accumulated_steps_make_the_update_of_their_mean():
     np.testing.assert_allclose(ours["kernel"], theirs["kernel"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_updates_are_those_of_pytorch(clip_norm):
+@pytest.mark.parametrize(
+    ("clip_norm", "b1", "b2", "eps"), [(0.0, 0.9, 0.999, 1e-8), (1.0, 0.8, 0.95, 0.1)]
+)
+def test_updates_are_those_of_pytorch(clip_norm, b1, b2, eps):
     rng = np.random.default_rng(0)
     grads = rng.standard_normal((5, 3, 4)).astype(np.float32)
     start = rng.standard_normal((3, 4)).astype(np.float32)
-    config = OptimizerConfig(
-        learning_rate=0.1, weight_decay=0.5, clip_norm=clip_norm, final_fraction=1.0
-    )
+    moments = {"b1": b1, "b2": b2, "eps": eps, "clip_norm": clip_norm}
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, final_fraction=1.0, **moments)
     kernel, bias = (torch.nn.Parameter(torch.tensor(start)) for _ in range(2))
     groups = [{"params": [kernel], "weight_decay": 0.5}, {"params": [bias], "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=0.1)
+    adamw = torch.optim.AdamW(groups, lr=0.1, betas=(b1, b2), eps=eps)
     for grad, ours in zip(grads, weights_after_each(config, grads, start), strict=True):
         kernel.grad, bias.grad = torch.tensor(grad), torch.tensor(grad)
         if clip_norm:
