@@ -5,9 +5,8 @@ import tempfile
 from collections.abc import Iterator
 
 from sat_jax.archive.storage import local_copy, open_file, save_stream
+from sat_jax.audio.suffixes import is_audio_name
 from sat_jax.errors import SatError
-
-_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".au")
 
 
 def recordings_of(file: str) -> Iterator[tuple[str, str]]:
@@ -27,8 +26,7 @@ def recordings_of(file: str) -> Iterator[tuple[str, str]]:
     try:
         with open_file(file) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                is_audio = member.name.lower().endswith(_SUFFIXES)
-                if is_audio and (content := tar.extractfile(member)):
+                if is_audio_name(member.name) and (content := tar.extractfile(member)):
                     with tempfile.TemporaryDirectory() as folder:
                         yield f"{file}/{member.name}", save_stream(content, folder, member.name)
     except tarfile.TarError as error:

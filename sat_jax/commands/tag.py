@@ -2,10 +2,12 @@
 
 sat-jax tag street.wav
 sat-jax tag -m SAT_T_1s -c 1.0 -k 5 *.flac
+sat-jax tag --recursive --output_dir tags --skip_existing recordings
 ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | sat-jax tag -
 
-RECORDING is an audio file, or - for 16-bit PCM on standard input. The exit code is 1 if a recording
-failed; the others are still tagged. A damaged file is tagged up to the damage.
+RECORDING is an audio file, a folder of them, a quoted pattern such as 'day/**/*.wav', or - for
+16-bit PCM on standard input. The exit code is 1 if a recording failed; the others are still tagged.
+A damaged file is tagged up to the damage.
 """
 
 import dataclasses
@@ -23,8 +25,9 @@ from sat_jax.commands.stream_flags import define_stream_flags
 from sat_jax.config import Aggregation, Dtype, Mode
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
+from sat_jax.tagging.checks import check_options, make_output_folders
 from sat_jax.tagging.formats import FORMATS
-from sat_jax.tagging.options import STDIN, TaggingOptions, check_options, make_output_folders
+from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -105,6 +108,28 @@ _FORMAT = flags.DEFINE_enum(
 _OUTPUT = flags.DEFINE_string(
     "output", None, "File for the tags. Default: standard output.", flag_values=FLAGS
 )
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "Folder for the tags, a file per recording. It mirrors the folders of the recordings.",
+    flag_values=FLAGS,
+)
+_SKIP_EXISTING = flags.DEFINE_bool(
+    "skip_existing",
+    False,
+    "Leave out recordings whose file in --output_dir exists: goes on where a run was stopped.",
+    flag_values=FLAGS,
+)
+_RECURSIVE = flags.DEFINE_bool(
+    "recursive", False, "Also tag the audio files in the folders of a folder.", flag_values=FLAGS
+)
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    None,
+    "Recordings tagged at once. It changes no tag. Default: the number of cores.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 _SCORES_OUT = flags.DEFINE_string(
     "scores_out",
     None,
@@ -154,13 +179,14 @@ _RANDOM_WEIGHTS = flags.DEFINE_bool(
 )
 
 
-def main(recordings: Sequence[str]) -> bool:
+def main(arguments: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
     _stop_on_signals()
     with _paused_garbage_collection():
-        if _report_if_all_missing(recordings):
-            return True
         options = _options()
+        recordings, missing = _find(arguments, options)
+        if not recordings:
+            return True
         make_output_folders(options)
         # Imported late, so that --help and wrong flags are answered at once.
         from sat_jax.tagging.recordings import tag_recordings
@@ -175,25 +201,21 @@ def main(recordings: Sequence[str]) -> bool:
             # Programs read the other formats, and this line would disturb them.
             out = sys.stdout if _FORMAT.value == "text" else sys.stderr
             print(f"{_MODEL.value} with random weights: its tags mean nothing.", file=out)
-    return bool(tag_recordings(tagger, recordings, options, report=PROGRAM.report))
+    summary = tag_recordings(tagger, recordings, options, report=PROGRAM.report)
+    return bool(missing or summary.failed)
 
 
-def _report_if_all_missing(recordings: Sequence[str]) -> bool:
-    """Reports the recordings if none of them exists, before seconds of loading a model."""
-    from sat_jax.audio import check_exists
+def _find(arguments: Sequence[str], options: TaggingOptions) -> tuple[list[Recording], int]:
+    """Finds the recordings, and reports what is missing before seconds of loading a model."""
+    from sat_jax.tagging.find_recordings import find_recordings
 
-    problems = []
-    for name in recordings:
-        if name == STDIN:
-            return False
+    found, missing = find_recordings(arguments, recursive=_RECURSIVE.value, report=PROGRAM.report)
+    if found:
         try:
-            check_exists(name)
-            return False
+            check_options(options, found)
         except SatError as error:
-            problems.append(error)
-    for problem in problems:
-        PROGRAM.report(problem)
-    return True
+            raise flags.Error(str(error)) from error
+    return found, missing
 
 
 def _options() -> TaggingOptions:
@@ -208,6 +230,9 @@ def _options() -> TaggingOptions:
         without=_WITHOUT.value,
         format_name=_FORMAT.value,
         output=_OUTPUT.value,
+        output_dir=_OUTPUT_DIR.value,
+        skip_existing=_SKIP_EXISTING.value,
+        jobs=_JOBS.value,
         scores_out=_SCORES_OUT.value,
         plot=_PLOT.value,
         channel=_CHANNEL.value,
@@ -263,11 +288,11 @@ def _paused_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _check(recordings: Sequence[str]) -> None:
-    check_options(_options(), recordings)
+def _check(arguments: Sequence[str]) -> None:
+    check_options(_options(), [Recording.named(argument) for argument in arguments])
     other_mode = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
     _refuse_flags(other_mode, f"--mode={_MODE.value}")
-    if "-" not in recordings:
+    if STDIN not in arguments:
         _refuse_flags(("stdin_rate", "stdin_channels"), "recordings other than -")
     if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
         raise flags.Error("--threshold=auto has no effect with --random_weights: give a number")

@@ -130,7 +130,7 @@ def refuse_overwriting(path: str | Path, *sources: str) -> None:
 def _target(path: str | Path) -> Path:
     """Follows links; refuses a folder."""
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if os.path.isdir(target):
         raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
     return target
 
@@ -159,7 +159,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _temporary_file(path: str | Path) -> Iterator[Path]:
     target = _target(path)
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         yield target
         return
     # Its name has a fixed length: the target's may be as long as the file system allows.
@@ -169,7 +169,7 @@ def _temporary_file(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with explain_write_errors(path):
-            if target.exists():
+            if os.path.exists(target):
                 shutil.copymode(target, temporary)
             temporary.replace(target)
     finally:

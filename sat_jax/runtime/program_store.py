@@ -12,6 +12,7 @@ import os
 import pickle
 import platform
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from sat_jax.runtime.files import cache_dir
 
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MAX_FILES = 64
+
+_MAKING = threading.Lock()
+"""Threads that need the same new program wait until one of them has made it."""
 
 
 def cache_compiled_programs() -> None:
@@ -69,12 +73,14 @@ class ProgramStore:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         key = (name, static, tuple(options.items()), tree, shapes)
         if key not in self._programs:
-            described = [_all_fields(each) for each in static]
-            signature = repr((name, described, options, str(tree), shapes))
-            path = self._folder / f"{name.strip('_')}-{_digest(signature, _environment())}"
-            self._programs[key] = _load(path) or self._compile(
-                path, function, static, args, options
-            )
+            with _MAKING:
+                if key not in self._programs:
+                    described = [_all_fields(each) for each in static]
+                    signature = repr((name, described, options, str(tree), shapes))
+                    path = self._folder / f"{name.strip('_')}-{_digest(signature, _environment())}"
+                    self._programs[key] = _load(path) or self._compile(
+                        path, function, static, args, options
+                    )
         # Wait for the result: the interpreter crashes if it exits while a loaded program runs.
         return jax.block_until_ready(self._programs[key](*args))
 

@@ -1,6 +1,7 @@
 """Threads that work ahead of a loop."""
 
 import collections
+import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -10,7 +11,12 @@ Result = TypeVar("Result")
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    ahead: int,
+    stop: threading.Event | None = None,
 ) -> Generator[Result]:
     """Applies a function to items in threads, ahead of whoever takes the results.
 
@@ -19,6 +25,7 @@ def map_ahead(
       items: may be endless.
       workers: number of threads.
       ahead: items that are worked on, or ready, while the caller uses a result.
+      stop: is set when no more results are taken, so that `function` can return early.
 
     Yields:
       The results in the order of the items.
@@ -36,4 +43,6 @@ def map_ahead(
         while waiting:
             yield waiting.popleft().result()
     finally:
+        if stop:
+            stop.set()
         pool.shutdown(cancel_futures=True)

@@ -24,12 +24,14 @@ class TagFormat(abc.ABC):
     Per recording, the calls are `begin`, `chunk` for each chunk as soon as it is scored, and `end`.
 
     Attributes:
+      suffix: of files in this format, with its dot.
       header: the first line of the output.
       single_recording: whether an output holds only one recording.
       name: the current recording's name.
       selection: the rule by which the chunks' tags were chosen.
     """
 
+    suffix = ".txt"
     header = ""
     single_recording = False
 
@@ -75,6 +77,8 @@ class TextFormat(TagFormat):
 class JsonlFormat(TagFormat):
     """JSON Lines in ASCII: an object per chunk, also for a chunk without tags."""
 
+    suffix = ".jsonl"
+
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
         """Returns an object with ``file``, ``start``, ``end`` and ``tags``."""
         record = {
@@ -92,6 +96,7 @@ class JsonlFormat(TagFormat):
 class CsvFormat(TagFormat):
     """A CSV table with a row per tag; `id` is AudioSet's, empty for other classes."""
 
+    suffix = ".csv"
     header = "file,start,end,rank,label,prob,id\n"
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
@@ -108,6 +113,7 @@ class CsvFormat(TagFormat):
 class SrtFormat(TagFormat):
     """SubRip subtitles: a cue per chunk that has tags, with a line per tag."""
 
+    suffix = ".srt"
     single_recording = True
 
     def begin(self, name: str) -> str:
@@ -201,7 +207,7 @@ def check_format(name: str, num_recordings: int) -> None:
         others = ", ".join(key for key, value in FORMATS.items() if not value.single_recording)
         raise SatError(
             f"format {name} holds one recording and {num_recordings} are given: "
-            f"tag one file at a time, or use {others}"
+            f"use --output_dir, or one of {others}"
         )
 
 

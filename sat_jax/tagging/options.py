@@ -1,4 +1,4 @@
-"""Settings of a tagging run, the paths it writes, and the checks before it starts.
+"""What a tagging run does: recordings and settings.
 
 The command line checks its flags with this module, so it imports no numpy or JAX.
 """
@@ -6,20 +6,37 @@ The command line checks its flags with this module, so it imports no numpy or JA
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sat_jax.config import Aggregation, Mode, Warmup
-from sat_jax.errors import SatError
-from sat_jax.plots.figures import check_plot, check_suffix
-from sat_jax.runtime.files import check_writable_folder, refuse_overwriting
-from sat_jax.tagging.formats import check_format
 
 if TYPE_CHECKING:
     import numpy as np
 
 STDIN = "-"
 """The name of standard input among recordings."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording to tag.
+
+    Attributes:
+      name: its path, or "-" for standard input; it stands beside the tags.
+      place: its path inside the folder in which it was found. Files of results mirror it.
+      is_live: whether reading it may wait, as for standard input and named pipes.
+    """
+
+    name: str
+    place: str
+    is_live: bool = False
+
+    @classmethod
+    def named(cls, name: str, *, is_live: bool = False) -> Self:
+        """Returns a recording that the user named."""
+        if name == STDIN:
+            return cls(name, "stdin", is_live=True)
+        return cls(name, os.path.basename(name), is_live)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,9 +54,12 @@ class TaggingOptions:
       without: classes that are never tags.
       format_name: a key of `sat_jax.tagging.formats.FORMATS`.
       output: the file for the tags; None or "-" for standard output.
+      output_dir: the folder for the tags, a file per recording; None for `output`.
+      skip_existing: whether to leave out recordings whose file in `output_dir` exists.
+      jobs: recordings tagged at once; None for as many as there are cores.
       scores_out: the folder for all scores, a ``.npz`` file per recording; None to save none.
       plot: the picture's path; None to draw none. With several recordings, each picture's name
-        gets the recording's name appended.
+        gets the recording's name appended. All files for a recording mirror its `place`.
       channel: the channel to tag, counted from 0; None for the mean of all channels.
       full_scale: the number that all samples are divided by.
       stdin_rate: sample rate of standard input, Hz.
@@ -56,6 +76,9 @@ class TaggingOptions:
     without: Sequence[str] = ()
     format_name: str = "text"
     output: str | None = None
+    output_dir: str | None = None
+    skip_existing: bool = False
+    jobs: int | None = None
     scores_out: str | None = None
     plot: str | None = None
     channel: int | None = None
@@ -63,101 +86,3 @@ class TaggingOptions:
     stdin_rate: int = 16_000
     stdin_channels: int = 1
     model: str | None = None
-
-
-def check_options(options: TaggingOptions, recordings: Sequence[str]) -> None:
-    """Checks options and recordings before a model is loaded.
-
-    Args:
-      options: the settings.
-      recordings: paths, or "-" for standard input.
-
-    Raises:
-      SatError: there are no recordings, standard input is named twice, the format cannot hold as
-        many recordings, the picture's file type is unknown, or an output would overwrite another
-        file.
-    """
-    if not recordings:
-        raise SatError("no recordings: name audio files, or - for PCM on standard input")
-    if recordings.count(STDIN) > 1:
-        raise SatError("- is named twice: standard input can be read only once")
-    check_format(options.format_name, len(recordings))
-    if options.plot:
-        check_suffix(options.plot)
-    _check_overwriting(options, recordings)
-
-
-def _check_overwriting(options: TaggingOptions, recordings: Sequence[str]) -> None:
-    """Refuses an output path that is an input or another output."""
-    taken = {os.path.realpath(name): name for name in recordings if name != STDIN}
-    outputs = [options.output, *score_paths(options, recordings), *plot_paths(options, recordings)]
-    for path in outputs:
-        if path is None or str(path) == STDIN:
-            continue
-        if options.model:
-            refuse_overwriting(path, options.model)
-        real = os.path.realpath(path)
-        if real in taken:
-            raise SatError(f"{path} would overwrite {taken[real]}: choose another output path")
-        # Several outputs may go to a device, such as /dev/null.
-        if os.path.isfile(real) or not os.path.exists(real):
-            taken[real] = str(path)
-
-
-def make_output_folders(options: TaggingOptions) -> None:
-    """Makes sure that scores and pictures can be written, before hours of tagging.
-
-    Raises:
-      SatError: they cannot.
-    """
-    if options.scores_out:
-        check_writable_folder(options.scores_out)
-    if options.plot:
-        check_plot(options.plot)
-        check_writable_folder(Path(options.plot).parent)
-
-
-def score_paths(options: TaggingOptions, recordings: Sequence[str]) -> list[Path | None]:
-    """Returns the file for each recording's scores; None where none are saved."""
-    if options.scores_out is None:
-        return [None] * len(recordings)
-    return list(distinct_paths(options.scores_out, recordings, suffix=".npz"))
-
-
-def plot_paths(options: TaggingOptions, recordings: Sequence[str]) -> list[Path | None]:
-    """Returns the file for each recording's picture; None where none is drawn."""
-    if options.plot is None:
-        return [None] * len(recordings)
-    path = Path(options.plot)
-    if len(recordings) == 1:
-        return [path]
-    named = distinct_paths(path.parent, recordings, suffix=path.suffix)
-    return [each.with_name(f"{path.stem}-{each.name}") for each in named]
-
-
-def distinct_paths(folder: str | Path, recordings: Sequence[str], *, suffix: str) -> list[Path]:
-    """Returns a path per recording, named after its stem, all different.
-
-    The first recording of a stem keeps it; the others get a number: ``a.npz``, ``a_2.npz``. Case is
-    ignored, as many file systems do.
-
-    Args:
-      folder: the files' folder.
-      recordings: paths, or "-", which is named ``stdin``.
-      suffix: the files' suffix, with its dot.
-    """
-    stems = ["stdin" if name == STDIN else Path(name).stem for name in recordings]
-    taken = {stem.casefold() for stem in stems}
-    first = set(taken)
-    paths = []
-    for stem in stems:
-        name, number = stem, 1
-        if stem.casefold() in first:
-            first.remove(stem.casefold())
-        else:
-            while name.casefold() in taken:
-                number += 1
-                name = f"{stem}_{number}"
-            taken.add(name.casefold())
-        paths.append(Path(folder) / f"{name}{suffix}")
-    return paths

@@ -1,53 +1,56 @@
 """Tags a list of recordings: the work of ``sat-jax tag``."""
 
 import contextlib
-import itertools
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-import numpy as np
-from tqdm import tqdm
-
-from sat_jax.audio import duration_seconds, read_blocks, read_pcm_blocks
 from sat_jax.errors import SatError
-from sat_jax.plots.recording import plot_recording
-from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.runtime.devices import usable_cores
 from sat_jax.runtime.files import open_output
-from sat_jax.streaming.incremental import SpectrogramStream
-from sat_jax.streaming.scored_chunk import ScoredChunk
+from sat_jax.runtime.threads import map_ahead
 from sat_jax.tagger import Tagger
-from sat_jax.tagging.options import (
-    STDIN,
-    TaggingOptions,
-    check_options,
-    make_output_folders,
-    plot_paths,
-    score_paths,
-)
+from sat_jax.tagging.checks import check_options, make_output_folders
+from sat_jax.tagging.formats import FORMATS
+from sat_jax.tagging.one_recording import OneRecording
+from sat_jax.tagging.options import Recording, TaggingOptions
+from sat_jax.tagging.outputs import ResultFile, SharedText, TagsPlace
+from sat_jax.tagging.progress import ProgressBar, Summary, writes_files
+from sat_jax.tagging.result_paths import ResultPaths, result_paths
 from sat_jax.tagging.tags import TagSelection
-from sat_jax.tagging.writers import OutputError, TagWriter, save_scores, stack_chunks
+from sat_jax.tagging.writers import OutputError, write_now
+
+_Job = tuple[Recording, ResultPaths, TagsPlace | None]
+"""A recording, its files, and where its tags go; None for one that is skipped."""
+
+_AHEAD = 64
+"""Recordings that are tagged, or whose text waits, while an earlier one is not finished."""
 
 
 def tag_recordings(
     tagger: Tagger,
-    recordings: Sequence[str],
+    recordings: Sequence[Recording],
     options: TaggingOptions,
     *,
     report: Callable[[object], None],
-) -> int:
-    """Tags recordings one after another; each starts with a fresh cache.
+) -> Summary:
+    """Tags recordings, several at once; each starts with a fresh cache.
 
-    A recording that fails does not stop the others. A damaged one is tagged up to the damage.
+    Results and errors come in the order of the recordings, and are those of each recording alone,
+    to the last bit. A recording that fails does not stop the others. A damaged one is tagged up to
+    the damage.
 
     Args:
       tagger: the model.
-      recordings: paths, or "-" for standard input.
+      recordings: what to tag.
       options: the settings.
-      report: receives the error of each recording that failed, and warnings.
+      report: receives the error of each recording that failed, and warnings at once. Of several
+        recordings it also receives the summary, if tags go to files or standard error is a
+        terminal.
 
     Returns:
-      How many recordings failed.
+      How many were tagged, skipped, and failed.
 
     Raises:
       SatError: the output cannot be written.
@@ -62,180 +65,124 @@ def tag_recordings(
         only=options.only,
         without=options.without,
     )
-    failed, any_tagged, stopped = 0, False, False
-    with contextlib.suppress(_NothingTagged), open_output(options.output) as stream:
-        writer = TagWriter(stream, format_name=options.format_name, selection=selection)
-        for name, scores_path, plot_path in zip(
-            recordings,
-            score_paths(options, recordings),
-            plot_paths(options, recordings),
-            strict=True,
-        ):
-            recording = _Recording(tagger, name, options, selection.classes, report)
-            try:
-                stopped = recording.tag(writer)
-                any_tagged = True
-                recording.save(scores_path, plot_path)
-            except OutputError:
-                raise
-            except SatError as error:
-                failed += 1
-                report(error)
-            if stopped:
-                break
-        if not any_tagged:
+    rate = tagger.config.frontend.sample_rate
+    stopped = False
+    with (
+        contextlib.suppress(_NothingTagged),
+        _open_text(options) as text,
+        ProgressBar(recordings, options, sample_rate=rate) as progress,
+    ):
+        one_at_a_time = threading.Lock()
+
+        def tell(message: object) -> None:
+            with one_at_a_time, progress.paused():
+                report(message)
+
+        run = _Run(tagger, options, selection, text, progress, warn=tell)
+        try:
+            with contextlib.closing(run.errors(recordings)) as errors:
+                for error in filter(None, errors):
+                    tell(error)
+        except KeyboardInterrupt:
+            stopped = True
+        if text:
+            text.end_all()
+        if not run.summary.sound_seconds:
             raise _NothingTagged
+    if len(recordings) > 1 and (writes_files(options) or sys.stderr.isatty()):
+        report(run.summary)
     if stopped:
         raise KeyboardInterrupt
-    return failed
+    return run.summary
 
 
 class _NothingTagged(Exception):
     """There is nothing to write, so an existing output file stays as it is."""
 
 
-class _Recording:
-    """Tags one recording, and keeps its chunks for the files of scores and pictures."""
+@contextlib.contextmanager
+def _open_text(options: TaggingOptions) -> Iterator[SharedText | None]:
+    """Opens the text that holds all recordings, if there is one."""
+    if options.output_dir:
+        yield None
+        return
+    with open_output(options.output) as stream:
+        write_now(stream, FORMATS[options.format_name].header)
+        yield SharedText(stream)
+
+
+class _Run:
+    """Tags recordings in threads, each as a stream of its own.
+
+    Batches of streams would be faster still, but their answers differ in the last bits.
+    """
 
     def __init__(
         self,
         tagger: Tagger,
-        name: str,
         options: TaggingOptions,
-        classes: np.ndarray,
+        selection: TagSelection,
+        text: SharedText | None,
+        progress: ProgressBar,
+        *,
         warn: Callable[[str], None],
     ) -> None:
+        self.summary = Summary()
         self._tagger = tagger
-        self._name = name
         self._options = options
-        self._classes = classes  # Indices of those that may be tags.
+        self._selection = selection
+        self._text = text
+        self._progress = progress
         self._warn = warn
-        self._chunks: list[ScoredChunk] = []
-        self._damage: SatError | None = None
-        frontend = tagger.config.frontend
-        self._spectrogram = SpectrogramStream(frontend, tagger.programs)
-        self._picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
+        self._stop = threading.Event()
 
-    def tag(self, writer: TagWriter) -> bool:
-        """Writes each chunk's tags as soon as it is scored.
+    def errors(self, recordings: Sequence[Recording]) -> Generator[SatError | None]:
+        """Tags all; yields the error of each recording in order, None for one without."""
+        jobs = self._options.jobs or usable_cores()
+        todo = self._todo(recordings)
+        if jobs == 1 or len(recordings) == 1 or any(each.is_live for each in recordings):
+            # Ctrl-C reaches this thread only, and ends a wait for live sound here.
+            results: Iterable[SatError | None] = map(self._tag, todo)
+        else:
+            results = map_ahead(self._tag, todo, workers=jobs, ahead=_AHEAD, stop=self._stop)
+        for error in results:
+            if self._text:
+                self._text.end_first()
+            yield error
 
-        Returns:
-          Whether the user stopped it.
+    def _todo(self, recordings: Sequence[Recording]) -> Iterator[_Job]:
+        all_paths = result_paths(self._options, recordings)
+        for recording, paths in zip(recordings, all_paths, strict=True):
+            if self._text:
+                yield recording, paths, self._text.add()
+            elif paths.tags:
+                is_done = self._options.skip_existing and os.path.exists(paths.tags)
+                yield recording, paths, None if is_done else ResultFile(paths.tags)
 
-        Raises:
-          SatError: no chunk can be tagged.
-        """
-        try:
-            self._tag(writer)
-        except KeyboardInterrupt:
-            return True
-        return False
-
-    def _tag(self, writer: TagWriter) -> None:
-        chunks = self._scored_chunks()
-        first = next(chunks, None)  # The name is written only if the file holds audio.
-        if first is None:
-            raise self._damage or SatError(
-                f"{self._name}: shorter than one chunk: give a longer recording, or --pad_last"
-            )
-        keeps_chunks = self._options.scores_out or self._options.plot
-        with writer.recording(self._name) as write:
-            for chunk in itertools.chain([first], chunks):
-                write(chunk)
-                if keeps_chunks:
-                    self._chunks.append(chunk)
-
-    def save(self, scores_path: Path | None, plot_path: Path | None) -> None:
-        """Saves scores and picture, then reports damage.
-
-        Raises:
-          SatError: they cannot be written, or the recording ended in damage.
-        """
-        if self._chunks:
-            scores = stack_chunks(self._chunks, len(self._tagger.labels))
-            if scores_path:
-                save_scores(scores_path, scores, self._tagger.labels)
-            if plot_path:
-                for frames in self._spectrogram.finish():
-                    self._picture.add(frames)
-                frontend = self._tagger.config.frontend
-                plot_recording(
-                    plot_path,
-                    title="standard input" if self._name == STDIN else Path(self._name).name,
-                    spectrogram=self._picture,
-                    start=scores.start,
-                    end=scores.end,
-                    probs=scores.probs[:, self._classes],
-                    labels=[self._tagger.labels[index] for index in self._classes],
-                    mel_range=(frontend.f_min, frontend.f_max),
-                )
-        if self._damage:
-            raise self._damage
-
-    def _scored_chunks(self) -> Iterator[ScoredChunk]:
-        options, blocks = self._options, self._until_damage(self._blocks())
-        if options.plot:
-            blocks = self._add_to_picture(blocks)
-        if options.mode == "clip":
-            return self._tagger.clip(blocks, aggregation=options.aggregation)
-        return self._tagger.stream(blocks, warmup=options.warmup)
-
-    def _blocks(self) -> Iterator[np.ndarray]:
-        options, rate = self._options, self._tagger.config.frontend.sample_rate
-        if self._name != STDIN:
-            blocks = read_blocks(
-                self._name,
-                sample_rate=rate,
-                channel=options.channel,
-                full_scale=options.full_scale,
-                warn=self._warn,
-            )
-            return _with_progress(blocks, self._name, options, rate)
-        if sys.stdin is None:
-            raise SatError("standard input is closed: pipe PCM into it")
-        return read_pcm_blocks(
-            sys.stdin.buffer,
-            rate=options.stdin_rate,
-            channels=options.stdin_channels,
-            sample_rate=rate,
-            channel=options.channel,
-            full_scale=options.full_scale,
+    def _tag(self, job: _Job) -> SatError | None:
+        recording, paths, place = job
+        if place is None:
+            self.summary.add(skipped=1)
+            self._progress.skip()
+            return None
+        one = OneRecording(
+            self._tagger,
+            recording,
+            self._options,
+            self._selection,
+            progress=self._progress,
             warn=self._warn,
+            stop=self._stop,
         )
-
-    def _until_damage(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Ends the recording where reading fails, and keeps the error for later."""
         try:
-            yield from blocks
+            one.tag(place, paths)
+        except OutputError:
+            raise
         except SatError as error:
-            self._damage = error
-
-    def _add_to_picture(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the same blocks, and adds their frames to the picture."""
-        for block in blocks:
-            for frames in self._spectrogram.push(block):
-                self._picture.add(frames)
-            yield block
-
-
-def _with_progress(
-    blocks: Iterable[np.ndarray], name: str, options: TaggingOptions, rate: int
-) -> Iterator[np.ndarray]:
-    """Yields the same blocks and draws a progress bar on a terminal.
-
-    There is no bar if the tags appear on the terminal while the recording is read.
-    """
-    shows_tags = options.mode == "stream" and not options.output and sys.stdout.isatty()
-    hidden = shows_tags or not sys.stderr.isatty()
-    total = None if hidden else duration_seconds(name)
-    form = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
-    with tqdm(
-        total=total,
-        desc=Path(name).name,
-        disable=hidden,
-        bar_format=form if total else None,
-        unit="s",
-    ) as bar:
-        for block in blocks:
-            yield block
-            bar.update(len(block) / rate)
+            self.summary.add(failed=1, sound_seconds=one.seconds)
+            return error
+        except KeyboardInterrupt:
+            self.summary.add(sound_seconds=one.seconds)
+            raise
+        self.summary.add(tagged=1, sound_seconds=one.seconds)
+        return None

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ from sat_jax.tagging.formats import FORMATS, check_format
 from sat_jax.tagging.tags import TagSelection
 
 
+class TextStream(Protocol):
+    """What is needed of a text stream."""
+
+    def write(self, text: str, /) -> Any:
+        """Writes text."""
+
+    def flush(self) -> Any:
+        """Sends off what was written."""
+
+
 class OutputError(SatError):
     """The output cannot be written, so no further recording can be tagged."""
 
@@ -21,13 +31,21 @@ class OutputError(SatError):
 class TagWriter:
     """Writes tags to a stream, and flushes it after each chunk."""
 
-    def __init__(self, stream: TextIO, *, format_name: str, selection: TagSelection) -> None:
+    def __init__(
+        self,
+        stream: TextStream,
+        *,
+        format_name: str,
+        selection: TagSelection,
+        header: bool = True,
+    ) -> None:
         """Writes the format's header.
 
         Args:
           stream: the output.
           format_name: a key of `FORMATS`.
           selection: which tags of a chunk to write.
+          header: False if the stream has it already.
 
         Raises:
           SatError: the format does not exist.
@@ -37,7 +55,8 @@ class TagWriter:
         self._stream = stream
         self._selection = selection
         self._format = FORMATS[format_name](selection)
-        self._write(self._format.header)
+        if header:
+            self._write(self._format.header)
 
     @contextlib.contextmanager
     def recording(self, name: str) -> Iterator[Callable[[ScoredChunk], None]]:
@@ -63,18 +82,28 @@ class TagWriter:
         self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
 
     def _write(self, text: str) -> None:
-        if not text:
-            return
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"cannot write the tags: {error.strerror or error}; free some space or choose "
-                "another place"
-            ) from error
+        write_now(self._stream, text)
+
+
+def write_now(stream: TextStream, text: str) -> None:
+    """Writes text and flushes it.
+
+    Raises:
+      OutputError: it cannot be written.
+      BrokenPipeError: the reader of standard output went away.
+    """
+    if not text:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the tags: {error.strerror or error}; free some space or choose "
+            "another place"
+        ) from error
 
 
 class Scores(NamedTuple):

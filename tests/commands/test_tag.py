@@ -21,7 +21,7 @@ from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
-from sat_jax.tagging import recordings
+from sat_jax.tagging import one_recording
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -165,7 +165,7 @@ def test_saved_scores(tiny, sound, tmp_path):
 
 def test_tags_and_pictures_of_chosen_classes(tiny, sound, tmp_path, monkeypatch, capsys):
     drawn = {}
-    monkeypatch.setattr(recordings, "plot_recording", lambda path, **given: drawn.update(given))
+    monkeypatch.setattr(one_recording, "plot_recording", lambda path, **given: drawn.update(given))
     chosen = ("--only", "Class 3", "--only", "class 1", "--only", "class 0", "--without", "class 0")
     outputs = ("--format", "jsonl", "--plot", tmp_path / "a.png", "--scores_out", tmp_path)
     assert run("-m", tiny, "-k", "9", *chosen, *outputs, sound) == 0
@@ -276,7 +276,11 @@ def make_bad_files(folder):
 
 def test_bad_files_are_named_and_others_tagged(tiny, sound, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    bad = [*make_bad_files(tmp_path), tmp_path]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    # What is missing is told before the rest is tagged.
+    missing, *others = make_bad_files(tmp_path)
+    bad = [missing, empty, *others]
     assert run("-m", tiny, *bad, sound) == 1
     captured = capsys.readouterr()
     for path, line in zip(bad, captured.err.splitlines(), strict=True):
