@@ -34,9 +34,9 @@ def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
         )
     path, name = Path(name_or_path), str(name_or_path)
     # A run's folder may have the name of the model that it trains, and is not a checkpoint.
-    if is_checkpoint(path) or (path.is_dir() and name not in MODELS):
+    if is_checkpoint(path) or (os.path.isdir(path) and name not in MODELS):
         return load_checkpoint(path)
-    if path.is_file():
+    if os.path.isfile(path):
         from sat_jax.convert import convert_file
 
         return convert_file(path)

@@ -110,10 +110,11 @@ def read_clips(
         )
     if not clips:
         raise SatError(f"{table}: lists no clips: add a row per clip below the header")
-    if not any(clip.path.is_file() for clip in clips):
+    # Unlike pathlib, os.path takes a name of any length.
+    if not any(os.path.isfile(clip.path) for clip in clips):
         raise SatError(
-            f"{table}: all {len(clips)} files are missing, the first is {clips[0].path}: give the "
-            "folder that they are relative to"
+            f"{table}: all {len(clips)} files are missing, the first is {clips[0].path}: give "
+            "their folder by --folder"
         )
     return clips
 

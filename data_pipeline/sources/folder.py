@@ -1,5 +1,6 @@
 """Clips in sound files of any format, rate and channel count."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class FolderSource:
           clips: from `data_pipeline.sources.clips.read_clips`.
           leave_out_missing: leaves out clips whose file is missing; otherwise reading them fails.
         """
-        self._clips = [clip for clip in clips if not leave_out_missing or clip.path.is_file()]
+        self._clips = [clip for clip in clips if not leave_out_missing or os.path.isfile(clip.path)]
         self.num_missing = len(clips) - len(self._clips)
         self.clips: ClipTable = make_table(
             [clip.id for clip in self._clips], [clip.labels for clip in self._clips]

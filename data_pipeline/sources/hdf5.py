@@ -59,10 +59,8 @@ class Hdf5Source:
             rows.ids, np.asarray(rows.label_starts), np.asarray(rows.label_indices)
         )
         for path in self._paths:
-            if not path.is_file():
-                raise SatError(
-                    f"{table}: {path} is missing: give the folder that hdf5path is relative to"
-                )
+            if not os.path.isfile(path):
+                raise SatError(f"{table}: {path} is missing: give its folder by --folder")
         # The HDF5 library reads for one thread at a time anyway.
         self._lock = threading.Lock()
         self._open_files: collections.OrderedDict[int, h5py.File] = collections.OrderedDict()

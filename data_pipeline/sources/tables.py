@@ -2,12 +2,11 @@
 
 import collections
 import csv
-import difflib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, did_you_mean
 from sat_jax.labels import audioset_labels
 
 Fields = list[str | None]
@@ -108,6 +107,10 @@ def parse_seconds(text: str, column: str, where: str) -> float:
     return seconds
 
 
+class UnknownClassError(SatError):
+    """A table names a class that the model lacks."""
+
+
 class ClassFinder:
     """Finds classes by name, AudioSet mid or index."""
 
@@ -133,7 +136,8 @@ class ClassFinder:
           where: file and line, for messages.
 
         Raises:
-          SatError: a label is not a class of the model, or is the name of several.
+          UnknownClassError: a label is not a class of the model.
+          SatError: a label is the name of several classes.
         """
         names = [name for part in labels.split(";") if (name := part.strip())]
         return tuple(sorted({self._find(name, where) for name in names}))
@@ -151,7 +155,6 @@ class ClassFinder:
     def _find(self, name: str, where: str) -> int:
         index = self.get(name, where)
         if index is None:
-            close = difflib.get_close_matches(name, self._names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "give a name, AudioSet mid or index"
-            raise SatError(f"{where}: the model has no class {name!r}: {hint}")
+            near = did_you_mean(name, self._names) or ": give a name, AudioSet mid or index"
+            raise UnknownClassError(f"{where}: the model has no class {name!r}{near}")
         return index

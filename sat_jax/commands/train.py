@@ -7,10 +7,11 @@ The trained model is WORKDIR/model: sat-jax tag -m WORKDIR/model. The same comma
 stopped run.
 """
 
+import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -122,16 +123,17 @@ def main(arguments: Sequence[str]) -> bool:
     if config.frozen_input_norm:
         check_input_norm(model, init, _INIT.value)
     names = output_names(model, labels, init if trains_init(config) else None)
-    data = open_training_data(
-        window_config(config, model),
-        names,
-        source_flags(FLAGS) or {},
-        valid_fields=source_flags(FLAGS, "valid_"),
-        psl_paths=_PSL.value,
-        process_index=process_index,
-        process_count=process_count,
-        workers=_WORKERS.value,
-    )
+    with _explaining_own_classes(labels):
+        data = open_training_data(
+            window_config(config, model),
+            names,
+            source_flags(FLAGS) or {},
+            valid_fields=source_flags(FLAGS, "valid_"),
+            psl_paths=_PSL.value,
+            process_index=process_index,
+            process_count=process_count,
+            workers=_WORKERS.value,
+        )
     run = to_train_config(
         config,
         model,
@@ -197,6 +199,19 @@ def _own_labels(config: Any) -> Sequence[str]:
         columns = parse_columns(FLAGS["columns"].value)
         return class_names(FLAGS["clips"].value, columns=columns)
     return ()
+
+
+@contextlib.contextmanager
+def _explaining_own_classes(labels: Sequence[str]) -> Iterator[None]:
+    """Adds the way out if clips have classes that are not AudioSet's."""
+    from data_pipeline.sources.tables import UnknownClassError
+
+    try:
+        yield
+    except UnknownClassError as error:
+        if labels:
+            raise
+        raise SatError(f"{error}; to train own classes, use --config finetune.py") from error
 
 
 def _print(*lines: str) -> None:

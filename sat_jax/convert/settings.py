@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sat_jax.config import AnyConfig
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, did_you_mean
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -30,7 +30,8 @@ def parse_settings(kind: type[AnyConfig], settings: Mapping[str, str]) -> dict[s
     for key, text in settings.items():
         names = [name for name in hints if f".{name}".endswith(f".{key}")]
         if len(names) != 1:
-            raise SatError(f"there is no setting {key!r}; the settings are {', '.join(hints)}")
+            near = did_you_mean(key, hints) or f"; the settings are {', '.join(hints)}"
+            raise SatError(f"there is no setting {key!r}{near}")
         parsed[names[0]] = _parse(names[0], text, hints[names[0]])
     return parsed
 

@@ -6,6 +6,7 @@ output went away (``| head``). An error is one line on standard error, after the
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import re
@@ -20,6 +21,9 @@ from sat_jax.errors import SatError, one_line
 FAILED, WRONG_FLAGS, INTERRUPTED = 1, 2, 130
 PIPE_CLOSED = 141
 """Exit code of Unix tools that SIGPIPE ends."""
+
+_BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
+"""Errors of any call that gets such a path: of over 255 bytes, or in a folder that is closed."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -98,6 +102,9 @@ class Program:
             return rest
         except wrong as error:
             self._exit_wrong_flags(error)
+        except OSError as error:
+            self._report_path(error)
+            sys.exit(FAILED)
 
     def _help(self) -> str:
         modules = [
@@ -143,6 +150,9 @@ class Program:
             return FAILED
         except flags.Error as error:
             self._exit_wrong_flags(error)
+        except OSError as error:
+            self._report_path(error)
+            return FAILED
         except KeyboardInterrupt:
             if self.on_interrupt:
                 self.report(self.on_interrupt)
@@ -152,6 +162,12 @@ class Program:
         """Prints an error as one line on standard error."""
         with contextlib.suppress(OSError):  # Standard error may be closed.
             print(f"{self.name}: {one_line(str(problem))}", file=sys.stderr, flush=True)
+
+    def _report_path(self, error: OSError) -> None:
+        """Reports a path that cannot even be looked at; raises other errors again."""
+        if error.errno not in _BAD_PATH:
+            raise error
+        self.report(f"cannot use {error.filename}: {error.strerror}")
 
     @contextlib.contextmanager
     def _writing_output(self) -> Iterator[None]:

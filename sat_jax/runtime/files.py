@@ -122,8 +122,8 @@ def refuse_overwriting(path: str | Path, *sources: str) -> None:
     real = Path(os.path.realpath(path))
     for name in sources:
         source = Path(os.path.realpath(name))
-        is_inside = real.is_file() and real.is_relative_to(source)
-        if source.exists() and (real == source or is_inside):
+        is_inside = os.path.isfile(real) and real.is_relative_to(source)
+        if os.path.exists(source) and (real == source or is_inside):
             raise SatError(f"{path} would overwrite {name}: choose another output path")
 
 

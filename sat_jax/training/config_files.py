@@ -2,10 +2,12 @@
 
 import difflib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from sat_jax.errors import SatError
@@ -51,11 +53,10 @@ def load_config(argument: str) -> ConfigDict:
 
 
 def find_unknown_field(config: ConfigDict, path: str) -> str | None:
-    """Describes the first part of a path, such as "optimizer.lr", that a config lacks.
+    """Describes why a path such as "optimizer.lr" is no field that can be set.
 
     Returns:
-      The message, which names the closest fields, or all of its group if none is close; None if the
-      config has the path.
+      The message, which names the closest field if there is one; None if the config has the field.
     """
     parent: Any = config
     known: list[str] = []
@@ -63,13 +64,27 @@ def find_unknown_field(config: ConfigDict, path: str) -> str | None:
         if not isinstance(parent, ConfigDict):
             return f"the config's {'.'.join(known)} is not a group of fields: it is {parent}"
         if name not in parent:
-            missing = f"the config has no field {'.'.join([*known, name])}"
-            close = difflib.get_close_matches(name, list(parent))
-            fields = ", ".join(".".join([*known, each]) for each in close or sorted(parent))
-            return f"{missing}: use {fields}" if close else f"{missing}, only {fields}"
+            return f"the config has no field {path}{_hint(config, parent, path, known)}"
         known.append(name)
         parent = parent[name]
+    if isinstance(parent, ConfigDict):
+        return f"{path} is a group of fields: set one, such as {path}.{min(parent)}"
     return None
+
+
+def _hint(config: ConfigDict, group: ConfigDict, path: str, known: Sequence[str]) -> str:
+    """The nearest field, also of another group; else those of the group, unless it is the top."""
+    fields = {name.rpartition(".")[2]: name for name in flatten_dict(config.to_dict(), sep=".")}
+    here = {name: ".".join([*known, name]) for name in group}
+    for word, names in (
+        (path.rpartition(".")[2], fields | here),
+        (path.split(".")[len(known)], here),
+    ):
+        if close := difflib.get_close_matches(word, names, n=1):
+            return f": did you mean {names[close[0]]}?"
+    return (
+        f": use one of {', '.join(here.values())}" if known else "; the file of --config lists all"
+    )
 
 
 def find_config(argument: str) -> tuple[Path, list[str]]:

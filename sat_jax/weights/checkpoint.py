@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def fingerprint(config: AnyConfig, variables: Any) -> str:
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Whether a path looks like a checkpoint folder."""
-    return (Path(folder) / "model").is_dir() and (Path(folder) / "weights").is_dir()
+    # Unlike pathlib, os.path takes a name of any length.
+    return all(os.path.isdir(Path(folder) / part) for part in ("model", "weights"))
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:

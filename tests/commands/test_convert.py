@@ -58,7 +58,7 @@ def test_an_autoencoder_there_and_back(tmp_path: Path, capsys: pytest.CaptureFix
     ("arguments", "named"),
     [
         (["{vit}", "{tmp}/out", "--model", "SAT_T_2s"], "width=192 of SAT_T_2s"),
-        (["{vit}", "{tmp}/out", "--set", "depht=3"], "'depht'"),
+        (["{vit}", "{tmp}/out", "--set", "depht=3"], "'depht': did you mean 'depth'?"),
         (["{vit}", "{tmp}/out", "--set", "f_max=nan"], "frontend.f_max=nan"),
         (["{vit}", "{tmp}/out", "--set", "f_min=9000"], "frontend.f_min=9000.0"),
         (["{vit}", "{tmp}/out", "--set", "top_db=nan"], "frontend.top_db=nan"),
@@ -70,6 +70,10 @@ def test_an_autoencoder_there_and_back(tmp_path: Path, capsys: pytest.CaptureFix
         (["{tmp}/none.pt", "{tmp}/out"], "{tmp}/none.pt"),
         (["{vit}", "{vit}"], "{vit}"),
         (["{tmp}", "{tmp}/out.pt"], "{tmp}"),
+        (["{tmp}/{long}", "{tmp}/out"], "{long}"),
+        (["{vit}", "{tmp}/{long}"], "{long}"),
+        (["{vit}", "{tmp}/out", "--labels", "{long}"], "{long}"),
+        (["{vit}", "{tmp}/out", "--part", "ema"], "'ema'"),
     ],
 )
 def test_errors_are_one_line(
@@ -79,7 +83,7 @@ def test_errors_are_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"vit": vit_file, "sat": GOLDEN / "sat_mean_2s.pt", "tmp": tmp_path}
+    places = {"long": 300 * "a", "vit": vit_file, "sat": GOLDEN / "sat_mean_2s.pt", "tmp": tmp_path}
     assert run_command("convert", *(argument.format(**places) for argument in arguments)) == 1
     output = capsys.readouterr()
     assert output.out == ""
@@ -102,6 +106,7 @@ def test_errors_are_one_line(
         (["in.pt", "out", "--model", ""], "--model"),
         (["{tmp}", "out.pt", "--model", "SAT_T_2s"], "--model"),
         (["{tmp}", "out.pt", "--labels", "labels.csv"], "--labels"),
+        (["{tmp}", "out.pt", "--part", "model_ema"], "--part"),
     ],
 )
 def test_wrong_usage_has_code_2(

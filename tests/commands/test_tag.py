@@ -414,6 +414,15 @@ def test_outputs_that_cannot_be_written_are_reported_at_once(flag, tiny, sound, 
     assert captured.out == "" and captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--model", "--output", "--plot", "--scores_out", None])
+def test_names_over_255_bytes(flag, tiny, sound, tmp_path, capsys):
+    name = 300 * "a" + ".png"
+    arguments = ["-m", tiny, tmp_path / name] if flag is None else [flag, tmp_path / name, sound]
+    assert run(*arguments) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and name in message
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"\x80\x02 broken", b"text"])
 def test_a_damaged_torch_file(content, sound, tmp_path, capsys):
     path = tmp_path / "model.pt"

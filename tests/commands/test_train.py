@@ -66,6 +66,8 @@ def test_a_config_found_by_name_trains_from_a_checkpoint(tmp_path):
         (["--config", "configs/none.py"], 2, "configs/none.py"),
         (["--config", "sat.py", "--config.optimizer.lr=1"], 2, "optimizer.learning_rate"),
         (["--config", "sat.py", "--config.data.batch_sizes", "1"], 2, "data.batch_size"),
+        (["--config", "sat.py", "--config.batch_size=1"], 2, "data.batch_size"),
+        (["--config", "sat.py", "--config.data=1"], 2, "data.batch_size"),
         (["--config", "sat.py"], 2, "--workdir"),
         (["--workdir=w", "--clips=a"], 2, "--config"),
         (["--config=sat.py", "--workdir=w"], 2, "--clips"),
@@ -92,6 +94,17 @@ def test_mistakes_end_in_one_line_with_the_value(arguments, code, value, monkeyp
     assert run_command("train", *arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sat-jax train: ") and value in line
+
+
+def test_own_classes_need_another_config(monkeypatch, tmp_path, capsys):
+    (tmp_path / "own.csv").write_text("file,labels\na.wav,my own hiss\n")
+    arguments = ["--config=sat.py:SAT_XS_2s", "--workdir=w", "--clips", str(tmp_path / "own.csv")]
+    monkeypatch.setattr(train, "use_cores_as_devices", lambda batch_size: None)
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["", *arguments])
+    assert run_command("train", *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "own.csv, line 2" in line and "--config finetune.py" in line
 
 
 def test_help_works_without_ml_collections(monkeypatch, capsys):

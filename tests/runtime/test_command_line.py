@@ -46,6 +46,25 @@ def exit_code(call: Callable[..., object], *args: object) -> object:
     return stop.value.code
 
 
+@pytest.mark.parametrize("where", ["main", "check"])
+def test_a_path_that_cannot_be_looked_at_is_one_line(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = 300 * "a"
+
+    def look(_: Sequence[str]) -> bool:
+        return Path(name).stat().st_size == 0
+
+    program, _ = make_program(**{where: look})  # type: ignore[arg-type]
+    if where == "check":
+        assert exit_code(program.parse, ["prog"]) == 1
+    else:
+        program.name = "prog"
+        assert exit_code(program.run_parsed, ["prog"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prog: ") and name in line and "too long" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

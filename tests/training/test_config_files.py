@@ -54,13 +54,20 @@ def test_what_is_not_found_is_answered_by_the_names_there_are(name):
         ("optimizer.weight_decy", ["optimizer.weight_decy", "optimizer.weight_decay"]),
         ("optimizer.lr", ["optimizer.lr", "optimizer.learning_rate"]),
         ("sed", ["sed", "seed"]),
-        ("foo.bar", ["foo", "optimizer", "seed"]),
+        ("optimzer.lr", ["optimzer.lr", "did you mean optimizer?"]),
+        ("batch_size", ["did you mean data.batch_size?"]),
+        ("learning_rte", ["did you mean optimizer.learning_rate?"]),
+        ("data.seed", ["did you mean seed?"]),
+        ("modle.width", ["did you mean model.width?"]),
+        ("foo.bar", ["foo.bar"]),
         ("seed.foo", ["seed"]),
+        ("optimizer", ["such as optimizer.accumulate"]),
     ],
 )
 def test_unknown_fields_are_answered_by_known_ones(path, named):
     message = find_unknown_field(load_config("sat"), path)
     assert all(name in message for name in named)
+    assert len(message) < 300 and "\n" not in message
     assert find_unknown_field(load_config("sat"), "optimizer.weight_decay") is None
 
 

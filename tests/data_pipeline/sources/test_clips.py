@@ -14,6 +14,7 @@ from data_pipeline.sources.clips import (
     parse_where,
     read_clips,
 )
+from data_pipeline.sources.folder import FolderSource
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels, default_label_names
 
@@ -93,6 +94,15 @@ def test_layouts_of_other_programs(write):
 def test_missing_files_are_kept(write):
     clips = read_clips(write("file,labels\nlost.wav,0\na.wav,0\n"), NAMES)
     assert [clip.path.name for clip in clips] == ["lost.wav", "a.wav"]
+
+
+def test_a_file_name_of_any_length_is_missing(write):
+    name = 300 * "a" + ".wav"
+    clips = read_clips(write(f"file,labels\n{name},0\na.wav,0\n"), NAMES)
+    assert [clip.path.name for clip in clips] == [name, "a.wav"]
+    assert FolderSource(clips, leave_out_missing=True).num_missing == 1
+    with pytest.raises(SatError, match=f"{name}.*--folder"):
+        read_clips(write(f"file,labels\n{name},0\n"), NAMES)
 
 
 def test_a_row_may_be_a_part_of_a_file(write, tmp_path):
