@@ -28,6 +28,7 @@ from sat_jax.runtime.command_line import Program
 from sat_jax.tagging.checks import check_options, make_output_folders
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
+from sat_jax.tagging.start_time import StartTime
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -100,6 +101,14 @@ _WITHOUT = flags.DEFINE_multi_string(
     "without",
     [],
     "Never tag this class, given as for --only. Repeat the flag for more.",
+    flag_values=FLAGS,
+)
+_START_TIME = flags.DEFINE_string(
+    "start_time",
+    None,
+    "When the recordings began; tags then have their date and time: 2026-11-29T14:03:22 (UTC with "
+    "a Z behind it), now for live sound, name for the date and time in the file's name, or the "
+    "pattern in its name, such as %y%m%d-%H%M.",
     flag_values=FLAGS,
 )
 _FORMAT = flags.DEFINE_enum(
@@ -228,6 +237,7 @@ def _options() -> TaggingOptions:
         threshold=parse_threshold(_THRESHOLD.value),
         only=_ONLY.value,
         without=_WITHOUT.value,
+        start_time=StartTime(_START_TIME.value) if _START_TIME.value else None,
         format_name=_FORMAT.value,
         output=_OUTPUT.value,
         output_dir=_OUTPUT_DIR.value,

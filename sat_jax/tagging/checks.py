@@ -11,7 +11,7 @@ from pathlib import Path
 from sat_jax.errors import SatError
 from sat_jax.plots.figures import check_plot, check_suffix
 from sat_jax.runtime.files import check_writable_folder, refuse_overwriting
-from sat_jax.tagging.formats import check_format
+from sat_jax.tagging.formats import FORMATS, check_format
 from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.result_paths import result_paths
 
@@ -37,6 +37,11 @@ def check_options(options: TaggingOptions, recordings: Sequence[Recording]) -> N
     if options.skip_existing and not options.output_dir:
         raise SatError("skip_existing has no effect without output_dir: give the folder")
     check_format(options.format_name, 1 if options.output_dir else len(recordings))
+    if options.start_time and not FORMATS[options.format_name].has_clock:
+        raise SatError(
+            f"start_time has no effect with format {options.format_name}, whose times count from "
+            "the start: use text, jsonl or csv"
+        )
     if options.plot:
         check_suffix(options.plot)
     _check_overwriting(options, recordings)

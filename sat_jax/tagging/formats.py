@@ -9,9 +9,11 @@ import dataclasses
 import io
 import json
 from collections.abc import Sequence, Set
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sat_jax.errors import SatError, one_line
+from sat_jax.tagging.start_time import clock_time
 
 if TYPE_CHECKING:
     from sat_jax.streaming.scored_chunk import ScoredChunk
@@ -27,22 +29,26 @@ class TagFormat(abc.ABC):
       suffix: of files in this format, with its dot.
       header: the first line of the output.
       single_recording: whether an output holds only one recording.
+      has_clock: whether it shows dates and times.
       name: the current recording's name.
+      began: the time of its first sample, if known.
       selection: the rule by which the chunks' tags were chosen.
     """
 
     suffix = ".txt"
     header = ""
     single_recording = False
+    has_clock = True
 
     def __init__(self, selection: "TagSelection") -> None:
         """Stores the selection."""
         self.name = ""
+        self.began: datetime | None = None
         self.selection = selection
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, began: datetime | None = None) -> str:
         """Returns the text before a recording's first chunk."""
-        self.name = name
+        self.name, self.began = name, began
         return ""
 
     @abc.abstractmethod
@@ -60,13 +66,15 @@ class TextFormat(TagFormat):
     Chunks without tags are left out.
     """
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, began: datetime | None = None) -> str:
         """Returns a line with the recording's name."""
-        return f"===== {one_line(name)} =====\n"
+        return super().begin(name, began) + f"===== {one_line(name)} =====\n"
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns lines such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``."""
+        """Returns lines such as ``[0.0s]-[2.0s] Topk-1 Stream    0.9582``; clock times if known."""
         span = f"[{_seconds(chunk.start, 3)}s]-[{_seconds(chunk.end, 3)}s]"
+        if self.began:
+            span = "-".join(f"[{clock_time(self.began, t)}]" for t in (chunk.start, chunk.end))
         lines = [
             f"{span} Topk-{rank} {one_line(tag.label):<30} {tag.prob:.4f}\n"
             for rank, tag in enumerate(tags, 1)
@@ -80,7 +88,7 @@ class JsonlFormat(TagFormat):
     suffix = ".jsonl"
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
-        """Returns an object with ``file``, ``start``, ``end`` and ``tags``."""
+        """Returns an object with ``file``, ``start``, ``end``, ``tags``, and ``time`` if known."""
         record = {
             "file": self.name,
             "start": _seconds(chunk.start, 6),
@@ -90,21 +98,28 @@ class JsonlFormat(TagFormat):
                 for tag in tags
             ],
         }
+        if self.began:
+            record["time"] = clock_time(self.began, chunk.start)
         return json.dumps(record) + "\n"
 
 
 class CsvFormat(TagFormat):
-    """A CSV table with a row per tag; `id` is AudioSet's, empty for other classes."""
+    """A CSV table with a row per tag.
+
+    `id` is AudioSet's, empty for other classes. `time` is the date and time of the chunk's start,
+    empty if unknown.
+    """
 
     suffix = ".csv"
-    header = "file,start,end,rank,label,prob,id\n"
+    header = "file,start,end,rank,label,prob,id,time\n"
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
         """Returns a row per tag."""
         rows = io.StringIO()
         times = (_seconds(chunk.start, 6), _seconds(chunk.end, 6))
+        clock = clock_time(self.began, chunk.start) if self.began else ""
         csv.writer(rows, lineterminator="\n").writerows(
-            (self.name, *times, rank, tag.label, tag.prob, tag.mid)
+            (self.name, *times, rank, tag.label, tag.prob, tag.mid, clock)
             for rank, tag in enumerate(tags, 1)
         )
         return rows.getvalue()
@@ -115,11 +130,12 @@ class SrtFormat(TagFormat):
 
     suffix = ".srt"
     single_recording = True
+    has_clock = False
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, began: datetime | None = None) -> str:
         """Starts counting cues."""
         self._cues = 0
-        return super().begin(name)
+        return super().begin(name, began)
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
         """Returns a numbered cue with lines such as ``Stream 96 %``."""
@@ -149,11 +165,12 @@ class AudacityFormat(TagFormat):
     """
 
     single_recording = True
+    has_clock = False
 
-    def begin(self, name: str) -> str:
+    def begin(self, name: str, began: datetime | None = None) -> str:
         """Starts without open regions."""
         self._open: dict[int, _Region] = {}
-        return super().begin(name)
+        return super().begin(name, began)
 
     def chunk(self, chunk: "ScoredChunk", tags: Sequence["Tag"]) -> str:
         """Returns the regions that end before this chunk, or the chunk's own labels."""

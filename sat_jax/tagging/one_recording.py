@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ class OneRecording:
         self._warn = warn
         self._stop = stop
         self._chunks: list[ScoredChunk] = []
+        self._began: datetime | None = None  # The time of the first sample.
         self._damage: SatError | None = None
         frontend = tagger.config.frontend
         self._spectrogram = SpectrogramStream(frontend, tagger.programs)
@@ -81,6 +83,8 @@ class OneRecording:
             damage.
           KeyboardInterrupt: the user stopped it. What was tagged is written.
         """
+        if self._options.start_time:
+            self._began = self._options.start_time.of(self._recording)
         chunks = self._scored_chunks()
         first = next(chunks, None)  # The name is written only if the file holds audio.
         if first is None:
@@ -110,7 +114,7 @@ class OneRecording:
             selection=self._selection,
             header=header,
         )
-        with writer.recording(self._recording.name) as write:
+        with writer.recording(self._recording.name, self._began) as write:
             for chunk in chunks:
                 write(chunk)
                 self.seconds = chunk.end
@@ -142,6 +146,8 @@ class OneRecording:
 
     def _scored_chunks(self) -> Iterator[ScoredChunk]:
         options, blocks = self._options, self._until_damage(self._blocks())
+        if options.start_time and not self._began:
+            blocks = self._timed(blocks)
         if options.plot:
             blocks = self._add_to_picture(blocks)
         if options.mode == "clip":
@@ -170,6 +176,14 @@ class OneRecording:
             full_scale=options.full_scale,
             warn=self._warn,
         )
+
+    def _timed(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the same blocks, and notes when the first sample arrived."""
+        for block in blocks:
+            if not self._began:
+                seconds = len(block) / self._tagger.config.frontend.sample_rate
+                self._began = datetime.now().astimezone() - timedelta(seconds=seconds)
+            yield block
 
     def _until_damage(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Ends the recording where reading fails, and keeps the error for later."""

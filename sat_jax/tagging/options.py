@@ -13,6 +13,8 @@ from sat_jax.config import Aggregation, Mode, Warmup
 if TYPE_CHECKING:
     import numpy as np
 
+    from sat_jax.tagging.start_time import StartTime
+
 STDIN = "-"
 """The name of standard input among recordings."""
 
@@ -52,6 +54,7 @@ class TaggingOptions:
         threshold.
       only: the only classes that may be tags; empty for all, see `sat_jax.labels.select_classes`.
       without: classes that are never tags.
+      start_time: how recordings get the time of their first sample; None to show no clock times.
       format_name: a key of `sat_jax.tagging.formats.FORMATS`.
       output: the file for the tags; None or "-" for standard output.
       output_dir: the folder for the tags, a file per recording; None for `output`.
@@ -74,6 +77,7 @@ class TaggingOptions:
     threshold: "float | np.ndarray | None" = None
     only: Sequence[str] = ()
     without: Sequence[str] = ()
+    start_time: "StartTime | None" = None
     format_name: str = "text"
     output: str | None = None
     output_dir: str | None = None

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -59,11 +60,14 @@ class TagWriter:
             self._write(self._format.header)
 
     @contextlib.contextmanager
-    def recording(self, name: str) -> Iterator[Callable[[ScoredChunk], None]]:
+    def recording(
+        self, name: str, began: datetime | None = None
+    ) -> Iterator[Callable[[ScoredChunk], None]]:
         """Writes one recording. It is also completed when the body fails.
 
         Args:
           name: the recording's name.
+          began: the time of its first sample, for formats with dates and times.
 
         Yields:
           A function that writes the next chunk.
@@ -72,7 +76,7 @@ class TagWriter:
           OutputError: the output cannot be written.
           BrokenPipeError: the reader of standard output went away.
         """
-        self._write(self._format.begin(name))
+        self._write(self._format.begin(name, began))
         try:
             yield self._write_chunk
         finally:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,30 @@ def test_standard_input_gives_the_scores_of_the_file(rate, channels, tiny, tmp_p
     have = np.load(tmp_path / "stdin.npz")
     np.testing.assert_allclose(have["end"], want["end"])
     np.testing.assert_allclose(have["probs"], want["probs"], atol=1e-5)
+
+
+def test_dates_and_times_of_tags(tiny, tmp_path, monkeypatch, capsys):
+    paths = [tmp_path / "20261129_235959.wav", tmp_path / "nameless.wav"]
+    for path in paths:
+        soundfile.write(path, noise(0.7), 16_000)
+    as_json = ("-m", tiny, "--chunk=0.32", "--format=jsonl", "--start_time")
+    assert run(*as_json, "name", *paths) == 1
+    output = capsys.readouterr()
+    assert [json.loads(line)["time"] for line in output.out.splitlines()] == [
+        "2026-11-29T23:59:59.000",
+        "2026-11-29T23:59:59.320",
+        "2026-11-29T23:59:59.640",
+    ]
+    assert str(paths[1]) in output.err and output.err.count("\n") == 1
+
+    pcm = (noise(0.7) * 32_767).astype("<i2").tobytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pcm)))
+    before = datetime.now().astimezone()
+    assert run(*as_json, "now", "-") == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])["time"]
+    # All of the sound is there at once, so it began before it was read.
+    least = before - timedelta(seconds=0.701)
+    assert least <= datetime.fromisoformat(first) <= datetime.now().astimezone()
 
 
 def test_clip_mode_and_seamless_framing_of_a_short_file(tiny, tmp_path, capsys):
@@ -441,6 +466,9 @@ def test_an_unknown_model(sound, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["a.wav", "--start_time=tomorrow"],
+        ["a.wav", "--start_time=%Q"],
+        ["a.wav", "--start_time=name", "--format=srt"],
         ["-c", "0.1", "a.wav"],
         ["-c", "soon", "a.wav"],
         ["-c", "nan", "a.wav"],

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import numpy as np
@@ -40,12 +41,12 @@ def make_chunks(probs, seconds=2.0):
     ]
 
 
-def render(format_name, chunks, *, name="a.wav", labels=LABELS, **selection):
+def render(format_name, chunks, *, name="a.wav", labels=LABELS, began=None, **selection):
     stream = io.StringIO()
     writer = TagWriter(
         stream, format_name=format_name, selection=TagSelection(labels=labels, **selection)
     )
-    with writer.recording(name) as write:
+    with writer.recording(name, began) as write:
         for chunk in chunks:
             write(chunk)
     return stream.getvalue()
@@ -141,7 +142,21 @@ def test_csv_reads_back_exactly():
         "label": "Trickle, dribble",
         "prob": "0.1661",
         "id": "/m/07pqc89",
+        "time": "",
     }
+
+
+def test_dates_and_times():
+    chunks, began = make_chunks(PUBLISHED_PROBS), datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
+    starts = ["2026-12-31T23:59:59.000+00:00", "2027-01-01T00:00:01.000+00:00"]
+    rows = list(csv.DictReader(io.StringIO(render("csv", chunks, began=began))))
+    assert [row["time"] for row in rows[::3]] == starts
+    assert [row["start"] for row in rows[::3]] == ["0.0", "2.0"]
+    lines = [json.loads(line) for line in render("jsonl", chunks, began=began).splitlines()]
+    assert [line["time"] for line in lines] == starts
+    assert "time" not in json.loads(render("jsonl", chunks[:1]))
+    text = render("text", chunks, began=began).splitlines()
+    assert text[1].startswith(f"[{starts[0]}]-[{starts[1]}] Topk-1 Stream ")
 
 
 # --- srt
