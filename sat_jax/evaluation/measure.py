@@ -14,7 +14,13 @@ from sat_jax.evaluation.run import Run
 from sat_jax.metrics.psds import check_psds, psds1
 from sat_jax.metrics.ranking import check_sklearn, compute_metrics
 from sat_jax.metrics.stability import Stability, measure_stability
-from sat_jax.metrics.strong import TimedClip, onset_delays, overlaps, segment_average_precision
+from sat_jax.metrics.strong import (
+    TimedClip,
+    onset_delays,
+    overlaps,
+    positive_chunks,
+    segment_average_precision,
+)
 from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
 from sat_jax.plots.figures import check_plot
 from sat_jax.profile.measure import profile_step
@@ -105,6 +111,9 @@ def measure_cost(run: Run) -> Cost | None:
 def save_class_thresholds(run: Run, precision: float | None) -> Path:
     """Finds a threshold for each class and saves them beside the checkpoint.
 
+    With strong labels they are found on single chunks, which is what tagging compares; without,
+    on the aggregated scores of clips.
+
     Args:
       run: scores of labelled clips.
       precision: in (0, 1], the precision that each class must reach; None finds the best F1.
@@ -116,7 +125,14 @@ def save_class_thresholds(run: Run, precision: float | None) -> Path:
       SatError: no scored clip has a label, or the file can't be written.
     """
     tagger = run.tagger
-    targets, scores = _targets_and_scores(run)
+    clips = _timed_clips(run) if run.mode.name != "clip" else []
+    if _has_events(clips):
+        targets = positive_chunks(clips)
+        scores = np.concatenate([clip.scores for clip in clips])
+        counts = {"clips": len(clips), "chunks": len(scores)}
+    else:
+        targets, scores = _targets_and_scores(run)
+        counts = {"clips": len(scores)}
     if precision is None:
         found = best_f1_thresholds(targets, scores)
     else:
@@ -135,7 +151,7 @@ def save_class_thresholds(run: Run, precision: float | None) -> Path:
         "positives": found.positives,
     }
     goal = "best F1" if precision is None else f"precision {precision:g}"
-    about = {"goal": goal, "mode": run.mode.title, "clips": len(run.scores)}
+    about = {"goal": goal, "mode": run.mode.title, **counts}
     return save_thresholds(run.model, checkpoint, columns, about=about)
 
 
@@ -159,10 +175,8 @@ def _measure_stability(run: Run, threshold: float) -> Stability:
 
 def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMetrics | None:
     """Computes strong-label metrics; None if no event falls inside a clip."""
-    clips = [_timed_clip(run, index) for index in run.scores if index in run.clips.events]
-    if not any(
-        overlaps(event, clip.start, clip.end).any() for clip in clips for event in clip.events
-    ):
+    clips = _timed_clips(run)
+    if not _has_events(clips):
         outside = [index for index in run.scores if run.clips.events.get(index)]
         if outside:
             onset = run.clips.events[outside[0]][0].onset
@@ -176,6 +190,18 @@ def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMetrics
         segments=segment_average_precision(clips),
         onsets=onset_delays(clips, threshold),
         psds1=_psds1(clips),
+    )
+
+
+def _timed_clips(run: Run) -> list[TimedClip]:
+    """Returns the scored clips that have strong labels, also those without an event."""
+    return [_timed_clip(run, index) for index in run.scores if index in run.clips.events]
+
+
+def _has_events(clips: Sequence[TimedClip]) -> bool:
+    """Whether an event falls inside a clip."""
+    return any(
+        overlaps(event, clip.start, clip.end).any() for clip in clips for event in clip.events
     )
 
 

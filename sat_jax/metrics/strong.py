@@ -137,6 +137,22 @@ def segment_average_precision(clips: Sequence[TimedClip]) -> SegmentPrecision:
     )
 
 
+def positive_chunks(clips: Sequence[TimedClip]) -> np.ndarray:
+    """Returns which chunks overlap an event of each class: bool [n, y], over all clips in order.
+
+    Args:
+      clips: at least one.
+
+    Raises:
+      SatError: no event overlaps a chunk.
+    """
+    positive = np.zeros(
+        (sum(len(clip.scores) for clip in clips), clips[0].scores.shape[1]), np.bool_
+    )
+    positive[_positive_chunks(clips)] = True
+    return positive
+
+
 def onset_delays(clips: Sequence[TimedClip], threshold: float | np.ndarray = 0.5) -> OnsetDelays:
     """Measures how long after its onset an event is detected.
 

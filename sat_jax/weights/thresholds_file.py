@@ -9,7 +9,7 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, check_writable_file
-from sat_jax.weights.catalog import converted_folder
+from sat_jax.weights.catalog import bundled_folder, converted_folder
 from sat_jax.weights.checkpoint import Checkpoint, fingerprint
 
 _FILE = "thresholds.json"
@@ -58,15 +58,18 @@ def save_thresholds(
         for label, row in zip(checkpoint.labels, rows, strict=True)
     ]
     weights = fingerprint(checkpoint.config, checkpoint.variables)
-    data = {"weights": weights, "about": dict(about), "classes": classes}
+    head = json.dumps({"weights": weights, "about": dict(about)})
+    lines = ",\n".join(map(json.dumps, classes))  # A line per class.
     check_writable_file(path)  # Creates the folder: a bundled model has none in the cache yet.
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            f'{head.removesuffix("}")}, "classes": [\n{lines}\n]}}\n', encoding="utf-8"
+        )
     return path
 
 
 def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndarray:
-    """Reads the thresholds of a model.
+    """Reads the thresholds of a model; of a bundled one those that it came with, if none else.
 
     Args:
       name_or_path: the model.
@@ -79,6 +82,8 @@ def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndar
       SatError: there are none, they belong to other weights or classes, or the file is damaged.
     """
     path = thresholds_path(name_or_path)
+    if not path.is_file() and (folder := bundled_folder(str(name_or_path))):
+        path = folder / _FILE
     if not path.is_file():
         raise SatError(
             f"{name_or_path} has no thresholds ({path} is missing): run sat-jax evaluate "

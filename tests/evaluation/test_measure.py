@@ -1,16 +1,18 @@
 """Metrics of runs against scikit-learn and loops over a tagger."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from sat_jax.evaluation.measure import evaluate, measure_cost
+from sat_jax.evaluation.measure import evaluate, measure_cost, save_class_thresholds
 from sat_jax.evaluation.modes import Mode
 from sat_jax.evaluation.score_store import ClipScores
 from sat_jax.labels import Event
 from sat_jax.tagger import Tagger
+from sat_jax.weights.thresholds_file import load_thresholds
 from tests.support.labelled_clips import LABELS, LENGTHS, PATCH, RATE, make_clips, run_mode, sounds
 
 DELAY = 0.5
@@ -62,14 +64,15 @@ def test_metrics_equal_scikit_learn_s(expected_scores, model, tmp_path, aggregat
     )
 
 
-def test_strong_labels_are_compared_chunk_by_chunk(expected_scores, model, tmp_path):
+def test_strong_labels_are_compared_chunk_by_chunk(expected_scores, model, checkpoint, tmp_path):
     events = {
         0: (Event(0, 0.1, 0.4), Event(2, 0.6, 1.0)),
         3: (Event(3, 0.0, 1.5),),
         8: (Event(1, 0.4, 0.6), Event(0, 1.2, 1.9)),
         4: (),
     }
-    run = run_mode(model, tmp_path, Mode(delay=DELAY), make_clips(events=events))
+    folder = shutil.copytree(model, tmp_path / "model")
+    run = run_mode(folder, tmp_path, Mode(delay=DELAY), make_clips(events=events))
     strong = evaluate(run, threshold=0.3, cost=None).to_dict()["strong"]
     targets, delays = [], []
     for index in sorted(events):
@@ -94,6 +97,14 @@ def test_strong_labels_are_compared_chunk_by_chunk(expected_scores, model, tmp_p
     assert strong["events_detected"] == len(found)
     assert strong["onset_delay_median"] == pytest.approx(np.median(found))
     assert strong["PSDS1"] is None or 0.0 <= strong["PSDS1"] <= 1.0
+
+    save_class_thresholds(run, None)
+    thresholds = load_thresholds(folder, checkpoint)
+    for label in np.flatnonzero(some):
+        column, truth = scores[:, label], targets[:, label]
+        best = max(sklearn.metrics.f1_score(truth, column >= each) for each in column)
+        found = sklearn.metrics.f1_score(truth, column >= thresholds[label])
+        assert found == pytest.approx(best), label
 
 
 def test_predictions_without_length_are_left_out(model, tmp_path):

@@ -8,6 +8,8 @@ import pytest
 
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
+from sat_jax.find_model import find_checkpoint
+from sat_jax.weights.catalog import DEFAULT_MODEL
 from sat_jax.weights.checkpoint import Checkpoint
 from sat_jax.weights.thresholds_file import load_thresholds, save_thresholds
 
@@ -38,6 +40,16 @@ def test_a_model_without_a_folder_of_its_own_gets_one(checkpoint, tmp_path, monk
     path = save_thresholds("bundled", checkpoint, columns, about={})
     assert path.is_relative_to(tmp_path / "cache")
     assert load_thresholds("bundled", checkpoint).tolist() == [0.25, 0.0, 1.0]
+
+
+def test_a_bundled_model_has_thresholds_that_the_user_s_own_replace(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / "cache"))
+    checkpoint = find_checkpoint(DEFAULT_MODEL)
+    bundled = load_thresholds(DEFAULT_MODEL, checkpoint)
+    assert bundled.shape == (527,) and len(set(bundled.tolist())) > 20
+    own = np.full(527, 0.25, np.float32)
+    save_thresholds(DEFAULT_MODEL, checkpoint, {"threshold": own}, about={})
+    assert load_thresholds(DEFAULT_MODEL, checkpoint).tolist() == own.tolist()
 
 
 @pytest.mark.parametrize("value", ["0.5", None, True, 1.5, -0.1, float("nan"), [0.5]])
