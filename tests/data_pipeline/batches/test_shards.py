@@ -122,6 +122,22 @@ def test_balanced_draws_are_the_expected_number_rounded(processes):
         np.testing.assert_allclose(drawn / drawn.sum(), share / share.sum(), atol=0.03)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_plan_of_balanced_shards_draws_as_often_as_weights_say(processes):
+    fields = {"batch_size": 58, "window_seconds": 0.16, "num_classes": 4, "read_order": "shards"}
+    config = WindowConfig(**fields, sampler="balanced")
+    plans = [
+        Planner(Clips.clips, config, blocks=Clips(), process_index=i, process_count=processes)
+        for i in range(processes)
+    ]
+    drawn = np.concatenate([plan(step).clip for plan in plans for step in range(70)])
+    weights = balanced_weights(Clips.clips)
+    counts, expected = np.bincount(drawn, minlength=203), 58 * 70 * weights / weights.sum()
+    assert not counts[weights == 0].any()
+    # 20 passes, each rounded at random: five deviations.
+    np.testing.assert_allclose(counts, expected, atol=5 * 0.5 * np.sqrt(20))
+
+
 def test_windows_move_by_less_than_the_span_and_are_mixed():
     shuffled = order(memory=40_000)
     clips = shuffled._pass(0)
