@@ -8,6 +8,11 @@ Tag a file:
     for chunk in tagger.tag_file("street.wav"):
         print(chunk.start, chunk.end, tagger.labels[chunk.probs.argmax()])
 
+Tag many files, on all cores:
+
+    for path, chunks, error in tagger.tag_files(paths):
+        print(path, error or len(chunks))
+
 Tag 16 live streams, with samples [16, n] at 16 kHz:
 
     state = tagger.init(batch_size=16)
@@ -30,6 +35,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sat_jax.errors import SatError as SatError
+    from sat_jax.streaming.many_files import TaggedFile as TaggedFile
     from sat_jax.streaming.scored_chunk import ScoredChunk as ScoredChunk
     from sat_jax.streaming.state import StreamState as StreamState
     from sat_jax.tagger import Tagger as Tagger
@@ -38,10 +44,11 @@ _HOMES = {
     "SatError": "sat_jax.errors",
     "ScoredChunk": "sat_jax.streaming.scored_chunk",
     "StreamState": "sat_jax.streaming.state",
+    "TaggedFile": "sat_jax.streaming.many_files",
     "Tagger": "sat_jax.tagger",
 }
 
-__all__ = ["SatError", "ScoredChunk", "StreamState", "Tagger", "__version__"]
+__all__ = ["SatError", "ScoredChunk", "StreamState", "TaggedFile", "Tagger", "__version__"]
 
 
 def __getattr__(name: str) -> object:

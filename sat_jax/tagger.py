@@ -11,6 +11,7 @@ or, for a stream that never ends:
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from numbers import Integral
@@ -35,10 +36,12 @@ from sat_jax.config import (
 )
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
+from sat_jax.runtime.devices import usable_cores
 from sat_jax.runtime.program_store import ProgramStore
 from sat_jax.streaming.ends import gather_ends
 from sat_jax.streaming.framing import Framing, make_framing
 from sat_jax.streaming.incremental import SpectrogramStream, score_in_pieces
+from sat_jax.streaming.many_files import TaggedFile, tag_many
 from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import Variables, aggregate, to_probs
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
@@ -99,6 +102,7 @@ class Tagger:
         self.labels = checkpoint.labels
         self.source = checkpoint.source
         self.programs = programs
+        self._fresh: dict[Warmup, StreamState] = {}
         self._state_layout = state_layout(self.streams.state_shape(self.variables))
 
     @classmethod
@@ -285,7 +289,9 @@ class Tagger:
             are not finite.
         """
         framing, rate = self.framing, self.config.frontend.sample_rate
-        state, start = self.init(1, warmup), 0
+        if warmup not in self._fresh:  # The warm-up takes as long as a chunk.
+            self._fresh[warmup] = self.init(1, warmup)
+        state, start = self._fresh[warmup], 0
         for block in _mono(blocks):
             for first in range(0, len(block), framing.hop):
                 probs, state = self.step(block[first : first + framing.hop], state)
@@ -369,6 +375,52 @@ class Tagger:
         if mode == "clip":
             return self.clip(blocks, aggregation=aggregation)
         return self.stream(blocks, warmup=warmup)
+
+    def tag_files(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        jobs: int | None = None,
+        mode: Mode = "stream",
+        aggregation: Aggregation = "mean",
+        warmup: Warmup = "silence",
+        channel: int | None = None,
+        full_scale: float = 1.0,
+    ) -> Iterator[TaggedFile]:
+        """Tags many audio files, several at once, each as a stream of its own.
+
+        The probabilities are those of `tag_file`, to the last bit. At most ``3 * jobs`` files are
+        in memory, as probabilities.
+
+        Args:
+          paths: the files; may be endless.
+          jobs: files tagged at once; None for as many as there are cores.
+          mode: see `tag_file`.
+          aggregation: see `tag_file`.
+          warmup: see `tag_file`.
+          channel: see `tag_file`.
+          full_scale: see `tag_file`.
+
+        Yields:
+          The results in the order of the files. A file that fails does not stop the others.
+
+        Raises:
+          SatError: `jobs`, `mode`, `aggregation` or `warmup` is none that exists.
+        """
+        if jobs is not None and (not _is_whole(jobs) or jobs < 1):
+            raise SatError(f"jobs={jobs!r}: give a whole number of files at once, at least 1")
+        check_choice("mode", mode, get_args(Mode))
+        check_choice("aggregation", aggregation, get_args(Aggregation))
+        check_choice("warmup", warmup, get_args(Warmup))
+        tag_file = functools.partial(
+            self.tag_file,
+            mode=mode,
+            aggregation=aggregation,
+            warmup=warmup,
+            channel=channel,
+            full_scale=full_scale,
+        )
+        return tag_many(tag_file, paths, jobs=jobs or usable_cores())
 
     def _checked(self, state: StreamState) -> StreamState:
         state = check_streams(state, self.framing)
