@@ -12,7 +12,7 @@ from data_pipeline.download.media import FetchError, Media
 from data_pipeline.sources.segments import Segment
 from data_pipeline.sources.source import SAMPLE_RATE, warn_of_first
 from sat_jax.audio import read_blocks
-from sat_jax.audio.headers import ADVICE
+from sat_jax.audio.files import ADVICE
 from sat_jax.errors import SatError
 
 

@@ -16,7 +16,7 @@ from data_pipeline.sources.source import (
     window_bounds,
 )
 from sat_jax.audio import duration_seconds, read_blocks
-from sat_jax.audio.libsndfile import has_known_length, open_with_libsndfile
+from sat_jax.audio.files import open_whole
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 
 # libsndfile seeks to the exact sample in these. After a seek in Opus or MP3 the samples differ from
@@ -24,6 +24,7 @@ from sat_jax.audio.mono import SoundInfo, mono_blocks
 _EXACT_FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC")
 _EXACT_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _BLOCK_SECONDS = 1.0
+_MAX_SECONDS = 1e9
 
 
 class FolderSource:
@@ -68,21 +69,28 @@ class FolderSource:
                 length, num_samples=num_samples, place=place, start=start, name=name
             )
 
-        length = None if num_samples is None else _length_by_header(clip)
+        length = None if num_samples is None else _known_length(clip, any_will_do=start is not None)
         if length is not None:
             first, last = bounds(length)
             window = _read_clip(clip, first, last)
             if len(window) == last - first:
                 return window
-        # The header has no length, or a wrong one: read the whole clip.
+        # Only decoding tells how long the clip is.
         whole = _read_clip(clip, 0, None)
         first, last = bounds(len(whole))
         return whole[first:last]
 
 
-def _length_by_header(clip: Clip) -> int | None:
-    """Returns the samples in a clip if the file's header has its length."""
+def _known_length(clip: Clip, *, any_will_do: bool) -> int | None:
+    """Returns the samples in a clip if they are known without decoding the file.
+
+    Args:
+      clip: the clip.
+      any_will_do: returns a length beyond the clip's instead of None.
+    """
     seconds = duration_seconds(clip.path)
+    if seconds is None and any_will_do:
+        seconds = _MAX_SECONDS
     if seconds is None:
         return None
     end = seconds if clip.end is None else min(clip.end, seconds)
@@ -120,7 +128,7 @@ def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
     try:
         part = _read_from_second(path, second, begin, end) if second else None
     except soundfile.LibsndfileError:
-        part = None  # read_blocks reports the error, or decodes the file with ffmpeg.
+        part = None  # read_blocks reports the error.
     if part is None:
         blocks = read_blocks(path, block_seconds=_BLOCK_SECONDS, warn=warn_of_first)
         part = _cut(blocks, 0, begin, end)
@@ -129,17 +137,23 @@ def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
 
 def _read_from_second(path: Path, second: int, begin: int, end: int | None) -> np.ndarray | None:
     """Reads a part after seeking to `second`; None if a seek may change the samples."""
-    with open_with_libsndfile(str(path)) as (sound, _):
+    with open_whole(path) as opened:
+        if opened is None:
+            return None
+        sound = opened.sound
         is_exact = sound.format in _EXACT_FORMATS and sound.subtype.startswith(_EXACT_SUBTYPES)
         first = second * sound.samplerate
-        if not (is_exact and has_known_length(sound) and first < sound.frames):
+        if not is_exact or first >= sound.frames:
             return None
         sound.seek(first)
         source = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
         blocks = mono_blocks(
             _raw_blocks(sound), source, sample_rate=SAMPLE_RATE, channel=None, warn=warn_of_first
         )
-        return _cut(blocks, second * SAMPLE_RATE, begin, end)
+        part = _cut(blocks, second * SAMPLE_RATE, begin, end)
+        # Behind the first sound of a file there may be others.
+        is_all = len(part) == end - begin if end is not None else opened.frames() is not None
+        return part if is_all else None
 
 
 def _raw_blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:

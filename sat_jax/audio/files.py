@@ -2,20 +2,30 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from sat_jax.audio.ffmpeg import open_with_ffmpeg
-from sat_jax.audio.headers import ADVICE
-from sat_jax.audio.libsndfile import describe_error, has_known_length, open_with_libsndfile
+from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
+from sat_jax.audio.layout import begins_sound
+from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file, open_pipe
 from sat_jax.audio.mono import SoundInfo, mono_blocks
+from sat_jax.audio.parts import Part, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
+from sat_jax.audio.tags import end_of_sound
 from sat_jax.errors import SatError
 
+ADVICE = "get the whole file, or save what is left of it as a new WAV file"
+"""What to do about a damaged file, for error messages."""
+
 _MAX_BLOCK_SAMPLES = 1 << 22
-_MP3_TOLERANCE = 0.1  # seconds: encoders disagree by a frame or two on the length
+
+
+class LossError(SatError):
+    """Sound is missing in a file, or damaged."""
 
 
 def read_blocks(
@@ -29,12 +39,13 @@ def read_blocks(
 ) -> Iterator[np.ndarray]:
     """Reads an audio file of any length, rate and channel count in constant memory.
 
-    libsndfile reads it. If libsndfile does not know the format and ffmpeg is installed, ffmpeg
-    reads it. Integer samples are divided by their full scale (16-bit samples by 32768). A file with
-    the rate `sample_rate` is not filtered. The samples do not depend on `block_seconds`.
+    libsndfile reads it, or ffmpeg if libsndfile cannot and ffmpeg is installed. Integer samples are
+    divided by their full scale (16-bit samples by 32768). A file with the rate `sample_rate` is not
+    filtered. The samples do not depend on `block_seconds`.
 
-    A truncated file, and a damaged FLAC or Ogg file, is read up to the damage; then the error is
-    raised. A truncated MP3 file without a frame count (Xing header) looks whole.
+    All sound in the file is read, whatever length its header claims; joined files are read one
+    after another. If sound is missing or damaged, all that comes before it is read; then the error
+    is raised. A cut file whose format has no length looks whole.
 
     Args:
       path: the file.
@@ -55,15 +66,11 @@ def read_blocks(
         holds NaN or Inf, or has no channel `channel` or no usable sample rate.
     """
     name = os.fspath(path)
-    with contextlib.ExitStack() as stack:
-        try:
-            sound, promised = stack.enter_context(open_with_libsndfile(name))
-        except soundfile.LibsndfileError as error:
-            reason = describe_error(error)
-            sound, promised = stack.enter_context(open_with_ffmpeg(name, reason=reason)), None
-        info = SoundInfo(name=name, rate=sound.samplerate, channels=sound.channels)
-        frames = _frames(sound, info, block_seconds, promised)
-        yield from mono_blocks(
+
+    def convert(part: Part) -> Iterator[np.ndarray]:
+        frames = _read_frames(part, name, block_seconds)
+        info = SoundInfo(name=name, rate=part.sound.samplerate, channels=part.sound.channels)
+        return mono_blocks(
             frames,
             info,
             sample_rate=sample_rate,
@@ -72,56 +79,102 @@ def read_blocks(
             warn=warn,
         )
 
+    any_read = False
+    try:
+        for part in _open_parts(name):
+            for block in convert(part):
+                any_read = True
+                yield block
+        return
+    except UnreadableError as error:
+        reason = str(error)
+    except LossError as error:
+        if any_read or not is_installed():
+            raise
+        reason = str(error).removeprefix(f"{name}: ")
+    with open_with_ffmpeg(name, reason=reason) as sound:
+        yield from convert(Part(sound))
+
 
 def duration_seconds(path: str | os.PathLike[str]) -> float | None:
-    """Returns a file's length for a progress bar; for some MP3 files it is an estimate.
+    """Returns a file's length if that is known without decoding the file.
 
     Args:
       path: the file.
 
     Returns:
-      Seconds, or None if only decoding the file would tell.
+      Seconds, exact; None if only decoding would tell, or if sound is missing.
     """
+    with open_whole(path) as part:
+        frames = part and part.frames()
+        return frames / part.sound.samplerate if part and frames is not None else None
+
+
+@contextlib.contextmanager
+def open_whole(path: str | os.PathLike[str]) -> Iterator[Part | None]:
+    """Opens the first sound of a file to seek in it; None if libsndfile cannot read it."""
     name = os.fspath(path)
-    if not os.path.isfile(name):
-        return None
-    try:
-        with open_with_libsndfile(name) as (sound, _):
-            return sound.frames / sound.samplerate if has_known_length(sound) else None
-    except (SatError, soundfile.LibsndfileError):
-        return None
+    with contextlib.ExitStack() as stack:
+        part = None
+        if os.path.isfile(name):
+            with contextlib.suppress(SatError, UnreadableError):
+                file = stack.enter_context(open_file(name))
+                end = end_of_sound(file, 0, os.fstat(file.fileno()).st_size)
+                part = open_part(file, 0, end, seeks=True)
+                stack.enter_context(part.sound)
+        yield part
 
 
-def _frames(
-    sound: soundfile.SoundFile, info: SoundInfo, block_seconds: float, promised: int | None
-) -> Iterator[np.ndarray]:
-    """Yields float32 [s, channels] to the end, then checks for damage and missing frames.
+def _open_parts(name: str) -> Iterator[Part]:
+    """Opens the sounds of a file or a named pipe in turn.
 
-    Args:
-      sound: an open file.
-      info: the file's name, rate and channels.
-      block_seconds: approximate length of a block.
-      promised: the number of frames by the file's header, if it is known and reliable.
+    Raises:
+      SatError: the file cannot be opened or is empty, or a later sound is damaged.
+      UnreadableError: libsndfile cannot read the first sound.
     """
-    frames_per_block = min(int(block_seconds * info.rate), _MAX_BLOCK_SAMPLES // info.channels)
+    with open_file(name) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            with open_pipe(file, name) as sound:
+                yield Part(sound)
+            return
+        if status.st_size == 0:
+            raise SatError(f"{name}: empty (0 bytes): give a file with audio in it")
+        begin, end = 0, end_of_sound(file, 0, status.st_size)
+        part: Part | None = open_part(file, begin, end)
+        while part is not None:
+            with part.sound:
+                yield part
+            begin = part.next_begin()
+            part = _open_next(file, begin, end, name) if begin < end else None
+
+
+def _open_next(file: BinaryIO, begin: int, end: int, name: str) -> Part | None:
+    """Opens a later sound of a file; None if there is none, but padding or the like."""
+    try:
+        return open_part(file, begin, end)
+    except UnreadableError as error:
+        if begins_sound(file, begin):
+            raise LossError(
+                f"{name}: only read up to byte {begin}, where another sound begins ({error}): "
+                f"{ADVICE}"
+            ) from None
+        return None
+
+
+def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.ndarray]:
+    """Yields float32 [s, channels] to the end of a sound, then checks that it is whole."""
+    sound = part.sound
+    size = min(int(block_seconds * sound.samplerate), _MAX_BLOCK_SAMPLES // sound.channels)
     position, damage = 0, ""
     while not damage:
-        block, damage = _read(sound, max(1, frames_per_block))
+        block, damage = _read(sound, max(1, size))
         if not len(block):
             break
         position += len(block)
         yield block
-    seconds = position / info.rate
-    if damage:
-        raise SatError(
-            f"{info.name}: truncated or damaged after {seconds:.2f} s ({damage}): {ADVICE}"
-        )
-    tolerance = _MP3_TOLERANCE * info.rate if sound.format == "MP3" else 0
-    if promised is not None and position < promised - tolerance:
-        raise SatError(
-            f"{info.name}: truncated: {seconds:.2f} of {promised / info.rate:.2f} s are there: "
-            f"{ADVICE}"
-        )
+    if loss := part.loss(position, damage):
+        raise LossError(f"{name}: {loss}: {ADVICE}")
 
 
 def _read(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:

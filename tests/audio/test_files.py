@@ -192,7 +192,7 @@ def test_flac_cut_between_frames(tmp_path):
     # STREAMINFO's length is raised by one instead: whole frames, but too few.
     total = int.from_bytes(content[21:26]) + 1
     path.write_bytes(content[:21] + total.to_bytes(5) + content[26:])
-    assert "5.00 of 5.00 s" in error_of(path)
+    assert "5.00 s of 5.00 s" in error_of(path)
 
 
 def test_a_truncated_mp3_header(tmp_path):

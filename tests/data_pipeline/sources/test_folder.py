@@ -131,6 +131,28 @@ def test_a_damaged_file_is_named_wherever_the_window_lies(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "kind", ["joined.wav", "joined.flac", "joined.mp3", "joined.ogg", "tag.flac"]
+)
+def test_windows_of_files_with_more_than_one_sound(tmp_path, kind):
+    path = tmp_path / kind
+    noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
+    soundfile.write(path, noise, RATE)
+    content = path.read_bytes()
+    path.write_bytes(content + (b"TAG" + bytes(125) if kind == "tag.flac" else content))
+    whole = np.concatenate(list(read_blocks(path)))
+    assert len(whole) == (3 if kind == "tag.flac" else 6) * RATE
+    for place in (0.0, 0.4, 0.9):
+        first = int(place * (len(whole) - 8000 + 1))
+        window = source_of(path).read(0, num_samples=8000, place=place)
+        np.testing.assert_array_equal(window, whole[first : first + 8000])
+    np.testing.assert_array_equal(source_of(path).read(0, num_samples=None), whole)
+    np.testing.assert_array_equal(source_of(path, 2.5).read(0, num_samples=None), whole[40_000:])
+    np.testing.assert_array_equal(
+        source_of(path, 2.0, 3.0).read(0, num_samples=None), whole[32_000:48_000]
+    )
+
+
+@pytest.mark.parametrize(
     ("start", "end", "options", "named"),
     [
         (0.0, None, {"num_samples": 100, "start": 1.0}, "1 s"),

@@ -1,0 +1,218 @@
+"""The sounds that a file holds one behind another, each with what its header promises."""
+
+import os
+from typing import BinaryIO
+
+import soundfile
+
+from sat_jax.audio.flac import FlacView, find_end, read_length
+from sat_jax.audio.layout import Layout, find_samples
+from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
+from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
+from sat_jax.audio.ogg import find_stream
+from sat_jax.audio.tags import is_padding, skip_tags
+from sat_jax.audio.view import View, read_at
+
+_MP3_TOLERANCE = 0.1  # seconds: encoders disagree by a frame or two on the length
+
+
+class Part:
+    """A sound of a format whose header has no length: it ends where the file ends.
+
+    Attributes:
+      sound: the open sound.
+    """
+
+    def __init__(self, sound: soundfile.SoundFile, end: int = 0) -> None:
+        """Keeps what it is given.
+
+        Args:
+          sound: the open sound.
+          end: where the file's last sound ends.
+        """
+        self.sound = sound
+        self._end = end
+
+    def frames(self) -> int | None:
+        """Returns the exact number of frames if that is known before they are decoded."""
+        return known_frames(self.sound)
+
+    def loss(self, decoded: int, damage: str) -> str:
+        """Says what is missing, after the sound was read; "" if it is whole.
+
+        Args:
+          decoded: number of frames.
+          damage: libsndfile's reason to stop; "" at the end.
+        """
+        if damage:
+            return f"truncated or damaged after {self._seconds(decoded)} ({damage})"
+        return ""
+
+    def next_begin(self) -> int:
+        """Returns where another sound may begin, after this one was read."""
+        return self._end
+
+    def _lack(self, decoded: int, promised: int) -> str:
+        return f"truncated: {self._seconds(decoded)} of {self._seconds(promised)} are there"
+
+    def _seconds(self, frames: float) -> str:
+        return f"{frames / self.sound.samplerate:.2f} s"
+
+
+class _SizedPart(Part):
+    """A sound whose header has the size of its samples."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int, layout: Layout) -> None:
+        sound = open_view(layout.view) if layout.view else open_bytes(file, begin)
+        super().__init__(sound, end)
+        self._layout = layout
+
+    def frames(self) -> int | None:
+        is_all = not self._layout.is_truncated and self._layout.next_begin >= self._end
+        return self.sound.frames if is_all else None
+
+    def loss(self, decoded: int, damage: str) -> str:
+        layout = self._layout
+        if layout.is_truncated:
+            return f"truncated: {layout.available} of {layout.declared} bytes of samples are there"
+        return super().loss(decoded, damage)
+
+    def next_begin(self) -> int:
+        return self._layout.next_begin
+
+
+class _FlacPart(Part):
+    """A FLAC stream, read as long as there are frames."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int, *, seeks: bool) -> None:
+        self._promised = read_length(file, begin)
+        stop = end
+        if seeks:
+            stop = find_end(file.name, begin, end, os.fstat(file.fileno()).st_mtime_ns)
+        self._view = FlacView(file, begin, stop, hides_length=not seeks)
+        super().__init__(open_view(self._view), end)
+
+    def frames(self) -> int | None:
+        """Returns the number of frames if the last one by the header is the last in the file."""
+        if self._promised is None:
+            return None
+        try:
+            self.sound.seek(self._promised - 1)
+            is_there = len(self.sound.read(1)) == 1
+        except soundfile.LibsndfileError:
+            return None
+        return self._promised if is_there and self._view.place == self._end else None
+
+    def loss(self, decoded: int, damage: str) -> str:
+        if damage:
+            self._view.skip()
+        if self._promised is None:
+            return "" if self._view.end < self._end else super().loss(decoded, damage)
+        if decoded >= self._promised:
+            return ""  # What follows is no FLAC frame.
+        return super().loss(decoded, damage) or self._lack(decoded, self._promised)
+
+    def next_begin(self) -> int:
+        return self._view.end
+
+
+class _OggPart(Part):
+    """The streams of an Ogg file up to the first damaged page."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        self._stop, self._damage = find_stream(file, begin, end)
+        try:
+            sound = open_view(View(file, begin, self._stop))
+        except UnreadableError:
+            if self._damage:
+                raise UnreadableError(self._damage) from None
+            raise
+        super().__init__(sound, end)
+
+    def frames(self) -> int | None:
+        return self.sound.frames if self._stop == self._end else None
+
+    def loss(self, decoded: int, damage: str) -> str:
+        return super().loss(decoded, self._damage or damage)
+
+    def next_begin(self) -> int:
+        return self._stop
+
+
+class _CountedMp3Part(Part):
+    """MP3 whose Xing header counts its frames."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int, xing: Xing) -> None:
+        super().__init__(open_bytes(file, begin), end)
+        self._file = file
+        self._xing = xing
+        self._place = end
+
+    def frames(self) -> int | None:
+        return self.sound.frames if self._xing.end == self._end else None
+
+    def loss(self, decoded: int, damage: str) -> str:
+        self._place = self._file.tell()  # libsndfile reads frame by frame.
+        missing = self.sound.frames - decoded
+        is_cut = self._xing.end is not None and self._xing.end > self._end
+        if missing > 0 and (is_cut or damage or missing > _MP3_TOLERANCE * self.sound.samplerate):
+            return super().loss(decoded, damage) or self._lack(decoded, self.sound.frames)
+        return ""
+
+    def next_begin(self) -> int:
+        stop = self._xing.end or 0
+        # Padding of up to 4095 samples is not decoded.
+        is_padding_only = 0 <= stop - self._place <= 4 * self._xing.mean_bytes
+        return stop if is_padding_only else self._place
+
+
+class _UncountedMp3Part(Part):
+    """MP3 without a number of frames."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        self._file = file
+        self._view = Mp3View(file, begin, end)
+        super().__init__(open_view(self._view), end)
+        self._view.forget()
+
+    def frames(self) -> int | None:
+        return None
+
+    def loss(self, decoded: int, damage: str) -> str:
+        view = self._view
+        if damage and not is_padding(self._file, view.skipped_at, self._end):
+            return super().loss(decoded, damage)
+        if view.is_torn and not damage:
+            return "truncated: it ends in the middle of an MP3 frame"
+        if view.skipped and not view.skips_end and not damage:
+            return f"damaged: {view.skipped} bytes between its MP3 frames are no sound"
+        return ""
+
+
+def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> Part:
+    """Opens the sound that begins at a byte, perhaps behind tags.
+
+    Args:
+      file: an unbuffered file.
+      begin: where the sound begins.
+      end: where the file's last sound ends.
+      seeks: whether it is opened to seek and to know its length, not to read all of it.
+
+    Raises:
+      UnreadableError: libsndfile cannot read it.
+    """
+    begin = skip_tags(file, begin, end)
+    start = read_at(file, begin, 4)
+    if start == b"fLaC":
+        return _FlacPart(file, begin, end, seeks=seeks)
+    if start == b"OggS":
+        return _OggPart(file, begin, end)
+    if layout := find_samples(file, begin, end):
+        return _SizedPart(file, begin, end, layout)
+    if xing := read_xing(file, begin):
+        return _CountedMp3Part(file, begin, end, xing)
+    sound = open_view(View(file, begin, end))
+    if sound.format != "MP3":
+        return Part(sound, end)
+    sound.close()
+    return _UncountedMp3Part(file, begin, end)
