@@ -128,8 +128,10 @@ def refuse_overwriting(path: str | Path, *sources: str) -> None:
 
 
 def _target(path: str | Path) -> Path:
-    """Follows links; refuses a folder."""
+    """Follows links; refuses a folder, and a name that is too long."""
     target = Path(os.path.realpath(path))
+    with explain_write_errors(path), contextlib.suppress(FileNotFoundError):
+        target.stat()
     if os.path.isdir(target):
         raise SatError(f"cannot write {path}: it is a folder; give the name of a file")
     return target

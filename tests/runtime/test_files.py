@@ -72,6 +72,17 @@ def test_output_that_cannot_be_written(tmp_path):
             pass
 
 
+def test_names_over_255_bytes_are_refused_before_the_work(tmp_path):
+    path = tmp_path / (300 * "a")
+    for write in (open_output, atomic_write):
+        with pytest.raises(SatError, match=path.name), write(path):
+            pytest.fail("the work began")
+    with pytest.raises(SatError, match=path.name):
+        check_writable_file(path)
+    refuse_overwriting(tmp_path / "b", str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_devices_are_written_not_replaced():
     with open_output(os.devnull) as stream:
