@@ -11,7 +11,7 @@ from sat_jax.convert.weight_table import from_torch
 from sat_jax.models.layers import Block
 from sat_jax.models.transformer import AudioTransformer
 from tests.reference.torch_model import SAT, Config
-from tests.support.golden_weights import state_dict_by_rule
+from tests.support.reference_models import as_numpy, with_rule_weights
 
 QUIET = 1e-3 * np.random.default_rng(0).standard_normal((1, 6, 64)).astype(np.float32)
 """Tokens [b, n, d] with a variance like an epsilon."""
@@ -21,13 +21,10 @@ QUIET = 1e-3 * np.random.default_rng(0).standard_normal((1, 6, 64)).astype(np.fl
 def models() -> tuple[SAT, ModelConfig, Any]:
     """Returns a PyTorch model with one block, and ours with the same weights."""
     shape = {"depth": 1, "target_length": 32, "cache_length": 32}
-    reference = SAT(Config(embed_dim=64, outputdim=5, **shape)).double().eval()
-    shapes = {name: tensor.shape for name, tensor in reference.state_dict().items()}
-    weights = state_dict_by_rule(shapes, 25)
-    weights["init_bn.1.running_var"] = np.full(64, 1e-5, np.float32)
-    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    reference.load_state_dict(tensors, strict=False)
-    return reference, ModelConfig(width=64, num_classes=5, **shape), from_torch(weights)
+    reference = with_rule_weights(SAT(Config(embed_dim=64, outputdim=5, **shape)), 25)
+    reference.get_buffer("init_bn.1.running_var").fill_(1e-5)
+    weights = from_torch(as_numpy(reference))
+    return reference.double(), ModelConfig(width=64, num_classes=5, **shape), weights
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from sat_jax.models.cache import Cache, CacheForm, TokenPast, init_cache
 from sat_jax.models.positions import past_positions
 from sat_jax.models.transformer import AudioTransformer
 from tests.reference.torch_model import SAT, Config
-from tests.support.golden_weights import state_dict_by_rule
+from tests.support.reference_models import as_numpy, with_rule_weights
 
 CASES = {  # pooling, frames of the cache and its form, patch columns of each chunk
     "one column each": ("mean", 80, "kv", (1,) * 7),
@@ -31,15 +31,13 @@ CASES = {  # pooling, frames of the cache and its form, patch columns of each ch
 def models(pooling: Any, cache_length: int) -> tuple[SAT, ModelConfig, Any]:
     """Returns the PyTorch model, and ours with the same weights."""
     shape = {"depth": 2, "target_length": 64, "cache_length": cache_length, "pooling": pooling}
-    reference = SAT(Config(embed_dim=64, outputdim=5, init_bn=False, **shape)).double().eval()
-    shapes = {name: tensor.shape for name, tensor in reference.state_dict().items()}
-    weights = state_dict_by_rule(shapes, 25)
-    tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    reference.load_state_dict(tensors, strict=False)
+    settings = Config(embed_dim=64, outputdim=5, init_bn=False, **shape)
+    reference = with_rule_weights(SAT(settings), 25)
+    weights = from_torch(as_numpy(reference))
     for block in reference.blocks:
         block.prefix = 0  # The published code caches a cls token like any other, and so do ours.
     config = ModelConfig(width=64, num_classes=5, input_norm="fixed", **shape)
-    return reference, config, from_torch(weights)
+    return reference.double(), config, weights
 
 
 @torch.inference_mode()

@@ -1,8 +1,5 @@
 """The PyTorch reference gives the golden numbers, so that benchmarks against it are fair."""
 
-import dataclasses
-from typing import Any, TypeVar
-
 import numpy as np
 import pytest
 import soundfile
@@ -11,11 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.reference import torch_model as reference
-from tests.reference.torch_model import SAT, Cache, Config, ViT
+from tests.reference.torch_model import SAT, Config, ViT
 from tests.support.golden_weights import GOLDEN, load_models, state_dict_by_rule
+from tests.support.reference_models import (
+    SAMPLE_RATE,
+    config_of,
+    small_sat,
+    stream,
+    with_rule_weights,
+)
 
-SAMPLE_RATE = 16_000
-Model = TypeVar("Model", bound=torch.nn.Module)
 PROBS = 1e-4
 """Tolerance of probabilities."""
 FEATURES = 1e-3
@@ -52,40 +54,9 @@ def clip() -> Tensor:
     return torch.from_numpy(soundfile.read(GOLDEN / "clip.wav", dtype="float32")[0])[None]
 
 
-def with_rule_weights(model: Model, seed: int) -> Model:
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    tensors = {name: torch.from_numpy(w) for name, w in state_dict_by_rule(shapes, seed).items()}
-    front_end = {name for name in shapes if name.startswith("front_end.")}
-    assert set(model.load_state_dict(tensors, strict=False).missing_keys) == front_end
-    return model.eval()
-
-
-def config_of(name: str, **changes: Any) -> Config:
-    fields = {field.name for field in dataclasses.fields(Config)}
-    model = load_models()[name]
-    return Config(**{key: value for key, value in model.items() if key in fields} | changes)
-
-
-def small_sat(name: str, *, kv_cache: bool = False, **changes: Any) -> SAT:
-    model = SAT(config_of(name, **changes), kv_cache=kv_cache)
-    return with_rule_weights(model, load_models()[name]["seed"])
-
-
 def small_vit(name: str, *, pad_last: bool = True) -> ViT:
     model = ViT(config_of(name, pad_last=pad_last))
     return with_rule_weights(model, load_models()[name]["seed"])
-
-
-@torch.inference_mode()
-def stream(
-    model: SAT, waveform: Tensor, seconds: float, *, chunks: int, warmup: Any = "silence"
-) -> tuple[Tensor, Cache]:
-    """Returns the scores of each chunk [k, y] and the cache after the last."""
-    cache, scores = model.init_cache(1, warmup), []
-    for chunk in waveform.split(round(seconds * SAMPLE_RATE), 1)[:chunks]:
-        probs, cache = model.forward_chunk(chunk, cache)
-        scores.append(probs)
-    return torch.cat(scores), cache
 
 
 def assert_close(actual: Tensor, expected: np.ndarray, atol: float) -> None:

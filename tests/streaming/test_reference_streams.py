@@ -9,8 +9,8 @@ import torch
 
 from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import Checkpoint
-from tests.reference.test_torch_reference import small_sat, stream
 from tests.support.golden_models import small_config, small_weights
+from tests.support.reference_models import small_sat, stream
 
 LABELS = tuple("abcdefghijk")
 
