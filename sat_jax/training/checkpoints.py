@@ -17,7 +17,7 @@ from sat_jax.training.damage import set_aside
 from sat_jax.training.processes import all_agree, gather, is_first, wait_for_all
 from sat_jax.training.step import TrainState
 from sat_jax.training.step_folder import load_metadata, load_tree
-from sat_jax.weights.orbax_errors import orbax_errors, orbax_write_errors
+from sat_jax.weights.orbax_errors import hide_abandoned_arrays, orbax_errors, orbax_write_errors
 
 
 class _StepFolders:
@@ -47,6 +47,7 @@ class _StepFolders:
     def __enter__(self) -> Self:
         """Returns itself."""
         # orbax's threads log errors with tracebacks; `wait` raises the same errors.
+        hide_abandoned_arrays()
         self._verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.FATAL)
         return self

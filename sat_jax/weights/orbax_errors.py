@@ -2,15 +2,20 @@
 
 import contextlib
 import functools
+import logging
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from absl import logging
+from absl import logging as absl_logging
 
 from sat_jax.errors import SatError
+from sat_jax.runtime.files import explain_write_errors
 
 
 @contextlib.contextmanager
@@ -23,16 +28,16 @@ def orbax_errors(message: str) -> Iterator[None]:
     Raises:
       SatError: reading failed; orbax and its store raise many kinds of errors.
     """
+    hide_abandoned_arrays()
     # Whatever orbax logs here is also raised, or concerns a file that is not needed.
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.FATAL)
     try:
         yield
     except Exception as error:
-        _hide_abandoned_reads()
         raise SatError(f"{message}: {_reason(error)}") from error
     finally:
-        logging.set_verbosity(verbosity)
+        absl_logging.set_verbosity(verbosity)
 
 
 @contextlib.contextmanager
@@ -45,11 +50,14 @@ def orbax_write_errors(path: str | Path) -> Iterator[None]:
     Raises:
       SatError: writing failed.
     """
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        _hide_abandoned_reads()
-        raise SatError(f"cannot write {path}: {_reason(error)}") from error
+    hide_abandoned_arrays()
+    with explain_write_errors(path):
+        try:
+            yield
+        except ValueError as error:  # Of the store, which tells the system's error in its text.
+            if code := re.search(r"os_error_code='(\d+)'", str(error)):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+            raise SatError(f"cannot write {path}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -61,19 +69,28 @@ def _reason(error: BaseException) -> str:
 
 
 @functools.cache  # Once is enough.
-def _hide_abandoned_reads() -> None:
+def hide_abandoned_arrays() -> None:
     """Drops tracebacks of arrays that orbax was still reading or writing when it stopped.
 
     orbax stops at the first array that fails and closes its event loop (seen in orbax-checkpoint
-    0.12). Each of the others then prints a traceback from a thread, or when it is collected, long
-    after the error that was reported.
+    0.12). Each of the others then prints a traceback from a thread, or when it is collected, before
+    or long after the error that is raised.
     """
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        code = getattr(unraisable.object, "cr_code", None)
-        is_orbax = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
-        if not is_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        is_late = str(unraisable.exc_value) == "Event loop is closed"
+        if not is_late and not _passed_orbax(unraisable.exc_traceback):
             before(unraisable)
 
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and _passed_orbax(record.exc_info[2]))
+    )
+
+
+def _passed_orbax(trace: TracebackType | None) -> bool:
+    return any(
+        f"{os.sep}orbax{os.sep}" in frame.f_code.co_filename
+        for frame, _ in traceback.walk_tb(trace)
+    )
