@@ -3,6 +3,7 @@
 import itertools
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -185,6 +186,31 @@ def test_a_torn_log_is_set_aside(workdir, validated, capfd, end):
     assert str(workdir / "log.jsonl") in line
     assert (workdir / "log.jsonl.damaged.1").read_bytes() == torn
     assert_same_run(validated, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [empty, remove, tear, flip_a_bit])
+def test_no_damaged_file_goes_unnoticed(stopped, validated, tmp_path, capfd, damage):
+    """Any file in turn: the model is that of the whole run, or a line names the damage."""
+    folders = ["checkpoints/4", "best/2"]
+    files = [path for folder in folders for path in (stopped / folder).rglob("*")]
+    files = [path.relative_to(stopped) for path in files if path.is_file()]
+    files += [Path("config.json"), Path("log.jsonl")]
+    assert len(files) > 20
+    for number, file in enumerate(files):
+        workdir = shutil.copytree(stopped, tmp_path / str(number))
+        damage(workdir / file)
+        try:
+            run(workdir, validation=validation)
+        except SatError as error:  # A flipped bit can make another config.
+            assert file.name == "config.json" and str(workdir) in str(error)
+            continue
+        told = capfd.readouterr().err
+        assert len(told.splitlines()) <= 1, told
+        if f"{workdir / 'best' / '2'} is damaged" in told:
+            load_checkpoint(workdir / "model")
+        elif file.name != "log.jsonl" or damage is tear:
+            assert_same_run(validated, workdir)
 
 
 def test_steps_of_older_programs_are_read_unchecked(workdir, validated):
