@@ -12,7 +12,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -99,6 +99,13 @@ _HEARTBEAT = flags.DEFINE_integer(
     "The job ends if a process is silent for this many seconds.",
     flag_values=FLAGS,
 )
+_JOIN = flags.DEFINE_integer(
+    "join_seconds",
+    300,
+    "How many seconds to wait for the other processes at the start.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 
 
 def main(arguments: Sequence[str]) -> bool:
@@ -179,12 +186,19 @@ def _set_up_devices(batch_size: int) -> tuple[int, int]:
             _NUM_PROCESSES.value,
             _PROCESS_ID.value,
             heartbeat_seconds=_HEARTBEAT.value,
+            join_seconds=_JOIN.value,
         )
     else:
         use_cores_as_devices(batch_size)
     import jax
 
     return jax.process_index(), jax.process_count()
+
+
+def _leave(code: int) -> NoReturn:
+    from sat_jax.training.processes import leave
+
+    leave(code)
 
 
 def _own_labels(config: Any) -> Sequence[str]:
@@ -257,6 +271,7 @@ PROGRAM = Program(
     check=_check,
     check_libraries=_check_libraries,
     explain=_explain,
+    leave=_leave,
     on_interrupt="stopped; the same command resumes the run",
     # Raised by config files, and by ml_collections for unknown fields.
     flag_errors=(AttributeError, KeyError, OSError, TypeError, ValueError),

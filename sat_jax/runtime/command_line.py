@@ -42,6 +42,7 @@ class Program:
       flag_errors: further exceptions that parsing the flags may raise.
       explain: turns an exception of parsing into the message.
       on_interrupt: the message on Ctrl-C; none if empty.
+      leave: ends the process with an exit code after `main`.
       name: the first words of every message, set by `run`.
     """
 
@@ -54,6 +55,7 @@ class Program:
     flag_errors: tuple[type[Exception], ...] = ()
     explain: Callable[[Exception], str] = str
     on_interrupt: str = ""
+    leave: Callable[[int], NoReturn] = sys.exit
     name: str = "sat-jax"
 
     def run(self, name: str, arguments: Sequence[str]) -> NoReturn:
@@ -139,7 +141,7 @@ class Program:
             sys.stdout.flush()
         except OSError:  # The error that ended `main` was reported already.
             _discard_output()
-        sys.exit(code)
+        self.leave(code)
 
     def _run_main(self, arguments: Sequence[str]) -> int:
         try:

@@ -14,7 +14,13 @@ from absl import logging
 from sat_jax.errors import SatError
 from sat_jax.training.checksum import checksum
 from sat_jax.training.damage import set_aside
-from sat_jax.training.processes import all_agree, gather, is_first, wait_for_all
+from sat_jax.training.processes import (
+    all_agree,
+    gather,
+    is_first,
+    is_lost_process,
+    wait_for_all,
+)
 from sat_jax.training.step import TrainState
 from sat_jax.training.step_folder import load_metadata, load_tree
 from sat_jax.weights.orbax_errors import hide_abandoned_arrays, orbax_errors, orbax_write_errors
@@ -58,10 +64,11 @@ class _StepFolders:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits until everything is written."""
+        """Waits until everything is written, unless another process is gone that has to write."""
         try:
-            self.wait()
-            self._manager.close()
+            if not is_lost_process(error):
+                self.wait()
+                self._manager.close()
         finally:
             logging.set_verbosity(self._verbosity)
 

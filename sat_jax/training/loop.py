@@ -17,7 +17,7 @@ from sat_jax.streaming.pieces import Variables
 from sat_jax.training.batches import Batch, BatchSource, check_batches
 from sat_jax.training.checkpoints import BestModels, RunCheckpoints
 from sat_jax.training.config import TrainConfig
-from sat_jax.training.processes import gather
+from sat_jax.training.processes import explain_lost_process, gather
 from sat_jax.training.progress import Progress
 from sat_jax.training.step import TrainState, compiled_step, make_state, state_shape
 from sat_jax.training.stopping import CheckpointClock, stop_on_signal
@@ -69,11 +69,11 @@ def train(
 
     Raises:
       SatError: the folder has another run or can't be used, the batches don't suit the model or
-        end early, or the loss is not finite.
+        end early, the loss is not finite, or another process has stopped.
       KeyboardInterrupt: Ctrl-C stopped the run; the state is saved.
     """
     folder = Path(workdir)
-    with open_workdir(folder, config, accept_changes=accept_changes):
+    with explain_lost_process(), open_workdir(folder, config, accept_changes=accept_changes):
         step, variables = _train(config, batches, folder, make_variables, validation)
         if variables is None:
             return TrainResult(step, None)

@@ -3,7 +3,12 @@
 In a run of one process every function returns at once.
 """
 
-from typing import Any
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -17,6 +22,7 @@ def join_processes(
     process_id: int | None = None,
     *,
     heartbeat_seconds: int = 100,
+    join_seconds: int = 300,
 ) -> None:
     """Makes this process one of several that train together. Call it before JAX is used.
 
@@ -26,22 +32,63 @@ def join_processes(
       num_processes: number of processes.
       process_id: index of this process, from 0.
       heartbeat_seconds: the job ends if a process is silent for this long.
+      join_seconds: how long to wait for the other processes. After an error the program should end
+        at once: JAX aborts it some seconds later.
 
     Raises:
       SatError: the others can't be reached, or the environment does not name them.
     """
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    problems: list[Exception] = []
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                initialization_timeout=join_seconds + 30,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+            )
+        except (RuntimeError, ValueError) as error:
+            problems.append(error)
+
+    # When its own time is over, JAX aborts the process with a page of addresses.
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(join_seconds)
+    if thread.is_alive():
+        problems.append(TimeoutError(f"not all came within {join_seconds} s"))
+    if problems:
+        reason = " ".join(str(problems[0]).split())
         raise SatError(
             f"the processes can't find each other ({reason}): start all of them with the same "
             "--coordinator HOST:PORT and --num_processes, and a --process_id of their own"
+        ) from problems[0]
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the program; one of several that failed at once, because JAX waits for the others."""
+    if code and jax.distributed.is_initialized():
+        os._exit(code)
+    sys.exit(code)
+
+
+def is_lost_process(error: BaseException | None) -> bool:
+    """Returns whether an error tells that another process can't be reached."""
+    return isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and "Gloo" in str(error)
+
+
+@contextlib.contextmanager
+def explain_lost_process() -> Iterator[None]:
+    """Turns errors that tell that another process can't be reached into a `SatError`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lost_process(error):
+            raise
+        raise SatError(
+            "another process has stopped or does not answer: see its messages, then start all of "
+            "them again; the run resumes from its last checkpoint"
         ) from error
 
 

@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--of", type=int, default=1)
     parser.add_argument("--port", type=int)
     parser.add_argument("--hold-at", type=int, default=-1, help="step before which to wait")
+    parser.add_argument("--unreadable", type=int, help="step that this process can't read")
+    parser.add_argument("--join-seconds", type=int, default=300)
     args = parser.parse_args()
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={args.devices}"
@@ -30,12 +32,19 @@ def main() -> None:
     import jax
 
     from sat_jax.errors import SatError
+    from sat_jax.training.processes import join_processes, leave
 
-    if args.of > 1:
-        from sat_jax.training.processes import join_processes
-
-        join_processes(f"127.0.0.1:{args.port}", args.of, args.process, heartbeat_seconds=10)
     try:
+        if args.of > 1:
+            join_processes(
+                f"127.0.0.1:{args.port}",
+                args.of,
+                args.process,
+                heartbeat_seconds=30,
+                join_seconds=args.join_seconds,
+            )
+        if args.unreadable is not None:
+            refuse_to_read(args.unreadable)
         result = run(
             args.workdir,
             fsdp=args.fsdp,
@@ -45,8 +54,23 @@ def main() -> None:
         )
     except SatError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        leave(1)
     print(json.dumps({"step": result.step, "devices": jax.device_count()}), flush=True)
+
+
+def refuse_to_read(step):
+    """Lets this process alone find that a step is damaged."""
+    from sat_jax.errors import SatError
+    from sat_jax.training import checkpoints
+
+    load = checkpoints.load_tree
+
+    def load_tree(folder, like):
+        if folder.parent.name == "checkpoints" and folder.name == str(step):
+            raise SatError("it is only damaged here")
+        return load(folder, like)
+
+    checkpoints.load_tree = load_tree
 
 
 def run(workdir, *, fsdp=False, process=0, num_processes=1, hold_at=-1):
