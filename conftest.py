@@ -28,6 +28,8 @@ def _own_cache_folder(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+    # Tests of one process share programs in memory.
+    monkeypatch.setenv("SAT_JAX_KEEP_PROGRAMS", "0")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from sat_jax.labels import default_label_names
 from sat_jax.models.registry import MODELS, model_config
 from sat_jax.models.transformer import init_variables
 from sat_jax.runtime.devices import check_devices
-from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore, open_store
 from sat_jax.weights.catalog import bundled_folder
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 
@@ -59,7 +59,7 @@ def random_checkpoint(
     Args:
       name: a model's name.
       seed: of the weights.
-      programs: stores the compiled program for the next start; None stores none.
+      programs: keeps the compiled program for the next start; None keeps none on disk.
 
     Raises:
       SatError: no model has this name, or JAX has no device.
@@ -68,9 +68,6 @@ def random_checkpoint(
     check_devices()
     # The old kind of key is a plain array, which a stored program can take.
     key = jax.random.PRNGKey(seed)
-    if programs is None:
-        variables = _init_variables(config, key)
-    else:
-        variables = programs.run(_init_variables, (config,), key)
+    variables = (programs or open_store(None)).run(_init_variables, (config,), key)
     labels = default_label_names(config.num_classes)
     return Checkpoint(config=config, variables=variables, labels=labels, source="random weights")

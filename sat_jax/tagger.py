@@ -37,7 +37,8 @@ from sat_jax.config import (
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.runtime.devices import usable_cores
-from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.runtime.jax_modes import standard_modes
+from sat_jax.runtime.program_store import default_store, open_store, run_program
 from sat_jax.streaming.ends import gather_ends
 from sat_jax.streaming.framing import Framing, make_framing
 from sat_jax.streaming.incremental import SpectrogramStream, score_in_pieces
@@ -58,7 +59,8 @@ class Tagger:
       variables: its weights, on the device.
       labels: names of its classes, in output order.
       source: where the weights came from.
-      programs: stores its compiled programs for the next start, or None.
+      keep_programs: whether its compiled programs are kept for the next start.
+      programs: the store of its compiled programs.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Tagger:
         framing: FramingKind = "chunk",
         pad_last: bool | None = None,
         dtype: Dtype | None = None,
-        programs: ProgramStore | None = None,
+        keep_programs: bool = True,
     ) -> None:
         """Makes a tagger from a loaded checkpoint.
 
@@ -80,7 +82,8 @@ class Tagger:
           pad_last: whether a shorter last piece is zero-padded or dropped; None is the
             checkpoint's own setting.
           dtype: precision of the computation; None is the checkpoint's own.
-          programs: stores compiled programs for the next start; None stores none.
+          keep_programs: whether compiled programs are kept for the next start, in the cache folder:
+            see `sat_jax.runtime.program_store.default_store`. False keeps them in memory only.
 
         Raises:
           SatError: the checkpoint is an autoencoder, which has no classes, or the chunk length
@@ -98,12 +101,33 @@ class Tagger:
             config = dataclasses.replace(config, dtype=dtype)
         made = make_framing(config, framing, chunk_seconds=chunk_seconds)
         self.streams = StreamingModel(config, made)
-        self.variables: Variables = jax.device_put(checkpoint.variables)
+        self.variables: Variables = checkpoint.variables
         self.labels = checkpoint.labels
         self.source = checkpoint.source
-        self.programs = programs
+        self.keep_programs = keep_programs
+        self._start()
+
+    def _start(self) -> None:
+        """Makes what belongs to this process: arrays on the device, and compiled programs."""
+        with standard_modes():
+            self.variables = jax.device_put(self.variables)
+            self._state_layout = state_layout(self.streams.state_shape(self.variables))
+        self.programs = default_store() if self.keep_programs else open_store(None)
+        self._device = next(iter(jax.tree.leaves(self.variables)[0].devices()))
+        self._running: dict[Any, Any] = {}
         self._fresh: dict[Warmup, StreamState] = {}
-        self._state_layout = state_layout(self.streams.state_shape(self.variables))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a pickle holds: settings, names and weights."""
+        names = ("streams", "labels", "source", "keep_programs")
+        return {name: getattr(self, name) for name in names} | {
+            "variables": jax.device_get(self.variables)
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Starts from what a pickle holds."""
+        self.__dict__.update(state)
+        self._start()
 
     @classmethod
     def load(
@@ -114,7 +138,7 @@ class Tagger:
         framing: FramingKind = "chunk",
         pad_last: bool | None = None,
         dtype: Dtype | None = None,
-        programs: ProgramStore | None = None,
+        keep_programs: bool = True,
     ) -> Self:
         """Loads a model.
 
@@ -124,7 +148,7 @@ class Tagger:
           framing: see `Tagger`.
           pad_last: see `Tagger`.
           dtype: see `Tagger`.
-          programs: see `Tagger`.
+          keep_programs: see `Tagger`.
 
         Raises:
           SatError: there is no such model, or it cannot be downloaded, read or used.
@@ -135,7 +159,7 @@ class Tagger:
             framing=framing,
             pad_last=pad_last,
             dtype=dtype,
-            programs=programs,
+            keep_programs=keep_programs,
         )
 
     def __repr__(self) -> str:
@@ -334,11 +358,12 @@ class Tagger:
             parts += spectrogram.push(np.zeros(missing, np.float32))
         parts += spectrogram.finish()
         if parts:
-            scores = score_in_pieces(
-                config, parts, lambda *piece: self._run(StreamingModel.clip_piece, *piece)
-            )
-            probs = to_probs(config, aggregate(jnp.asarray(scores), aggregation))
-            yield _scored(0, num_samples, np.asarray(probs), config.frontend.sample_rate)
+            with standard_modes():
+                scores = score_in_pieces(
+                    config, parts, lambda *piece: self._run(StreamingModel.clip_piece, *piece)
+                )
+                probs = np.asarray(to_probs(config, aggregate(jnp.asarray(scores), aggregation)))
+            yield _scored(0, num_samples, probs, config.frontend.sample_rate)
 
     def tag_file(
         self,
@@ -442,11 +467,35 @@ class Tagger:
                 "blocks"
             )
 
+    def prepare(self, batch_size: int = 1, warmup: Warmup = "silence") -> None:
+        """Loads or compiles all programs of stream mode, so that later calls never wait for that.
+
+        Args:
+          batch_size: number of streams.
+          warmup: see `init`.
+
+        Raises:
+          SatError: see `init`.
+        """
+        state = self.init(batch_size, warmup)
+        self._program(StreamingModel.step, state.window, state.model, state.ready)
+        ends = gather_ends(self.config, self.framing, list(state.window[:, :0]), [0] * batch_size)
+        self._program(StreamingModel.finish, ends, state.model)
+
     def _run(self, method: Any, *args: Any, **options: Any) -> Any:
         """Calls a compiled method of `StreamingModel` with the weights, `args` and `options`."""
-        if self.programs is None:
-            return method(self.streams, self.variables, *args, **options)
-        return self.programs.run(method, (self.streams,), self.variables, *args, **options)
+        return run_program(self._program(method, *args, **options), self.variables, *args)
+
+    def _program(self, method: Any, *args: Any, **options: Any) -> Any:
+        """Returns the program of `_run`. The first array's shape decides all others."""
+        first = [np.shape(leaf) for leaf in jax.tree.leaves(args[:1])[:1]]
+        key = (method.__name__, *first, *options.items())
+        if key not in self._running:
+            with jax.default_device(self._device):
+                self._running[key] = self.programs.program(
+                    method, (self.streams,), self.variables, *args, **options
+                )
+        return self._running[key]
 
 
 def _mono(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """The tagger: files, blocks and steps of any size give the same probabilities."""
 
 import itertools
+import pickle
 
 import jax
 import numpy as np
@@ -13,7 +14,8 @@ from sat_jax import SatError, ScoredChunk, Tagger, streaming
 from sat_jax.config import MaeConfig, ModelConfig
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
-from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.runtime import program_store
+from sat_jax.runtime.files import cache_dir
 from sat_jax.weights.checkpoint import Checkpoint
 
 TINY = ModelConfig(width=64, depth=2, num_classes=5, target_length=32, cache_length=32)
@@ -195,41 +197,87 @@ def test_other_chunk_lengths_warm_up_as_published(checkpoint, taggers):
     assert not taggers["seamless"].streams.step_warms_up()
 
 
-def test_stored_programs_give_the_same(checkpoint, taggers, tmp_path):
-    samples = [noise(12_000)]
+def test_blocks_of_any_length_are_one_program(taggers):
+    tagger, rng = taggers["chunk"], np.random.default_rng(4)
+    sizes = rng.integers(1, tagger.framing.hop + 1, 40)
+    samples = noise(int(sizes.sum()))
+    want = probs(tagger.stream([samples]))
+    programs = dict(tagger.programs._programs)
+    np.testing.assert_array_equal(step_through(tagger, samples, sizes), want)
+    assert tagger.programs._programs == programs
+
+
+def test_a_step_that_completes_nothing_passes_the_cache_on(taggers):
+    state = taggers["chunk"].init(2)
+    _, after = taggers["chunk"].step(np.zeros((2, 100), np.float32), state)
+    assert after.cache is state.cache and not after.ready.any()
+    assert state.filled.tolist() == [0, 0] and after.filled.tolist() == [100, 100]
+
+
+@pytest.fixture
+def new_process(monkeypatch):
+    """Forgets all programs, and keeps those of new taggers in the cache folder."""
+
+    def forget():
+        jax.clear_caches()
+        monkeypatch.setattr(program_store, "_stores", {})
+
+    monkeypatch.delenv("SAT_JAX_KEEP_PROGRAMS")
+    forget()
+    return forget
+
+
+def test_programs_are_kept_for_the_next_start(checkpoint, taggers, tmp_path, new_process):
+    folder, samples = cache_dir() / "programs", [noise(12_000)]
     want = probs(taggers["chunk"].stream(samples))
-    folder = tmp_path / "programs"
-    jax.clear_caches()  # As in a new process.
     for _ in range(2):  # Compiled and stored, then loaded.
-        tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
+        new_process()
+        tagger = Tagger(checkpoint, chunk_seconds=0.32)
         np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
         names = sorted(path.name for path in folder.iterdir())
     assert len(names) == 3
     for path in folder.iterdir():
         path.write_bytes(b"damaged")
-    tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=ProgramStore(folder))
+    new_process()
+    tagger = Tagger(checkpoint, chunk_seconds=0.32)
     np.testing.assert_array_equal(probs(tagger.stream(samples)), want)
     assert sorted(path.name for path in folder.iterdir()) == names
     assert all(path.stat().st_size > 1000 for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_programs_are_not_kept_if_told_so(by, checkpoint, new_process, monkeypatch):
+    if by == "environment":
+        monkeypatch.setenv("SAT_JAX_KEEP_PROGRAMS", "0")
+    Tagger(checkpoint, chunk_seconds=0.32, keep_programs=by == "environment").init(1, "none")
+    assert not (cache_dir() / "programs").exists()
+
+
 @pytest.mark.slow
-def test_programs_of_jax_s_own_cache_are_not_stored(checkpoint, tmp_path, monkeypatch):
+def test_programs_of_jax_s_own_cache_are_not_stored(checkpoint, tmp_path, new_process, monkeypatch):
     scores = []
-    for store in ("first", "second", "second"):
-        jax.clear_caches()
-        programs = ProgramStore(tmp_path / store)
-        tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
+    for folder in ("first", "second", "second"):
+        new_process()
+        monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / folder))
+        tagger = Tagger(checkpoint, chunk_seconds=0.32)
         scores.append(probs(tagger.stream([noise(20_000)], warmup="none")))
     np.testing.assert_array_equal(scores[0], scores[1])
     np.testing.assert_array_equal(scores[0], scores[2])
 
 
-def test_a_store_that_cannot_be_written_is_ignored(checkpoint, tmp_path):
+def test_a_folder_that_cannot_be_made_is_ignored(checkpoint, tmp_path, new_process, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    programs = ProgramStore(tmp_path / "file" / "programs")
-    tagger = Tagger(checkpoint, chunk_seconds=0.32, programs=programs)
+    monkeypatch.setenv("SAT_JAX_CACHE", str(tmp_path / "file" / "cache"))
+    tagger = Tagger(checkpoint, chunk_seconds=0.32)
     assert len(list(tagger.stream([noise(5120)], warmup="none"))) == 1
+
+
+def test_taggers_can_be_pickled(taggers):
+    for tagger in taggers.values():
+        again = pickle.loads(pickle.dumps(tagger))
+        samples = [noise(12_000)]
+        np.testing.assert_array_equal(probs(again.stream(samples)), probs(tagger.stream(samples)))
+        assert repr(again) == repr(tagger)
 
 
 def test_wrong_samples_are_refused(taggers):

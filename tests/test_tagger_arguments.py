@@ -79,7 +79,7 @@ def test_blocks_have_one_axis(mode, tagger):
     [
         (np.zeros(8_000, np.int16), "int16"),
         ([[0.0, 0.0], [0.0]], "samples"),
-        (np.full(8_000, np.nan, np.float32), "NaN.*1e.09"),
+        (np.full(8_000, np.nan, np.float32), "NaN.*1e.10"),
     ],
 )
 def test_blocks_are_floating_point_numbers(mode, block, message, tagger):

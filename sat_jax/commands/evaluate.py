@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> bool:
         aggregation=_AGGREGATE.value,
     )
     check_libraries(plots=_PLOTS.value, strong_labels=bool(_STRONG.value), report=PROGRAM.report)
-    cache_compiled_programs()
+    cache_compiled_programs(PROGRAM.report)
     workdir = Path(_WORKDIR.value)
     check_results(workdir, plots=_PLOTS.value)
     open_clips = functools.cache(_open_clips)  # Models with the same classes share the clips.

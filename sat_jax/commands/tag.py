@@ -268,11 +268,10 @@ def parse_threshold(text: str | None) -> float | None:
 
 def _load_tagger() -> "tuple[Checkpoint, Tagger]":
     from sat_jax.find_model import find_checkpoint, random_checkpoint
-    from sat_jax.runtime.files import cache_dir
-    from sat_jax.runtime.program_store import ProgramStore
+    from sat_jax.runtime.program_store import default_store
     from sat_jax.tagger import Tagger
 
-    programs = ProgramStore(cache_dir() / "programs")
+    programs = default_store(PROGRAM.report)
     if _RANDOM_WEIGHTS.value:
         checkpoint = random_checkpoint(_MODEL.value, programs=programs)
     else:
@@ -283,7 +282,6 @@ def _load_tagger() -> "tuple[Checkpoint, Tagger]":
         framing=_FRAMING.value,  # type: ignore[arg-type]
         pad_last=_PAD_LAST.value,
         dtype=_DTYPE.value,  # type: ignore[arg-type]
-        programs=programs,
     )
 
 

@@ -149,7 +149,7 @@ def main(arguments: Sequence[str]) -> bool:
         init=fingerprint(init.config, init.variables) if init else "",
     )
     _print(*data.notes)
-    cache_compiled_programs()
+    cache_compiled_programs(PROGRAM.report)
 
     def make_variables(key: Any) -> Any:
         fresh = FreshStart(head_bias=config.head_bias, glorot=config.glorot_init)

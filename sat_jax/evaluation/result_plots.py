@@ -14,6 +14,7 @@ from sat_jax.plots.class_ap import plot_class_ap
 from sat_jax.plots.clip_timeline import Track, plot_clip_scores
 from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
 from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.runtime.program_store import open_store
 from sat_jax.streaming.incremental import SpectrogramStream
 
 _MAX_CLASSES = 6
@@ -123,7 +124,7 @@ def _spectrogram(run: Run, index: int, frontend: FrontendConfig) -> SpectrogramP
     if isinstance(samples, SatError):
         raise samples
     spectrogram = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
-    stream = SpectrogramStream(frontend)
+    stream = SpectrogramStream(frontend, open_store(None))
     for block in [*stream.push(samples), *stream.finish()]:
         spectrogram.add(block)
     return spectrogram

@@ -18,13 +18,22 @@ def cache_dir() -> Path:
     """Returns the folder for downloaded weights, compiled programs and the like.
 
     It is ``SAT_JAX_CACHE`` if that is set, else the system's usual cache folder.
+
+    Raises:
+      SatError: this user has no home folder.
     """
     given = os.environ.get("SAT_JAX_CACHE")
-    if given:
-        return Path(given).expanduser()
-    import platformdirs
+    try:
+        if given:
+            return Path(given).expanduser()
+        import platformdirs
 
-    return platformdirs.user_cache_path("sat_jax")
+        usual = platformdirs.user_cache_path("sat_jax")
+        if usual.is_absolute():  # Without a home folder "~" stays in it.
+            return usual
+    except RuntimeError:  # There is no home folder of the name after "~".
+        pass
+    raise SatError(f"no home folder for the cache{f' {given}' if given else ''}: set SAT_JAX_CACHE")
 
 
 @contextlib.contextmanager

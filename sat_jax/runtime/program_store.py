@@ -20,47 +20,90 @@ from typing import Any
 import flax
 import jax
 import jaxlib
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from sat_jax.errors import SatError
 from sat_jax.runtime.files import cache_dir
+from sat_jax.runtime.jax_modes import standard_modes
+from sat_jax.runtime.private_folders import Warn, check_private, is_private, warn_in_python
 
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _MAX_FILES = 64
+_stores: dict[Path | None, "ProgramStore"] = {}
 
 _MAKING = threading.Lock()
 """Threads that need the same new program wait until one of them has made it."""
 
 
-def cache_compiled_programs() -> None:
+def cache_compiled_programs(warn: Warn = warn_in_python) -> None:
     """Turns on JAX's own cache of compiled programs, in `cache_dir`.
 
     If the user has chosen a folder (``JAX_COMPILATION_CACHE_DIR``), JAX's settings stay.
+
+    Args:
+      warn: receives the reason if the folder cannot be trusted; then there is no cache.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    with contextlib.suppress(SatError, OSError):  # Without a home folder there is no cache.
+        folder = cache_dir() / "compiled"
+        if not is_private(folder, warn):
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def default_store(warn: Warn = warn_in_python) -> "ProgramStore":
+    """Returns the process's store in `cache_dir`.
+
+    It keeps programs in memory only if ``SAT_JAX_KEEP_PROGRAMS`` is "0", if there is no home
+    folder, or if others may write to the folder.
+
+    Args:
+      warn: receives the reason, once in a process, if the folder cannot be trusted.
+    """
+    if os.environ.get("SAT_JAX_KEEP_PROGRAMS") == "0":
+        return open_store(None)
+    try:
+        return open_store(cache_dir() / "programs", warn)
+    except SatError:
+        return open_store(None)
+
+
+def open_store(folder: Path | None, warn: Warn = warn_in_python) -> "ProgramStore":
+    """Returns the process's only store of a folder.
+
+    Args:
+      folder: of the programs; None keeps them in memory only.
+      warn: see `default_store`.
+    """
+    if folder not in _stores:
+        is_trusted = folder is not None and is_private(folder, warn)
+        _stores[folder] = ProgramStore(folder if is_trusted else None)
+    return _stores[folder]
 
 
 class ProgramStore:
     """Runs jitted functions from compiled programs in a folder, and saves those it compiles.
 
-    Files are unpickled and run, so only the user may write to the folder. A file that is damaged or
-    was made for another machine or other versions is ignored and replaced.
+    Files are unpickled and run, so those that others may write are ignored, see `check_private`. So
+    is a file that is damaged or was made for another machine or other versions.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path | None) -> None:
         """Opens a store.
 
         Args:
-          folder: created when the first program is saved.
+          folder: created when the first program is saved; None keeps programs in memory only.
         """
-        self._folder = Path(folder)
+        self._folder = None if folder is None else Path(folder)
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def run(self, function: Any, static: tuple[Any, ...], *args: Any, **options: Any) -> Any:
-        """Returns ``function(*static, *args, **options)``.
+        """Returns ``function(*static, *args, **options)``, whatever modes JAX is in.
 
         Args:
           function: a jitted function, for which `static` and `options` are static arguments.
@@ -68,33 +111,57 @@ class ProgramStore:
           *args: pytrees of arrays.
           **options: more plain data.
         """
+        return run_program(self.program(function, static, *args, **options), *args)
+
+    def program(
+        self, function: Any, static: tuple[Any, ...], *args: Any, **options: Any
+    ) -> Callable[..., Any]:
+        """Returns the program of `run`, loaded or compiled, for `run_program`.
+
+        Args:
+          function: see `run`.
+          static: see `run`.
+          *args: see `run`; only shapes and dtypes matter.
+          **options: see `run`.
+        """
         name = function.__name__
         leaves, tree = jax.tree.flatten(args)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        key = (name, static, tuple(options.items()), tree, shapes)
+        device = str(jax.config.jax_default_device)  # type: ignore[attr-defined]
+        key = (name, static, tuple(options.items()), tree, shapes, device)
         if key not in self._programs:
-            with _MAKING:
+            described = [_all_fields(each) for each in static]
+            signature = repr((name, described, options, str(tree), shapes, device))
+            with _MAKING, standard_modes():
                 if key not in self._programs:
-                    described = [_all_fields(each) for each in static]
-                    signature = repr((name, described, options, str(tree), shapes))
-                    path = self._folder / f"{name.strip('_')}-{_digest(signature, _environment())}"
-                    self._programs[key] = _load(path) or self._compile(
+                    digest = _digest(signature, _environment())
+                    path = self._folder and self._folder / f"{name.strip('_')}-{digest}"
+                    self._programs[key] = (path and _load(path)) or self._compile(
                         path, function, static, args, options
                     )
-        # Wait for the result: the interpreter crashes if it exits while a loaded program runs.
-        return jax.block_until_ready(self._programs[key](*args))
+        return self._programs[key]
 
     def _compile(
-        self, path: Path, function: Any, static: Any, args: Any, options: Any
+        self, path: Path | None, function: Any, static: Any, args: Any, options: Any
     ) -> Callable[..., Any]:
         lowered = function.lower(*static, *args, **options)
         with _without_jax_cache():
             compiled = lowered.compile()
-        # The program runs even if the disk is full or the device cannot save programs.
-        with contextlib.suppress(Exception):
-            _save(path, compiled, args)
-            _remove_oldest(self._folder)
+        if path is not None:
+            # The program runs even if the disk is full or the device cannot save programs.
+            with contextlib.suppress(Exception):
+                _save(path, compiled, args)
+                _remove_oldest(path.parent)
         return compiled
+
+
+def run_program(program: Callable[..., Any], *args: Any) -> Any:
+    """Runs a program of `ProgramStore.program` and waits for its results.
+
+    The interpreter crashes if it exits while a loaded program runs.
+    """
+    with standard_modes():
+        return jax.block_until_ready(program(*args))
 
 
 def _all_fields(thing: Any) -> Any:
@@ -118,6 +185,8 @@ def _without_jax_cache() -> Iterator[None]:
 
 def _load(path: Path) -> Callable[..., Any] | None:
     try:
+        check_private(path.parent)
+        check_private(path)
         stored = path.read_bytes()
         checksum, data = stored[:_CHECKSUM_BYTES], stored[_CHECKSUM_BYTES:]
         if hashlib.sha256(data).digest() != checksum:  # It could crash or give wrong results.
@@ -136,11 +205,17 @@ def _save(path: Path, compiled: jax.stages.Compiled, args: Any) -> None:
     data = pickle.dumps(serialize_executable.serialize(compiled))
     # Run it once before it is kept: a program that this process got from JAX's cache earlier can be
     # saved and loaded, but fails when it runs.
-    jax.block_until_ready(_unpack(data)(*args))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), args)
+    jax.block_until_ready(_unpack(data)(*zeros))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(path.parent)
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    temporary.write_bytes(hashlib.sha256(data).digest() + data)
-    temporary.replace(path)
+    try:
+        temporary.touch(mode=0o600, exist_ok=False)
+        temporary.write_bytes(hashlib.sha256(data).digest() + data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _unpack(data: bytes) -> Callable[..., Any]:

@@ -54,12 +54,12 @@ class SpectrogramStream:
     which is known only at the end.
     """
 
-    def __init__(self, frontend: FrontendConfig, programs: ProgramStore | None = None) -> None:
+    def __init__(self, frontend: FrontendConfig, programs: ProgramStore) -> None:
         """Starts a recording.
 
         Args:
           frontend: spectrogram settings.
-          programs: stores the compiled program for the next start; None stores none.
+          programs: keeps the compiled program.
         """
         self._frontend = frontend
         self._programs = programs
@@ -96,8 +96,6 @@ class SpectrogramStream:
         return done
 
     def _frames(self, window: np.ndarray) -> np.ndarray:
-        if self._programs is None:
-            return np.asarray(_framed_power_db(window[None], config=self._frontend))[0]
         power_db = self._programs.run(_framed_power_db, (), window[None], config=self._frontend)
         return np.asarray(power_db)[0]
 

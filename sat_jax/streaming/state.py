@@ -8,6 +8,7 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.models.cache import Cache
+from sat_jax.runtime.jax_modes import standard_modes
 from sat_jax.streaming.framing import Framing
 
 Tree = TypeVar("Tree")
@@ -160,7 +161,8 @@ def reset_streams(state: AnyState, fresh: AnyState, mask: jax.Array) -> AnyState
             "the fresh streams have another model, framing or chunk length: init them with the "
             "tagger of the running ones"
         )
-    return where_streams(mask, fresh, state)
+    with standard_modes():
+        return where_streams(mask, fresh, state)
 
 
 def where_streams(mask: jax.Array, yes: Tree, no: Tree) -> Tree:

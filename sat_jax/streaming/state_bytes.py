@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from sat_jax.errors import SatError
+from sat_jax.runtime.jax_modes import standard_modes
 from sat_jax.streaming.state import StreamState, host_fields
 
 _MAGIC = b"sat_jax streams 2\n"
@@ -61,7 +62,8 @@ def state_from_bytes(like: StreamState, data: bytes) -> StreamState:
                 f"{want.dtype}{list(want.shape)}: it belongs to another model, framing or batch"
             )
     _check_counters(state)
-    return state._replace(cache=jax.device_put(state.cache), peak_db=jax.device_put(state.peak_db))
+    with standard_modes():
+        return state.after(jax.device_put(state.model))
 
 
 def _check_type(state: object) -> None:

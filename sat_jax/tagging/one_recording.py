@@ -152,6 +152,8 @@ class OneRecording:
             blocks = self._add_to_picture(blocks)
         if options.mode == "clip":
             return self._tagger.clip(blocks, aggregation=options.aggregation)
+        if self._recording.is_live:  # Its producer must not wait while programs are compiled.
+            self._tagger.prepare(warmup=options.warmup)
         return self._tagger.stream(blocks, warmup=options.warmup)
 
     def _blocks(self) -> Iterator[np.ndarray]:

@@ -42,6 +42,7 @@ def cache(request, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _shared_programs(_own_cache_folder, cache, monkeypatch):
     monkeypatch.setenv("SAT_JAX_CACHE", str(cache))
+    monkeypatch.delenv("SAT_JAX_KEEP_PROGRAMS")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from sat_jax.config import FrontendConfig
 from sat_jax.models.frontend import log_mel
+from sat_jax.runtime.program_store import open_store
 from sat_jax.streaming.incremental import SpectrogramStream, rebuffer
 
 FRONTEND = FrontendConfig()
@@ -17,7 +18,7 @@ _log_mel = jax.jit(log_mel, static_argnums=1)
 def test_spectrogram_of_blocks_is_that_of_the_whole(num_samples: int, block: int) -> None:
     rng = np.random.default_rng(num_samples)
     wave = rng.standard_normal(num_samples).astype(np.float32)
-    stream = SpectrogramStream(FRONTEND)
+    stream = SpectrogramStream(FRONTEND, open_store(None))
     parts = [p for begin in range(0, num_samples, block) for p in stream.push(wave[begin:][:block])]
     have = np.concatenate(parts + stream.finish(), axis=1)
     want = np.asarray(log_mel(wave[None], FRONTEND))[0]
