@@ -30,8 +30,9 @@ def parse_settings(kind: type[AnyConfig], settings: Mapping[str, str]) -> dict[s
     for key, text in settings.items():
         names = [name for name in hints if f".{name}".endswith(f".{key}")]
         if len(names) != 1:
-            near = did_you_mean(key, hints) or f"; the settings are {', '.join(hints)}"
-            raise SatError(f"there is no setting {key!r}{near}")
+            near = did_you_mean(key, hints)
+            link = f"{near} The" if near else "; the"
+            raise SatError(f"there is no setting {key!r}{link} settings are {', '.join(hints)}")
         parsed[names[0]] = _parse(names[0], text, hints[names[0]])
     return parsed
 
