@@ -255,10 +255,11 @@ def _explain(error: Exception) -> str:
         from sat_jax.training.config_files import find_unknown_field
 
         # The error has only the last part of the field's name.
-        for path in re.findall(r"^--?config\.([\w.]+)", "\n".join(sys.argv), re.M):
+        for path in re.findall(r"^--?(?:no)?config\.([^=\s]*)", "\n".join(sys.argv), re.M):
             if message := find_unknown_field(config, path):
                 return message
-    return str(error)
+    # The text of a KeyError is a quoted literal.
+    return str(error.args[0] if isinstance(error, KeyError) else error)
 
 
 def _check_libraries() -> None:
