@@ -164,6 +164,7 @@ class AudacityFormat(TagFormat):
     tag, with the probability.
     """
 
+    suffix = ".labels.txt"
     single_recording = True
     has_clock = False
 

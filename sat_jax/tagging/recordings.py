@@ -11,7 +11,6 @@ from sat_jax.runtime.devices import usable_cores
 from sat_jax.runtime.files import open_output
 from sat_jax.runtime.threads import map_ahead
 from sat_jax.tagger import Tagger
-from sat_jax.tagging.checks import check_options, make_output_folders
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.one_recording import OneRecording
 from sat_jax.tagging.options import Recording, TaggingOptions
@@ -44,7 +43,7 @@ def tag_recordings(
     Args:
       tagger: the model.
       recordings: what to tag.
-      options: the settings.
+      options: the settings, checked by `sat_jax.tagging.checks`.
       report: receives the error of each recording that failed, and warnings at once. Of several
         recordings it also receives the summary, if tags go to files or standard error is a
         terminal.
@@ -56,8 +55,6 @@ def tag_recordings(
       SatError: the output cannot be written.
       KeyboardInterrupt: the user stopped the run; all results so far are written.
     """
-    check_options(options, recordings)
-    make_output_folders(options)
     selection = TagSelection(
         labels=tagger.labels,
         k=options.k,

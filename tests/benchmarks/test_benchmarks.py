@@ -16,6 +16,7 @@ import torch
 from benchmarks import (
     gpu_rivals,
     gpu_train_step,
+    many_files,
     measuring,
     start_up,
     stream_step,
@@ -64,6 +65,18 @@ def test_stream_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len(rows) == 3
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_many_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "files.json"
+    flags = ["--model", "tiny", "--files", "4", "--batch", "2", "--seconds", "0.8"]
+    many_files.main([*flags, "--rounds", "2", "--json", str(file)])
+    report = json.loads(file.read_text())
+    differences = [found["max_difference"] for found in report["rivals"].values()]
+    assert differences[:2] == [0.0, 0.0] and differences[2] < 1e-6
+    table, printed = capsys.readouterr().out.strip().rsplit("\n\n", 1)
+    assert json.loads(printed) == report
+    assert len([line for line in table.splitlines() if line.startswith("|")]) == 5
 
 
 def test_train_step(
