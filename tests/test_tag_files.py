@@ -67,7 +67,8 @@ def test_threads_make_each_stored_program_once(checkpoint, files, tmp_path, monk
     monkeypatch.setattr(
         ProgramStore, "_compile", lambda *args: made.append(args[2]) or compile_(*args)
     )
-    tagger = Tagger(checkpoint, programs=ProgramStore(tmp_path / "programs"))
+    tagger = Tagger(checkpoint)
+    tagger.programs = ProgramStore(tmp_path / "programs")  # An empty one.
     assert len(list(tagger.tag_files(files * 2, jobs=4))) == 10
     names = [function.__name__ for function in made]
     assert sorted(names) == sorted(set(names)) and "step" in names
