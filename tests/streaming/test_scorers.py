@@ -132,8 +132,9 @@ def test_long_windows_come_in_smaller_batches():
     assert rows == [4, 4, 1, 1]
 
 
-def test_windows_of_one_length_are_a_batch_of_clips():
-    config, variables = make_model(**CLIP_MODEL)
+@pytest.mark.parametrize("changes", [{}, {"target_length": 40, "pad_last": False}])
+def test_windows_of_one_length_are_a_batch_of_clips(changes):
+    config, variables = make_model(**(CLIP_MODEL | changes))
     scorer = WindowScorer(default_streams(config), variables, batch_size=4)
     windows = 0.1 * np.random.default_rng(0).standard_normal((3, RATE)).astype(np.float32)
     scored = dict(scorer.score(enumerate(windows)))

@@ -310,25 +310,45 @@ def test_9_seamless_streaming_is_clip_mode(name: str, pad_last: bool, falls_sile
     waves = [noise(num_samples, num_samples) for num_samples in ENDS]
     if falls_silent:
         waves = [np.where(np.arange(len(wave)) < 2_000, 10 * wave, 0) for wave in waves]
+    for wave, scores in zip(waves, to_the_end(model, stream.variables, waves), strict=True):
+        want = model.clip(stream.variables, wave[None])[0]
+        np.testing.assert_allclose(np.mean(scores, axis=0), want, atol=2e-5)
+
+
+def test_9_shorter_seamless_chunks_are_clip_mode_of_a_shorter_model() -> None:
+    config = changed(pad_last=True)
+    model = StreamingModel(config, make_framing(config, "seamless", chunk_seconds=0.16))
+    short = StreamingModel(dataclasses.replace(config, target_length=16), model.framing)
+    variables = stream_of("seamless").variables
+    params = variables["params"]
+    # One column of patches needs the first position, and the cache the last two.
+    cut_params = params | {"time_pos_embed": params["time_pos_embed"][np.array([0, 2, 3])]}
+    waves = [noise(num_samples, num_samples) for num_samples in ENDS]
+    for wave, scores in zip(waves, to_the_end(model, variables, waves), strict=True):
+        want = short.clip(variables | {"params": cut_params}, wave[None])[0]
+        np.testing.assert_allclose(np.mean(scores, axis=0), want, atol=2e-5)
+
+
+def to_the_end(
+    model: StreamingModel, variables: Any, waves: list[np.ndarray]
+) -> list[list[np.ndarray]]:
+    """Returns the scores of all chunks of each wave, streamed side by side."""
     windows, rests = zip(*(cut(model.framing, wave) for wave in waves), strict=True)
     chunks = [len(each) for each in windows]
-    state = model.init(stream.variables, len(waves), warmup="none")
+    state = model.init(variables, len(waves), warmup="none")
     scores: list[list[np.ndarray]] = [[] for _ in waves]
+    none = np.full(model.framing.window, np.nan, np.float32)
     for index in range(max(chunks)):
         active = np.array([index < count for count in chunks])
-        window = [
-            each[min(index, len(each) - 1)] if len(each) else np.full(5472, np.nan, np.float32)
-            for each in windows
-        ]
-        probs, state = model.step(stream.variables, np.stack(window), state, active)
+        window = [each[index] if index < len(each) else none for each in windows]
+        probs, state = model.step(variables, np.stack(window), state, active)
         for row in np.flatnonzero(active):
             scores[row].append(probs[row])
-    ends = gather_ends(config, model.framing, rests, chunks)
-    last = model.finish(stream.variables, ends, state)
+    ends = gather_ends(model.config, model.framing, rests, chunks)
+    last = model.finish(variables, ends, state)
     for row, count in enumerate(ends.num_chunks(model.framing)):
         scores[row] += list(last[:count, row])
-        want = model.clip(stream.variables, waves[row][None])[0]
-        np.testing.assert_allclose(np.mean(scores[row], axis=0), want, atol=2e-5)
+    return scores
 
 
 @pytest.mark.parametrize("name", ["seamless", "mean", "one-patch chunks"])
