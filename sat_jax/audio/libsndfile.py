@@ -1,12 +1,14 @@
 """Opens sounds with libsndfile."""
 
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import soundfile
 
 from sat_jax.audio.view import View
 from sat_jax.errors import SatError
+from sat_jax.runtime.quiet import C_SILENCE
 
 _UNKNOWN_LENGTH = 1 << 50
 _DAMAGE = {
@@ -27,11 +29,21 @@ class UnreadableError(Exception):
 
 
 class ForwardFile(soundfile.SoundFile):
-    """A sound file that reports that it cannot seek.
+    """A sound file that reports that it cannot seek, and whose decoder prints nothing.
 
     `SoundFile` seeks to the current position after each read. With Opus and MP3 the samples after
     such a seek differ from those of an uninterrupted read.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Opens a sound; see `soundfile.SoundFile`."""
+        with C_SILENCE:
+            super().__init__(*args, **options)
+
+    def read(self, *args: Any, **options: Any) -> np.ndarray:
+        """Reads frames; see `soundfile.SoundFile.read`."""
+        with C_SILENCE:
+            return super().read(*args, **options)
 
     def seekable(self) -> bool:
         """Returns False."""
@@ -93,19 +105,3 @@ def check_exists(name: str) -> None:
 
 def _cannot_open(name: str, error: OSError) -> SatError:
     return SatError(f"{name}: cannot be opened: {error.strerror}")
-
-
-def open_pipe(file: BinaryIO, name: str) -> ForwardFile:
-    """Opens a named pipe.
-
-    Raises:
-      SatError: libsndfile cannot read it.
-    """
-    try:
-        return ForwardFile(file.fileno(), closefd=False)
-    except soundfile.LibsndfileError as error:
-        # ffmpeg cannot try: what was read from the pipe is gone.
-        raise SatError(
-            f"{name}: this pipe cannot be read ({error.error_string.rstrip('.')}): pipe WAV into "
-            "it, or give a file"
-        ) from None
