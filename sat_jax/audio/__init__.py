@@ -5,6 +5,11 @@ Memory use does not grow with the length of the recording.
 
 from sat_jax.audio.files import duration_seconds, read_blocks
 from sat_jax.audio.libsndfile import check_exists
-from sat_jax.audio.pcm import read_pcm_blocks
+from sat_jax.audio.live import read_live_blocks
 
-__all__ = ["check_exists", "duration_seconds", "read_blocks", "read_pcm_blocks"]
+__all__ = [
+    "check_exists",
+    "duration_seconds",
+    "read_blocks",
+    "read_live_blocks",
+]

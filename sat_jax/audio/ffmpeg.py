@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 import soundfile
 
-from sat_jax.audio.libsndfile import ForwardFile
+from sat_jax.audio.pipe_file import PipeFile, PipeSound
 from sat_jax.errors import SatError
+from sat_jax.runtime.live_input import input_is_ended
 
 
 def is_installed() -> bool:
@@ -20,7 +22,9 @@ def is_installed() -> bool:
 
 
 @contextlib.contextmanager
-def open_with_ffmpeg(name: str, *, reason: str) -> Iterator[soundfile.SoundFile]:
+def open_with_ffmpeg(
+    name: str, *, reason: str, content: Iterable[bytes] | None = None
+) -> Iterator[soundfile.SoundFile]:
     """Decodes a file's first audio track in another process, with all channels and its own rate.
 
     Leaving the context before the end stops the process. At the end the context checks that ffmpeg
@@ -29,6 +33,7 @@ def open_with_ffmpeg(name: str, *, reason: str) -> Iterator[soundfile.SoundFile]
     Args:
       name: the path.
       reason: why libsndfile could not open it, for error messages.
+      content: the file's bytes as they come; None reads the file.
 
     Yields:
       An open stream of float32 samples.
@@ -45,36 +50,53 @@ def open_with_ffmpeg(name: str, *, reason: str) -> Iterator[soundfile.SoundFile]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
-            _command(program, name), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
+            _command(program, f"file:{name}" if content is None else "pipe:0"),
+            stdin=subprocess.DEVNULL if content is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
         ) as process,
     ):
         assert process.stdout is not None
+        if content is not None:
+            # Ends with its process: it may wait for ever for a producer that is silent.
+            threading.Thread(target=_feed, args=(content, process.stdin), daemon=True).start()
         try:
             with _open_output(process.stdout, log, name, reason) as sound:
                 yield sound
         except BaseException:
             process.kill()
             raise
-        if process.wait() != 0 or _read(log):
+        if input_is_ended():
+            process.kill()
+        elif process.wait() != 0 or _read(log):
             raise SatError(
                 f"{name}: truncated or damaged, says ffmpeg ({_first_error(log)}): get the whole "
                 "file, or convert what is left of it to WAV"
             )
 
 
-def _command(program: str, name: str) -> list[str]:
+def _feed(content: Iterable[bytes], sink: IO[bytes]) -> None:
+    # ffmpeg ends early where it finds no audio.
+    with contextlib.suppress(OSError, ValueError), sink:
+        for data in content:
+            sink.write(data)
+            sink.flush()
+
+
+def _command(program: str, source: str) -> list[str]:
     """Returns a command that decodes to AU, whose header suits pipes and any sample rate.
 
-    Allowing only the protocol `file` keeps playlists from making ffmpeg use the network.
+    Allowing only the protocols `file` and `pipe` keeps playlists from making ffmpeg use the
+    network.
     """
-    reading = ["-nostdin", "-v", "error", "-protocol_whitelist", "file"]
-    writing = ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    return [program, *reading, "-i", f"file:{name}", *writing]
+    reading = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    writing = ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be", "-f", "au"]
+    return [program, *reading, "-i", source, *writing, "-flush_packets", "1", "pipe:1"]
 
 
 def _open_output(output: IO[bytes], log: IO[bytes], name: str, reason: str) -> soundfile.SoundFile:
     try:
-        return ForwardFile(output.fileno(), closefd=False)
+        return PipeSound(PipeFile(output))
     except soundfile.LibsndfileError:
         raise SatError(
             f"{name}: neither libsndfile ({reason}) nor ffmpeg ({_first_error(log)}) can read it: "

@@ -4,19 +4,20 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
 from sat_jax.audio.layout import begins_sound
-from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file, open_pipe
+from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.audio.parts import Part, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.audio.tags import end_of_sound
 from sat_jax.errors import SatError
+from sat_jax.runtime.live_input import wait_for
 
 ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 """What to do about a damaged file, for error messages."""
@@ -66,6 +67,11 @@ def read_blocks(
         holds NaN or Inf, or has no channel `channel` or no usable sample rate.
     """
     name = os.fspath(path)
+    if _is_pipe(name):
+        yield from _read_named_pipe(
+            name, sample_rate=sample_rate, channel=channel, full_scale=full_scale, warn=warn
+        )
+        return
 
     def convert(part: Part) -> Iterator[np.ndarray]:
         frames = _read_frames(part, name, block_seconds)
@@ -94,6 +100,24 @@ def read_blocks(
         reason = str(error).removeprefix(f"{name}: ")
     with open_with_ffmpeg(name, reason=reason) as sound:
         yield from convert(Part(sound))
+
+
+def _is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a named pipe or a device, whose sound may come live."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _read_named_pipe(name: str, **options: Any) -> Iterator[np.ndarray]:
+    from sat_jax.audio.live import read_live_blocks  # It reads files, too.
+
+    file = wait_for(open_file, name)  # Until another program opens the pipe to write.
+    if file is not None:
+        with file:
+            yield from read_live_blocks(file, name=name, takes_pcm=False, **options)
 
 
 def duration_seconds(path: str | os.PathLike[str]) -> float | None:
@@ -126,7 +150,7 @@ def open_whole(path: str | os.PathLike[str]) -> Iterator[Part | None]:
 
 
 def _open_parts(name: str) -> Iterator[Part]:
-    """Opens the sounds of a file or a named pipe in turn.
+    """Opens the sounds of a file in turn.
 
     Raises:
       SatError: the file cannot be opened or is empty, or a later sound is damaged.
@@ -134,10 +158,6 @@ def _open_parts(name: str) -> Iterator[Part]:
     """
     with open_file(name) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            with open_pipe(file, name) as sound:
-                yield Part(sound)
-            return
         if status.st_size == 0:
             raise SatError(f"{name}: empty (0 bytes): give a file with audio in it")
         begin, end = 0, end_of_sound(file, 0, status.st_size)
@@ -168,7 +188,7 @@ def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.nda
     size = min(int(block_seconds * sound.samplerate), _MAX_BLOCK_SAMPLES // sound.channels)
     position, damage = 0, ""
     while not damage:
-        block, damage = _read(sound, max(1, size))
+        block, damage = read_next(sound, max(1, size))
         if not len(block):
             break
         position += len(block)
@@ -177,7 +197,7 @@ def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.nda
         raise LossError(f"{name}: {loss}: {ADVICE}")
 
 
-def _read(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:
+def read_next(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:
     """Returns the next float32 [s, channels], and the damage after them if there is any."""
     block = np.full((frames, sound.channels), np.nan, np.float32)
     try:

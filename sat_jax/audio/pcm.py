@@ -1,63 +1,26 @@
-"""Reads raw 16-bit PCM from a pipe."""
+"""Raw 16-bit PCM."""
 
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sat_jax.audio.mono import SoundInfo, mono_blocks
-from sat_jax.audio.sound_warnings import Warn, warn_in_python
-
-_READ_BYTES = 1 << 16
 _INT16_SCALE = np.float32(1 / 32_768)
 
 
-def read_pcm_blocks(
-    stream: BinaryIO,
-    *,
-    rate: int,
-    channels: int,
-    sample_rate: int = 16_000,
-    channel: int | None = None,
-    full_scale: float = 1.0,
-    warn: Warn = warn_in_python,
-    name: str = "standard input",
-) -> Iterator[np.ndarray]:
-    """Reads headerless little-endian 16-bit PCM, and yields samples as soon as they arrive.
-
-    Resampling adds a few milliseconds of delay. An incomplete last frame is dropped.
+def pcm_frames(pieces: Iterable[bytes], channels: int) -> Iterator[np.ndarray]:
+    """Turns little-endian 16-bit PCM into blocks. An incomplete last frame is dropped.
 
     Args:
-      stream: a binary pipe, such as ``sys.stdin.buffer``.
-      rate: sample rate of the stream, Hz.
+      pieces: bytes, cut anywhere.
       channels: number of interleaved channels.
-      sample_rate: sample rate of the result, Hz.
-      channel: the channel to keep, counted from 0; None for the mean of all channels.
-      full_scale: the number that all samples are divided by, after 16-bit samples became [-1, 1).
-      warn: receives a line if channels cancel each other or the sound is improbably quiet.
-      name: the stream's name in error messages.
 
     Yields:
-      float32 [s] in [-1, 1), mono at `sample_rate`, of varying length, never empty.
-
-    Raises:
-      SatError: while iterating; `rate`, `channels` or `channel` is out of range, or the stream
-        ends without a sample.
+      float32 [s, channels] in [-1, 1).
     """
-    info = SoundInfo(name=name, rate=rate, channels=channels)
-    frames = _frames(stream, channels)
-    yield from mono_blocks(
-        frames, info, sample_rate=sample_rate, channel=channel, full_scale=full_scale, warn=warn
-    )
-
-
-def _frames(stream: BinaryIO, channels: int) -> Iterator[np.ndarray]:
-    # read1 returns the bytes that are there; read would wait for the full number.
-    read = getattr(stream, "read1", stream.read)
     frame_bytes = 2 * channels
     rest = b""
-    while data := read(_READ_BYTES):
-        data = rest + data
+    for piece in pieces:
+        data = rest + piece
         whole = len(data) - len(data) % frame_bytes
         rest = data[whole:]
         if whole:

@@ -3,11 +3,11 @@
 sat-jax tag street.wav
 sat-jax tag -m SAT_T_1s -c 1.0 -k 5 *.flac
 sat-jax tag --recursive --output_dir tags --skip_existing recordings
-ffmpeg -i rtsp://camera -f s16le -ac 1 -ar 16000 - | sat-jax tag -
+ffmpeg -i rtsp://camera -f wav - | sat-jax tag -
 
 RECORDING is an audio file, a folder of them, a quoted pattern such as 'day/**/*.wav', or - for
-16-bit PCM on standard input. The exit code is 1 if a recording failed; the others are still tagged.
-A damaged file is tagged up to the damage.
+standard input: a file of any format, or 16-bit PCM. The exit code is 1 if a recording failed; the
+others are still tagged. A damaged file is tagged up to the damage.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from sat_jax.commands.stream_flags import define_stream_flags
 from sat_jax.config import Aggregation, Dtype, Mode
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
+from sat_jax.runtime.live_input import end_input_on
 from sat_jax.tagging.checks import check_options, make_output_folders
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
@@ -167,16 +168,16 @@ _FULL_SCALE = flags.DEFINE_float(
 )
 _STDIN_RATE = flags.DEFINE_integer(
     "stdin_rate",
-    16_000,
-    "Sample rate of standard input, Hz.",
+    None,
+    "Sample rate of PCM on standard input, Hz. Default: 16000.",
     lower_bound=1_000,
     upper_bound=768_000,
     flag_values=FLAGS,
 )
 _STDIN_CHANNELS = flags.DEFINE_integer(
     "stdin_channels",
-    1,
-    "Number of interleaved channels of standard input.",
+    None,
+    "Number of interleaved channels of PCM on standard input. Default: 1.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -190,12 +191,12 @@ _RANDOM_WEIGHTS = flags.DEFINE_bool(
 
 def main(arguments: Sequence[str]) -> bool:
     """Tags recordings; returns whether one failed."""
-    _stop_on_signals()
     with _paused_garbage_collection():
         options = _options()
         recordings, missing = _find(arguments, options)
         if not recordings:
             return True
+        _stop_on_signals(recordings)
         make_output_folders(options)
         # Imported late, so that --help and wrong flags are answered at once.
         from sat_jax.tagging.recordings import tag_recordings
@@ -312,11 +313,17 @@ def _refuse_flags(names: Sequence[str], setting: str) -> None:
             raise flags.Error(f"--{name} has no effect with {setting}: leave it out")
 
 
-def _stop_on_signals() -> None:
-    """Makes SIGTERM and SIGHUP end a live stream like Ctrl-C, which keeps its output."""
+def _stop_on_signals(recordings: Sequence[Recording]) -> None:
+    """Makes SIGTERM and SIGHUP end live sound, and stop the tagging of files like Ctrl-C."""
+    is_live = any(recording.is_live for recording in recordings)
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) == signal.SIG_IGN:  # As nohup sets it.
+            continue
+        if is_live:
+            end_input_on(number)
+        else:
+            signal.signal(number, signal.default_int_handler)
 
 
 PROGRAM = Program(main=main, check=_check, flag_values=FLAGS, doc=__doc__, arguments="RECORDING...")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sat_jax.audio import read_blocks, read_pcm_blocks
+from sat_jax.audio import read_blocks, read_live_blocks
 from sat_jax.errors import SatError
 from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.runtime.live_input import input_is_ended
 from sat_jax.streaming.incremental import SpectrogramStream
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagger import Tagger
@@ -87,6 +88,8 @@ class OneRecording:
             self._began = self._options.start_time.of(self._recording)
         chunks = self._scored_chunks()
         first = next(chunks, None)  # The name is written only if the file holds audio.
+        if first is None and input_is_ended():
+            return
         if first is None:
             raise self._damage or SatError(
                 f"{self._recording.name}: shorter than one chunk: give a longer recording, or "
@@ -168,9 +171,12 @@ class OneRecording:
             )
             return self._progress.track(blocks, self._recording.name)
         if sys.stdin is None:
-            raise SatError("standard input is closed: pipe PCM into it")
-        return read_pcm_blocks(
+            raise SatError("standard input is closed: pipe sound into it")
+        if sys.stdin.isatty():
+            raise SatError("standard input is the terminal: pipe sound into it")
+        return read_live_blocks(
             sys.stdin.buffer,
+            name="standard input",
             rate=options.stdin_rate,
             channels=options.stdin_channels,
             sample_rate=rate,
@@ -195,7 +201,8 @@ class OneRecording:
                     raise KeyboardInterrupt
                 yield block
         except SatError as error:
-            self._damage = error
+            # Whoever ends live sound wants what was heard, however little.
+            self._damage = None if input_is_ended() else error
 
     def _add_to_picture(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the same blocks, and adds their frames to the picture."""

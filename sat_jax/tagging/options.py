@@ -65,8 +65,8 @@ class TaggingOptions:
         gets the recording's name appended. All files for a recording mirror its `place`.
       channel: the channel to tag, counted from 0; None for the mean of all channels.
       full_scale: the number that all samples are divided by.
-      stdin_rate: sample rate of standard input, Hz.
-      stdin_channels: number of interleaved channels of standard input.
+      stdin_rate: sample rate of PCM on standard input, Hz; None is 16000.
+      stdin_channels: number of interleaved channels of PCM on standard input; None is 1.
       model: the path of the model, which no output may overwrite.
     """
 
@@ -87,6 +87,6 @@ class TaggingOptions:
     plot: str | None = None
     channel: int | None = None
     full_scale: float = 1.0
-    stdin_rate: int = 16_000
-    stdin_channels: int = 1
+    stdin_rate: int | None = None
+    stdin_channels: int | None = None
     model: str | None = None

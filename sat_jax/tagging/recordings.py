@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from sat_jax.errors import SatError
 from sat_jax.runtime.devices import usable_cores
 from sat_jax.runtime.files import open_output
+from sat_jax.runtime.live_input import input_is_ended
 from sat_jax.runtime.threads import map_ahead
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.formats import FORMATS
@@ -150,6 +151,8 @@ class _Run:
     def _todo(self, recordings: Sequence[Recording]) -> Iterator[_Job]:
         all_paths = result_paths(self._options, recordings)
         for recording, paths in zip(recordings, all_paths, strict=True):
+            if input_is_ended():
+                return
             if self._text:
                 yield recording, paths, self._text.add()
             elif paths.tags:

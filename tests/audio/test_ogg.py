@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sat_jax.audio import read_blocks
+from sat_jax.audio.ogg import PageEnd
 from sat_jax.errors import SatError
 from tests.support.sounds import noise, read, write
 
@@ -89,3 +90,18 @@ def test_ogg_files_without_a_last_page_are_whole(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: content.rindex(b"OggS")])
     assert 0 < len(read(path)) < 80_000
+
+
+@pytest.mark.parametrize("size", [1, 7, 5_000, 10**6])
+def test_a_stream_that_ends_within_a_page(ogg_file, size):
+    content, _ = ogg_file("VORBIS")
+    pages = ogg_pages(content)
+    ends = [*pages[1:4], len(content)]
+    for end in [*ends, *(each - 1 for each in ends), *(each + 20 for each in ends[:-1])]:
+        pieces = [content[start : min(start + size, end)] for start in range(0, end, size)]
+        stream = PageEnd(pieces)
+        assert list(stream) == pieces
+        assert stream.is_cut == (end not in ends)
+    stream = PageEnd([content, b"TAG", bytes(99)])
+    list(stream)
+    assert not stream.is_cut

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sat_jax.audio import read_pcm_blocks
+from sat_jax.audio import read_live_blocks
 from sat_jax.errors import SatError
 from tests.support.sounds import RATES, SETTINGS, read
 
@@ -36,7 +36,8 @@ def test_pipe_equals_file_however_it_is_cut(folder, lengths, channels, rate, cha
     samples = np.random.default_rng(1).integers(-30_000, 30_000, (5_000, channels), np.int16)
     soundfile.write(folder / "pipe.wav", samples, rate, subtype="PCM_16")
     stream = Cut(samples.astype("<i2").tobytes() + b"\0", lengths)
-    blocks = list(read_pcm_blocks(stream, rate=rate, channels=channels, channel=channel))
+    shape = {"rate": rate, "channels": channels, "channel": channel}
+    blocks = list(read_live_blocks(stream, name="standard input", **shape))
     assert all(block.dtype == np.float32 and block.size for block in blocks)
     want = read(folder / "pipe.wav", channel=channel)
     np.testing.assert_array_equal(np.concatenate(blocks), want)
@@ -45,7 +46,7 @@ def test_pipe_equals_file_however_it_is_cut(folder, lengths, channels, rate, cha
 def test_pipe_hands_on_what_is_there():
     reader, writer = os.pipe()
     with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as sink:
-        blocks = read_pcm_blocks(stream, rate=16_000, channels=2)
+        blocks = read_live_blocks(stream, name="standard input", rate=16_000, channels=2)
         alarm = threading.Timer(10, sink.close)  # else a reader that waits would wait for ever
         alarm.start()
         for value in (1, 2, 3):
@@ -68,4 +69,4 @@ def test_pipe_hands_on_what_is_there():
 )
 def test_bad_pipe(options, value):
     with pytest.raises(SatError, match=f"^standard input: .*{value}"):
-        list(read_pcm_blocks(io.BytesIO(b"\0"), **options))
+        list(read_live_blocks(io.BytesIO(b"\0"), name="standard input", **options))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.sources.source import warn_of_first
-from sat_jax.audio import read_blocks, read_pcm_blocks
+from sat_jax.audio import read_blocks, read_live_blocks
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.audio.sound_warnings import SoundWarning
 from sat_jax.errors import SatError
@@ -145,8 +145,8 @@ def test_pipes_are_checked_too():
     x = np.random.default_rng(0).integers(-9_000, 9_000, (RATE, 1)).astype("<i2")
     lines = []
     stream = io.BytesIO(np.concatenate([x, -x], 1).tobytes())
-    list(read_pcm_blocks(stream, rate=RATE, channels=2, warn=lines.append))
-    assert len(lines) == 1 and lines[0].startswith("standard input: channels 0 and 1")
+    list(read_live_blocks(stream, name="pipe", channels=2, warn=lines.append))
+    assert len(lines) == 1 and lines[0].startswith("pipe: channels 0 and 1")
 
 
 def test_invalid_samples_stay_errors_without_other_warnings(tmp_path):

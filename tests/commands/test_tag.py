@@ -242,6 +242,37 @@ def test_dates_and_times_of_tags(tiny, tmp_path, monkeypatch, capsys):
     assert least <= datetime.fromisoformat(first) <= datetime.now().astimezone()
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+def test_a_file_on_standard_input_is_tagged_like_the_file(
+    tiny, tmp_path, monkeypatch, capsys, name
+):
+    path = tmp_path / name
+    soundfile.write(path, noise(0.9, rate=22_050).repeat(2).reshape(-1, 2), 22_050)
+    assert run("-m", tiny, "--format", "csv", path) == 0
+    want = capsys.readouterr().out.replace(str(path), "-")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert run("-m", tiny, "--format", "csv", "-") == 0
+    assert capsys.readouterr() == (want, "")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert run("-m", tiny, "--format", "csv", "--stdin_rate", 8_000, "-") == 0
+    have = capsys.readouterr()
+    assert have.out == want and "22050" in have.err and have.err.count("\n") == 1
+
+
+def test_standard_input_without_sound(tiny, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    pipes = [io.TextIOWrapper(io.BytesIO(content)) for content in (b"", b"1")]
+    for stdin in (None, Terminal(), *pipes):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run("-m", tiny, "-") == 1
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert "standard input" in captured.err
+
+
 def test_clip_mode_and_seamless_framing_of_a_short_file(tiny, tmp_path, capsys):
     path = tmp_path / "short.wav"
     soundfile.write(path, noise(0.1), 16_000)
@@ -582,14 +613,54 @@ def test_live_sound_is_tagged_at_once_and_results_are_kept_when_stopped(tiny, ca
             process.stdin.write(pcm[10_300:20_500])
             process.stdin.flush()
         assert printing.stdout.readline().startswith(b"[0.32s]-[0.64s] Topk-1 class ")
-        for process, how in ((printing, signal.SIGINT), (quiet, signal.SIGTERM)):
+        for process, how, code in ((printing, signal.SIGINT, 130), (quiet, signal.SIGTERM, 0)):
             if process is quiet:
                 wait_for_text(tmp_path, b"0.64s")
             process.send_signal(how)
-            assert process.wait(60) == 130
+            assert process.wait(60) == code
             assert process.stderr.read() == b""
-    assert output.read_text("utf-8").count("Topk-1") == 2
-    assert np.load(tmp_path / "stdin.npz")["probs"].shape == (2, 5)
+    # SIGTERM is the end of the sound, whose last 10 samples are tagged too.
+    assert output.read_text("utf-8").count("Topk-1") == 3
+    assert np.load(tmp_path / "stdin.npz")["probs"].shape == (3, 5)
+
+
+def test_sigterm_ends_live_sound_like_its_end(tiny, cache, tmp_path):
+    header = io.BytesIO()
+    soundfile.write(header, np.zeros(0), 16_000, format="WAV", subtype="PCM_16")
+    content = header.getvalue() + (noise(0.9) * 32_767).astype("<i2").tobytes()
+    arguments = ("-m", tiny, "-k", 1, "-c", 0.32, "-")
+    with start(cache, *arguments) as whole:
+        want, errors = whole.communicate(content)
+    assert (whole.returncode, errors) == (0, b"") and want.count(b"Topk-1") == 3
+    with start(cache, *arguments) as stopped:
+        stopped.stdin.write(content)
+        stopped.stdin.flush()
+        have = stopped.stdout.readline() + stopped.stdout.readline()
+        stopped.send_signal(signal.SIGTERM)
+        have += stopped.stdout.read()
+        assert (stopped.wait(60), stopped.stderr.read()) == (0, b"")
+    assert have == want
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_silent_pipe_is_ended_without_a_word(tiny, cache, tmp_path, how):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "tags.txt").write_text("earlier")
+    arguments = ("-m", tiny, "--output", tmp_path / "tags.txt", tmp_path / "pipe")
+    with start(cache, *arguments) as process, open(tmp_path / "pipe", "wb"):
+        process.send_signal(how)  # It has opened the pipe.
+        assert process.wait(60) == 0
+        assert process.stdout.read() == process.stderr.read() == b""
+    assert (tmp_path / "tags.txt").read_text() == "earlier"
+
+
+def test_a_signal_that_is_ignored_stays_so(tiny, sound):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup does.
+    try:
+        assert run("-m", tiny, sound) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def wait_for_text(folder, text):
