@@ -16,18 +16,21 @@ LABELS = tuple("abcdefghijk")
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds", "warmup", "length"),
+    ("name", "seconds", "warmup", "length", "pad_last"),
     [
-        ("sat_mean_2s", 0.16, "none", 2.5),  # More chunks than the cache holds, then 0.1 s.
-        ("sat_dm_1s", 0.5, "none", 2.2),  # 51 frames are 3 columns, so the cache fills unevenly.
-        ("sat_short_cache", 0.34, "silence", 1.5),
-        ("sat_logit_2s", 2.5, "none", 5.3),  # More than a piece.
+        ("sat_mean_2s", 0.16, "none", 2.5, False),  # More chunks than the cache holds, then 0.1 s.
+        ("sat_dm_1s", 0.5, "none", 2.2, False),  # Chunks of three columns, a cache of six.
+        ("sat_short_cache", 0.34, "silence", 1.5, False),
+        ("sat_logit_2s", 2.5, "none", 5.3, False),  # More than a piece.
+        ("sat_dm_1s", 1.2, "silence", 3.5, True),  # The second piece of a chunk is padded.
     ],
 )
 def test_streams_are_those_of_pytorch(
-    name: str, seconds: float, warmup: str, length: float
+    name: str, seconds: float, warmup: str, length: float, pad_last: bool
 ) -> None:
-    checkpoint = Checkpoint(config=small_config(name), variables=small_weights(name), labels=LABELS)
+    checkpoint = Checkpoint(
+        config=small_config(name, pad_last=pad_last), variables=small_weights(name), labels=LABELS
+    )
     tagger = Tagger(checkpoint, chunk_seconds=seconds)
     rng = np.random.default_rng(0)
     wave = rng.standard_normal(round(16_000 * length)).astype(np.float32)
@@ -39,7 +42,7 @@ def test_streams_are_those_of_pytorch(
     whole = round(16_000 * seconds)
     rest = max(-(-len(wave) // whole) * whole - whole + 2560 - len(wave), 0)
     padded = torch.from_numpy(np.pad(wave, (0, rest)))[None]
-    want, _ = stream(small_sat(name), padded, seconds, chunks=100, warmup=warmup)
+    want, _ = stream(small_sat(name, pad_last=pad_last), padded, seconds, chunks=100, warmup=warmup)
     if name == "sat_logit_2s":
         want = want.sigmoid()
     assert len(have) == -(-len(wave) // whole)
