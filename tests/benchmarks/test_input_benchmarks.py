@@ -39,3 +39,29 @@ def test_input_pipeline(tmp_path, capsys):
     (row,) = json.loads(file.read_text())["readers"]
     assert row["workers"] == 1 and row["ratio"]["median"] > 0
     assert "| 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_remote_reading(tmp_path, capsys):
+    pytest.importorskip("tensorflow_datasets")
+    from benchmarks import remote_reading
+
+    file = tmp_path / "remote.json"
+    flags = ["--delays", "1", "--workers", "2", "--clips", "12", "--copies", "2", "--batch", "4"]
+    flags += ["--buffer_mb", "4", "--rounds", "1", "--seconds", "0.1", "--json", str(file)]
+    remote_reading.main(flags)
+    rows = json.loads(file.read_text())["readers"]
+    assert [row["order"] for row in rows] == ["random", "shards"]
+    assert all(row["windows_per_s"] > 0 for row in rows)
+    assert "| shards |" in capsys.readouterr().out
+
+
+def test_shard_balance(capsys):
+    from benchmarks import shard_balance
+
+    flags = ["--clips", "4096", "--memory_gb", "1", "--processes", "1,2", "--batch", "64"]
+    shard_balance.main(flags)
+    cells = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    at_random, one, two = ([float(cell.strip(" %")) for cell in row[3:]] for row in cells)
+    # Rounded shares are nearer than draws; the published bound is in the docs.
+    assert max(one[2], two[2]) < at_random[2] < 0.2
