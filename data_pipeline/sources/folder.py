@@ -15,9 +15,10 @@ from data_pipeline.sources.source import (
     warn_of_first,
     window_bounds,
 )
-from sat_jax.audio import duration_seconds, read_blocks
+from sat_jax.audio import read_blocks
 from sat_jax.audio.files import open_whole
 from sat_jax.audio.mono import SoundInfo, mono_blocks
+from sat_jax.audio.parts import Part
 
 # libsndfile seeks to the exact sample in these. After a seek in Opus or MP3 the samples differ from
 # those of an uninterrupted read.
@@ -69,44 +70,50 @@ class FolderSource:
                 length, num_samples=num_samples, place=place, start=start, name=name
             )
 
-        length = None if num_samples is None else _known_length(clip, any_will_do=start is not None)
-        if length is not None:
-            first, last = bounds(length)
-            window = _read_clip(clip, first, last)
-            if len(window) == last - first:
-                return window
-        # Only decoding tells how long the clip is.
-        whole = _read_clip(clip, 0, None)
+        with open_whole(clip.path) as opened:
+            length = None
+            if num_samples is not None:
+                length = _known_length(clip, opened, any_will_do=start is not None)
+            if length is not None:
+                first, last = bounds(length)
+                window = _read_clip(clip, first, last, opened)
+                if len(window) == last - first:
+                    return window
+            # Only decoding tells how long the clip is.
+            whole = _read_clip(clip, 0, None, opened)
         first, last = bounds(len(whole))
         return whole[first:last]
 
 
-def _known_length(clip: Clip, *, any_will_do: bool) -> int | None:
+def _known_length(clip: Clip, opened: Part | None, *, any_will_do: bool) -> int | None:
     """Returns the samples in a clip if they are known without decoding the file.
 
     Args:
       clip: the clip.
+      opened: its file.
       any_will_do: returns a length beyond the clip's instead of None.
     """
-    seconds = duration_seconds(clip.path)
-    if seconds is None and any_will_do:
+    frames = opened.frames() if opened else None
+    if opened and frames is not None:
+        seconds = frames / opened.sound.samplerate
+    elif any_will_do:
         seconds = _MAX_SECONDS
-    if seconds is None:
+    else:
         return None
     end = seconds if clip.end is None else min(clip.end, seconds)
     return max(0, round(end * SAMPLE_RATE) - round(clip.start * SAMPLE_RATE))
 
 
-def _read_clip(clip: Clip, first: int, last: int | None) -> np.ndarray:
+def _read_clip(clip: Clip, first: int, last: int | None, opened: Part | None) -> np.ndarray:
     """Reads samples `first` to `last` (None: the end) of a clip; fewer if the file ends earlier."""
     offset = round(clip.start * SAMPLE_RATE)
     if last is not None:
-        return read_part(clip.path, offset + first, offset + last)
+        return read_part(clip.path, offset + first, offset + last, opened)
     end = None if clip.end is None else round(clip.end * SAMPLE_RATE)
-    return read_part(clip.path, offset + first, end)
+    return read_part(clip.path, offset + first, end, opened)
 
 
-def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
+def read_part(path: Path, begin: int, end: int | None, opened: Part | None) -> np.ndarray:
     """Reads samples `begin` to `end` of a file as mono at 16 kHz.
 
     A file at another rate is resampled; its samples then differ from those of the whole file by
@@ -116,6 +123,7 @@ def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
       path: the file.
       begin: first sample, at 16 kHz.
       end: one past the last; None is the file's end.
+      opened: the file, from `open_whole`; None decodes it from the beginning.
 
     Returns:
       float32 [s]: fewer samples, perhaps none, if the file ends earlier.
@@ -123,37 +131,34 @@ def read_part(path: Path, begin: int, end: int | None) -> np.ndarray:
     Raises:
       SatError: the file can't be read.
     """
-    # A whole second is a whole number of samples at any rate, and a resampler looks back far less.
-    second = max(0, begin // SAMPLE_RATE - 1)
-    try:
-        part = _read_from_second(path, second, begin, end) if second else None
-    except soundfile.LibsndfileError:
-        part = None  # read_blocks reports the error.
+    part = _seek_and_read(opened, path, begin, end) if opened else None
     if part is None:
         blocks = read_blocks(path, block_seconds=_BLOCK_SECONDS, warn=warn_of_first)
         part = _cut(blocks, 0, begin, end)
     return part
 
 
-def _read_from_second(path: Path, second: int, begin: int, end: int | None) -> np.ndarray | None:
-    """Reads a part after seeking to `second`; None if a seek may change the samples."""
-    with open_whole(path) as opened:
-        if opened is None:
-            return None
-        sound = opened.sound
-        is_exact = sound.format in _EXACT_FORMATS and sound.subtype.startswith(_EXACT_SUBTYPES)
-        first = second * sound.samplerate
-        if not is_exact or first >= sound.frames:
-            return None
+def _seek_and_read(opened: Part, path: Path, begin: int, end: int | None) -> np.ndarray | None:
+    """Reads a part after a seek; None if that would give other samples than the whole file."""
+    sound = opened.sound
+    # A whole second is a whole number of samples at any rate, and a resampler looks back far less.
+    second = max(0, begin // SAMPLE_RATE - 1)
+    first = second * sound.samplerate
+    is_exact = sound.format in _EXACT_FORMATS and sound.subtype.startswith(_EXACT_SUBTYPES)
+    if not second or not is_exact or first >= sound.frames:
+        return None
+    info = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
+    blocks = mono_blocks(
+        _raw_blocks(sound), info, sample_rate=SAMPLE_RATE, channel=None, warn=warn_of_first
+    )
+    try:
         sound.seek(first)
-        source = SoundInfo(name=str(path), rate=sound.samplerate, channels=sound.channels)
-        blocks = mono_blocks(
-            _raw_blocks(sound), source, sample_rate=SAMPLE_RATE, channel=None, warn=warn_of_first
-        )
         part = _cut(blocks, second * SAMPLE_RATE, begin, end)
-        # Behind the first sound of a file there may be others.
-        is_all = len(part) == end - begin if end is not None else opened.frames() is not None
-        return part if is_all else None
+    except soundfile.LibsndfileError:
+        return None  # read_blocks reports the error.
+    # Other sounds may follow the first one of a file.
+    is_all = len(part) == end - begin if end is not None else opened.frames() is not None
+    return part if is_all else None
 
 
 def _raw_blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import soundfile
 
-from sat_jax.audio.flac import FlacView, find_end, read_length
+from sat_jax.audio.flac import FlacView, measure, read_length
 from sat_jax.audio.layout import Layout, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
 from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
@@ -84,24 +84,13 @@ class _SizedPart(Part):
 class _FlacPart(Part):
     """A FLAC stream, read as long as there are frames."""
 
-    def __init__(self, file: BinaryIO, begin: int, end: int, *, seeks: bool) -> None:
-        self._promised = read_length(file, begin)
-        stop = end
-        if seeks:
-            stop = find_end(file.name, begin, end, os.fstat(file.fileno()).st_mtime_ns)
-        self._view = FlacView(file, begin, stop, hides_length=not seeks)
+    def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        self._view = FlacView(file, begin, end)
         super().__init__(open_view(self._view), end)
+        self._promised = read_length(file, begin)
 
     def frames(self) -> int | None:
-        """Returns the number of frames if the last one by the header is the last in the file."""
-        if self._promised is None:
-            return None
-        try:
-            self.sound.seek(self._promised - 1)
-            is_there = len(self.sound.read(1)) == 1
-        except soundfile.LibsndfileError:
-            return None
-        return self._promised if is_there and self._view.place == self._end else None
+        return None
 
     def loss(self, decoded: int, damage: str) -> str:
         if damage:
@@ -114,6 +103,21 @@ class _FlacPart(Part):
 
     def next_begin(self) -> int:
         return self._view.end
+
+
+class _SeekableFlacPart(Part):
+    """A FLAC stream that is not read to its end: libsndfile can only seek up to a known length."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        changed = os.fstat(file.fileno()).st_mtime_ns
+        stop, self._frames = measure(file.name, begin, end, changed)
+        is_file = begin == 0 and stop == end
+        super().__init__(
+            open_bytes(file, 0) if is_file else open_view(View(file, begin, stop)), end
+        )
+
+    def frames(self) -> int | None:
+        return self._frames
 
 
 class _OggPart(Part):
@@ -204,7 +208,7 @@ def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> P
     begin = skip_tags(file, begin, end)
     start = read_at(file, begin, 4)
     if start == b"fLaC":
-        return _FlacPart(file, begin, end, seeks=seeks)
+        return (_SeekableFlacPart if seeks else _FlacPart)(file, begin, end)
     if start == b"OggS":
         return _OggPart(file, begin, end)
     if layout := find_samples(file, begin, end):
