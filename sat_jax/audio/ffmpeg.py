@@ -1,6 +1,7 @@
 """Decodes files that libsndfile cannot read, with the ffmpeg program if it is installed."""
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ def is_installed() -> bool:
 
 @contextlib.contextmanager
 def open_with_ffmpeg(
-    name: str, *, reason: str, content: Iterable[bytes] | None = None
+    name: str, *, reason: str, end: int | None = None, content: Iterable[bytes] | None = None
 ) -> Iterator[soundfile.SoundFile]:
     """Decodes a file's first audio track in another process, with all channels and its own rate.
 
@@ -33,6 +34,7 @@ def open_with_ffmpeg(
     Args:
       name: the path.
       reason: why libsndfile could not open it, for error messages.
+      end: how many bytes of the file to read, such as those before its tags; None reads all.
       content: the file's bytes as they come; None reads the file.
 
     Yields:
@@ -50,7 +52,7 @@ def open_with_ffmpeg(
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
-            _command(program, f"file:{name}" if content is None else "pipe:0"),
+            _command(program, _source(name, end) if content is None else "pipe:0"),
             stdin=subprocess.DEVNULL if content is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -83,13 +85,19 @@ def _feed(content: Iterable[bytes], sink: IO[bytes]) -> None:
             sink.flush()
 
 
+def _source(name: str, end: int | None) -> str:
+    """Returns ffmpeg's name of a file, or of its first `end` bytes."""
+    if end is None or end == os.path.getsize(name):
+        return f"file:{name}"
+    return f"subfile,,start,0,end,{end},,:file:{name}"
+
+
 def _command(program: str, source: str) -> list[str]:
     """Returns a command that decodes to AU, whose header suits pipes and any sample rate.
 
-    Allowing only the protocols `file` and `pipe` keeps playlists from making ffmpeg use the
-    network.
+    Allowing only local protocols keeps playlists from making ffmpeg use the network.
     """
-    reading = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    reading = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,subfile,pipe"]
     writing = ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be", "-f", "au"]
     return [program, *reading, "-i", source, *writing, "-flush_packets", "1", "pipe:1"]
 

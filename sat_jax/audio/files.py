@@ -13,7 +13,7 @@ from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
 from sat_jax.audio.layout import begins_sound
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
 from sat_jax.audio.mono import SoundInfo, mono_blocks
-from sat_jax.audio.parts import Part, open_part
+from sat_jax.audio.parts import Part, loss_by_header, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.audio.tags import end_of_sound
 from sat_jax.errors import SatError
@@ -98,8 +98,13 @@ def read_blocks(
         if any_read or not is_installed():
             raise
         reason = str(error).removeprefix(f"{name}: ")
-    with open_with_ffmpeg(name, reason=reason) as sound:
+    with open_file(name) as file:
+        begin, end = _limits(file)
+        loss = loss_by_header(file, begin, end)
+    with open_with_ffmpeg(name, reason=reason, end=end) as sound:
         yield from convert(Part(sound))
+    if loss:
+        raise LossError(f"{name}: {loss}: {ADVICE}")
 
 
 def _is_pipe(path: str | os.PathLike[str]) -> bool:
@@ -143,10 +148,14 @@ def open_whole(path: str | os.PathLike[str]) -> Iterator[Part | None]:
         if os.path.isfile(name):
             with contextlib.suppress(SatError, UnreadableError):
                 file = stack.enter_context(open_file(name))
-                end = end_of_sound(file, 0, os.fstat(file.fileno()).st_size)
-                part = open_part(file, 0, end, seeks=True)
+                part = open_part(file, *_limits(file), seeks=True)
                 stack.enter_context(part.sound)
         yield part
+
+
+def _limits(file: BinaryIO) -> tuple[int, int]:
+    """Returns where the first sound of a file begins, and where the last one ends."""
+    return 0, end_of_sound(file, 0, os.fstat(file.fileno()).st_size)
 
 
 def _open_parts(name: str) -> Iterator[Part]:
@@ -160,7 +169,7 @@ def _open_parts(name: str) -> Iterator[Part]:
         status = os.fstat(file.fileno())
         if status.st_size == 0:
             raise SatError(f"{name}: empty (0 bytes): give a file with audio in it")
-        begin, end = 0, end_of_sound(file, 0, status.st_size)
+        begin, end = _limits(file)
         part: Part | None = open_part(file, begin, end)
         while part is not None:
             with part.sound:

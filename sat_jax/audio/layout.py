@@ -23,16 +23,14 @@ class Layout:
     Attributes:
       view: the sound as a file object, with the size that is there in its header; None if the
         file's own header is right.
-      declared: number of bytes of samples by the file's header; None if its writer left that open.
       available: number of bytes of samples that are there.
-      is_truncated: whether samples are missing.
+      missing: says which samples are missing; "" if none are.
       next_begin: where another sound may begin in the file.
     """
 
     view: View | None
-    declared: int | None
     available: int
-    is_truncated: bool
+    missing: str
     next_begin: int
 
 
@@ -80,9 +78,9 @@ class _Header(NamedTuple):
     file_end: int | None = None
 
     @property
-    def reads_size(self) -> bool:
-        """Whether libsndfile stops where the header says, not where the file ends."""
-        return bool(self.fields) and not (self.chunks and self.chunks.size_counts_header)
+    def is_obeyed(self) -> bool:
+        """Whether libsndfile stops where the header says; else it stops where the file ends."""
+        return self.chunks is not None and not self.chunks.size_counts_header
 
 
 class _Chunk(NamedTuple):
@@ -116,15 +114,16 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     view = None
     if available != header.size:
         view = View(file, header.offset, stop, _with_size(file, begin, header, available))
-    elif not header.reads_size:
+    elif not header.is_obeyed:
         view = View(file, begin, stop)
     elif begin > 0 or next_begin < end:
         view = View(file, begin, next_begin)
     return Layout(
         view=view,
-        declared=header.size,
         available=available,
-        is_truncated=missing > 0 and not is_miscounted,
+        missing=""
+        if missing <= 0 or is_miscounted
+        else (f"truncated: {available} of {header.size} bytes of samples are there"),
         next_begin=next_begin,
     )
 
@@ -132,6 +131,13 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
 def begins_sound(file: BinaryIO, position: int) -> bool:
     """Whether a sound of a format with a signature begins at a position."""
     return read_at(file, position, 32).startswith((*_CHUNK_FORMS, *_READERS, b"fLaC", b"OggS"))
+
+
+def end_by_riff(file: BinaryIO, begin: int) -> int:
+    """Returns the end of a file by its RIFF header; 0 if there is none."""
+    start = read_at(file, begin, 8)
+    size = _known(int.from_bytes(start[4:], "little")) if start.startswith(b"RIFF") else None
+    return begin + 8 + size if size else 0
 
 
 def _end_of_samples(file: BinaryIO, header: _Header, end: int) -> tuple[int, int]:
@@ -149,7 +155,7 @@ def _end_of_samples(file: BinaryIO, header: _Header, end: int) -> tuple[int, int
                     break
                 rest = chunk.end
         rest = skip_tags(file, rest, end)
-        for start in (stop, rest):
+        for start in (stop, stop + 1, rest):  # A byte of padding may lie between.
             if begins_sound(file, start):
                 return stop, start
         if rest >= end or rest > padded or (size and is_padding(file, rest, end)):
@@ -189,12 +195,10 @@ def _walk(file: BinaryIO, position: int, form: _ChunkForm) -> Iterator[_Chunk]:
         yield _Chunk(name[:4], body, size, position)
 
 
-def _known(size: int, width: int) -> int | None:
-    """Returns a size of some bytes; None for those that stand for an unknown size."""
-    if width == 8:
-        return size if size < 1 << 62 else None
-    is_real = not (0x7FFF_F000 <= size <= 0x8000_0000 or size >= 0xFFFF_F000)
-    return size if is_real else None
+def _known(size: int) -> int | None:
+    """Returns a size; None for those that stand for an unknown size."""
+    is_placeholder = 0x7FFF_F000 <= size <= 0x8000_0000 or 0xFFFF_F000 <= size <= _MAX_SIZE
+    return None if is_placeholder or size >= 1 << 62 else size
 
 
 def _read_header(file: BinaryIO, begin: int) -> _Header | None:
@@ -221,12 +225,12 @@ def _read_chunks(file: BinaryIO, begin: int, start: bytes, form: _ChunkForm) -> 
     long_size = None
     for chunk in _walk(file, begin + form.first, form):
         if chunk.name == b"ds64":
-            long_size = _known(int.from_bytes(read_at(file, chunk.body + 8, 8), "little"), 8)
+            long_size = _known(int.from_bytes(read_at(file, chunk.body + 8, 8), "little"))
             fields = (_Field(chunk.body + 8, "<Q"),)
         elif chunk.name in (b"data", b"SSND", b"BODY"):
             extra = struct.calcsize(form.header) if form.size_counts_header else 0
             field = _Field(chunk.body - width, form.header[0] + form.header[-1], extra)
-            size = _known(chunk.size, width)
+            size = _known(chunk.size)
             outer = int.from_bytes(start[4:8], "big" if form.header[0] == ">" else "little")
             return _Header(
                 offset=chunk.body,
@@ -241,7 +245,7 @@ def _read_chunks(file: BinaryIO, begin: int, start: bytes, form: _ChunkForm) -> 
 def _read_au(start: bytes) -> _Header:
     order = "<" if start.startswith(b"dns.") else ">"
     offset, size = struct.unpack_from(order + "2I", start, 4)
-    return _Header(offset, _known(size, 4), (_Field(8, order + "I"),))
+    return _Header(offset, _known(size), (_Field(8, order + "I"),))
 
 
 def _read_wve(start: bytes) -> _Header:
@@ -265,7 +269,7 @@ def _read_sds(start: bytes) -> _Header:
 
 
 def _read_nist(start: bytes) -> _Header:
-    found = dict(re.findall(rb"(\w+) -i (\d+)", start))
+    found = dict(re.findall(rb"(\w+) -\w+ (\d+)", start))
     names = (b"sample_count", b"channel_count", b"sample_n_bytes")
     count, channels, width = (int(found.get(name, 0)) for name in names)
     return _Header(int(start[8:16]), count * channels * width or None)

@@ -6,7 +6,7 @@ from typing import BinaryIO
 import soundfile
 
 from sat_jax.audio.flac import FlacView, measure, read_length
-from sat_jax.audio.layout import Layout, find_samples
+from sat_jax.audio.layout import Layout, end_by_riff, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
 from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
 from sat_jax.audio.ogg import find_stream
@@ -68,14 +68,11 @@ class _SizedPart(Part):
         self._layout = layout
 
     def frames(self) -> int | None:
-        is_all = not self._layout.is_truncated and self._layout.next_begin >= self._end
+        is_all = not self._layout.missing and self._layout.next_begin >= self._end
         return self.sound.frames if is_all else None
 
     def loss(self, decoded: int, damage: str) -> str:
-        layout = self._layout
-        if layout.is_truncated:
-            return f"truncated: {layout.available} of {layout.declared} bytes of samples are there"
-        return super().loss(decoded, damage)
+        return self._layout.missing or super().loss(decoded, damage)
 
     def next_begin(self) -> int:
         return self._layout.next_begin
@@ -191,6 +188,17 @@ class _UncountedMp3Part(Part):
         if view.skipped and not view.skips_end and not damage:
             return f"damaged: {view.skipped} bytes between its MP3 frames are no sound"
         return ""
+
+
+def loss_by_header(file: BinaryIO, begin: int, end: int) -> str:
+    """Says what is missing of a sound by its header; "" if that does not tell."""
+    begin = skip_tags(file, begin, end)
+    if read_at(file, begin, 4) == b"OggS":
+        return find_stream(file, begin, end)[1]
+    if layout := find_samples(file, begin, end):
+        return layout.missing
+    declared = end_by_riff(file, begin)
+    return f"truncated: {end} of {declared} bytes are there" if declared > end + 1 else ""
 
 
 def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> Part:
