@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,7 +68,6 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-@functools.cache  # Once is enough.
 def hide_abandoned_arrays() -> None:
     """Drops tracebacks of arrays that orbax was still reading or writing when it stopped.
 
@@ -76,21 +75,21 @@ def hide_abandoned_arrays() -> None:
     0.12). Each of the others then prints a traceback from a thread, or when it is collected, before
     or long after the error that is raised.
     """
-    before = sys.unraisablehook
+    if getattr(sys.unraisablehook, "func", None) is not _pass_on:
+        sys.unraisablehook = functools.partial(_pass_on, sys.unraisablehook)
+    logging.getLogger("asyncio").addFilter(_is_foreign)
 
-    def hook(unraisable: Any) -> None:
-        is_late = str(unraisable.exc_value) == "Event loop is closed"
-        if not is_late and not _passed_orbax(unraisable.exc_traceback):
-            before(unraisable)
 
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(
-        lambda record: not (record.exc_info and _passed_orbax(record.exc_info[2]))
-    )
+def _pass_on(hook: Callable[[Any], object], unraisable: Any) -> None:
+    is_late = str(unraisable.exc_value) == "Event loop is closed"
+    if not is_late and not _passed_orbax(unraisable.exc_traceback):
+        hook(unraisable)
+
+
+def _is_foreign(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _passed_orbax(record.exc_info[2]))
 
 
 def _passed_orbax(trace: TracebackType | None) -> bool:
-    return any(
-        f"{os.sep}orbax{os.sep}" in frame.f_code.co_filename
-        for frame, _ in traceback.walk_tb(trace)
-    )
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    return any(f"{os.sep}orbax{os.sep}" in file for file in files)
