@@ -5,7 +5,6 @@ import io
 import math
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sat_jax.convert.torch_archive import check_archive
+from sat_jax.convert.torch_archive import load_archive
 from sat_jax.convert.weight_sets import published_names
 from sat_jax.convert.weight_table import Tensors
 from sat_jax.errors import SatError
@@ -164,13 +163,6 @@ def _open_safetensors(path: Path) -> Iterator[dict[str, _Tensor]]:
 def _open_torch(path: Path) -> Iterator[dict[str, _Tensor]]:
     torch = _import("torch", path)
     with _reading_errors(path):
-        check_archive(path)
-        with warnings.catch_warnings():
-            # Warnings about old file formats do not help someone who only reads a file.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, weights_only=True, map_location="cpu")
-        if not isinstance(content, dict):
-            raise SatError(f"{path} holds a {type(content).__name__} instead of tensors by name")
 
         def describe(tensor: Any) -> _Tensor:
             as_float = tensor.float if tensor.is_floating_point() else lambda: tensor
@@ -180,7 +172,7 @@ def _open_torch(path: Path) -> Iterator[dict[str, _Tensor]]:
                 lambda: as_float().detach().numpy(),
             )
 
-        flat = _flatten(content)
+        flat = _flatten(load_archive(path, torch))
         yield {name: describe(x) for name, x in flat.items() if isinstance(x, torch.Tensor)}
 
 

@@ -1,8 +1,13 @@
-"""Checks a file by `torch.save` before torch reads it: no file may take much time or memory."""
+"""Reads a file by `torch.save`: no file may run code, or take much time or memory."""
 
+import pickle
 import pickletools
+import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from sat_jax.errors import SatError
 
@@ -13,13 +18,58 @@ _OLD_PICKLES = 5
 """Pickles before the weights in a file from before torch 1.6, which is no zip archive."""
 
 
-def check_archive(path: Path) -> None:
-    """Checks sizes, and an archive's checksums: torch does not notice a flipped bit.
+class _Ignored:
+    """Stands for any Python object in a file, such as a training's settings."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Takes what the object would."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Drops what the object would keep."""
+
+
+def load_archive(path: Path, torch: ModuleType) -> dict[Any, Any]:
+    """Reads the dictionary in a file; Python objects in it are replaced, and their code never runs.
+
+    Args:
+      path: the file.
+      torch: the library.
 
     Raises:
-      SatError: the pickles are too large, or sizes are impossible.
-      zipfile.BadZipFile, ValueError: the file is damaged.
+      SatError: the pickles are too large, sizes are impossible, or the file holds something else.
+      Exception: any other, if the file is damaged.
     """
+    _check_sizes(path)
+    is_zip = zipfile.is_zipfile(path)
+    objects = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(_Ignored, name) for name in objects]),
+        ):
+            # Warnings about old file formats do not help someone who only reads a file.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:  # Such as a subclass of dict.
+        if objects:
+            raise _holds_objects(path, objects) from error
+        raise
+    if isinstance(content, dict):
+        return content
+    if objects:
+        raise _holds_objects(path, objects)
+    raise SatError(f"{path} holds a {type(content).__name__} instead of tensors by name")
+
+
+def _holds_objects(path: Path, objects: Sequence[str]) -> SatError:
+    return SatError(
+        f"{path} holds Python objects ({', '.join(objects[:3])}), which could run any code: save "
+        f"the state dict alone, torch.save(model.state_dict(), FILE)"
+    )
+
+
+def _check_sizes(path: Path) -> None:
+    """Checks sizes, and an archive's checksums: torch does not notice a flipped bit."""
     if zipfile.is_zipfile(path):
         _check_zip(path)
         return

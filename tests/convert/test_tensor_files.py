@@ -1,9 +1,13 @@
 """Files of weights: read, refused and written."""
 
+import argparse
+import datetime
 import io
+import os
 import pickle
 import re
 import resource
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -71,6 +75,26 @@ def _torch_bytes(content: Any, path: Path) -> bytes:
     return path.read_bytes()
 
 
+class _Shell(_Trap):
+    """The same by a shell, which torch does not let anyone allow."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+class _Process(_Trap):
+    """The same by another program."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return subprocess.call, (["touch", str(self.path)],)
+
+
+def _old_bytes(content: Any, path: Path) -> bytes:
+    with path.open("wb") as file:
+        torch.save(content, file, _use_new_zipfile_serialization=False)
+    return path.read_bytes()
+
+
 def _bit_flipped(data: bytes) -> bytes:
     at = data.find(np.full(4, 1.5, np.float32).tobytes())
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -113,6 +137,10 @@ BAD_FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "plain pickle": (lambda _: pickle.dumps({"w": [1, 2]}), "damaged"),
     "trap": (lambda p: _torch_bytes({"w": _Trap(p.with_name("ran"))}, p), "run any code"),
+    "trap alone": (lambda p: _torch_bytes(_Process(p.with_name("ran")), p), "run any code"),
+    "old trap": (lambda p: _old_bytes({"w": _Trap(p.with_name("ran"))}, p), "run any code"),
+    "trap inside": (lambda p: _torch_bytes({"w": _Process(p.with_name("ran"))}, p), "no tensors"),
+    "blocked trap": (lambda p: _torch_bytes({"w": _Shell(p.with_name("ran"))}, p), "system"),
     "module": (lambda p: _torch_bytes(torch.nn.Linear(2, 2), p), "run any code"),
     "tensor": (lambda p: _torch_bytes(torch.ones(2), p), "Tensor"),
     "nothing": (lambda p: _torch_bytes({}, p), "no tensors"),
@@ -143,6 +171,19 @@ def test_bad_files_are_refused_in_one_line(
     message = str(caught.value)
     assert str(path) in message and named in message
     assert "\n" not in message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_python_objects_beside_the_weights_are_ignored(tmp_path: Path) -> None:
+    tensors = weights("vit_mean")
+    content = {
+        "model": as_torch(tensors),
+        "args": argparse.Namespace(lr=1e-3, out=tmp_path),
+        "best": {"mAP": np.float64(0.47), "at": datetime.date(2026, 11, 29)},
+        "hook": _Process(tmp_path / "ran"),
+    }
+    torch.save(content, tmp_path / "run.pt")
+    assert_same(read_tensors(tmp_path / "run.pt"), tensors)
     assert not (tmp_path / "ran").exists()
 
 
