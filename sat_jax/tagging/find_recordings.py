@@ -111,7 +111,12 @@ class _Search:
         suffix = os.path.splitext(rest)[1]
         is_hidden = rest.startswith(".") or "/." in rest
         names_any = suffix != "" and not glob.has_magic(suffix)
-        for path in sorted(Path(fixed).glob(rest)):
+        try:
+            paths = sorted(Path(fixed).glob(rest))
+        except OSError as error:  # A name of over 255 bytes.
+            self._fail(f"{pattern}: {error.strerror}: check the pattern")
+            return
+        for path in paths:
             place = path.relative_to(fixed)
             if any(part.startswith(".") for part in place.parts) and not is_hidden:
                 continue

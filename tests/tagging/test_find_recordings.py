@@ -97,7 +97,12 @@ def test_all_below_a_pattern(folder):
     )
 
 
-@pytest.mark.parametrize("argument", ["nothing.wav", "day/x*.wav", "empty", "outer"])
+LONG = 300 * "a"
+
+
+@pytest.mark.parametrize(
+    "argument", ["nothing.wav", "day/x*.wav", "empty", "outer", LONG, f"{LONG}/", f"{LONG}/*.wav"]
+)
 def test_what_stands_for_nothing_is_reported_and_the_rest_found(argument, folder):
     Path("empty").mkdir()
     Path("outer/inner").mkdir(parents=True)
