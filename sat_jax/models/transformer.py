@@ -33,9 +33,15 @@ INPUT_NORM_MOMENTUM = 0.99
 
 
 class AudioTransformer(nn.Module):
-    """Maps a piece of a log-mel spectrogram and a cache to class scores and the new cache."""
+    """Maps a piece of a log-mel spectrogram and a cache to class scores and the new cache.
+
+    Attributes:
+      config: the model.
+      embeds: whether the pooled features, [b, d], follow the scores: [b, y + d] in all.
+    """
 
     config: ModelConfig
+    embeds: bool = False
 
     def setup(self) -> None:
         """Declares the parts under their published names."""
@@ -82,13 +88,18 @@ class AudioTransformer(nn.Module):
           train: whether dropout, stochastic depth and patchout act.
 
         Returns:
-          float32 [b, y], probabilities, or logits with "logit" pooling; and the new cache.
+          float32 [b, y], probabilities, or logits with "logit" pooling, and with ``embeds`` [b, d]
+          behind them; and the new cache.
         """
         grid = self.drop_patches(self.embed(log_mel), train)
         rows, columns = grid.shape[1:3]
         is_real = None if num_columns is None else jnp.arange(columns) < num_columns[:, None]
         features, cache = self.features(grid, cache, is_real, train=train)
-        return self.scores(features, rows, is_real), cache
+        scores = self.scores(features, rows, is_real)
+        if self.embeds:
+            pooled = self.pool(features, rows, is_real).astype(jnp.float32)
+            scores = jnp.concatenate([scores, pooled], axis=-1)
+        return scores, cache
 
     def normalize(self, log_mel: jax.Array, *, train: bool = False) -> jax.Array:
         """Normalises a whole spectrogram, before it is cut into pieces.
@@ -220,15 +231,25 @@ class AudioTransformer(nn.Module):
         Returns:
           float32 [b, y].
         """
-        pooling = self.config.pooling
-        if pooling == "token":
-            return nn.sigmoid(self.logits(features[:, 0]))
-        by_time = features.reshape(features.shape[0], rows, -1, features.shape[-1]).mean(1)
-        if pooling == "dm":
+        if self.config.pooling == "dm":
+            by_time = mean_over_rows(features, rows)
             return mean_over_time(nn.sigmoid(self.logits(by_time)), is_real)
-        pooled = features.mean(1) if is_real is None else mean_over_time(by_time, is_real)
-        logits = self.logits(pooled)
-        return logits if pooling == "logit" else nn.sigmoid(logits)
+        logits = self.logits(self.pool(features, rows, is_real))
+        return logits if self.config.pooling == "logit" else nn.sigmoid(logits)
+
+    def pool(self, features: jax.Array, rows: int, is_real: jax.Array | None = None) -> jax.Array:
+        """Returns the cls token with "token" pooling, else the mean of the tokens: [b, d].
+
+        Args:
+          features: [b, n, d] from `features`.
+          rows: frequency rows of the tokens.
+          is_real: bool [b, t], the time patches to pool; None means all.
+        """
+        if self.config.pooling == "token":
+            return features[:, 0]
+        if is_real is None:
+            return features.mean(1)
+        return mean_over_time(mean_over_rows(features, rows), is_real)
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Applies the classifier: [..., d] -> float32 [..., y]."""
@@ -238,6 +259,11 @@ class AudioTransformer(nn.Module):
 def flatten_grid(grid: jax.Array) -> jax.Array:
     """Flattens a patch grid, frequency-major as published: [b, f, t, d] -> [b, f * t, d]."""
     return grid.reshape(grid.shape[0], -1, grid.shape[-1])
+
+
+def mean_over_rows(features: jax.Array, rows: int) -> jax.Array:
+    """Returns the mean of tokens over frequency: [b, n, d] -> [b, t, d]."""
+    return features.reshape(features.shape[0], rows, -1, features.shape[-1]).mean(1)
 
 
 def mean_over_time(x: jax.Array, is_real: jax.Array | None) -> jax.Array:

@@ -121,7 +121,8 @@ def score_ends(
     missing = max(0, count * length - frames)
     fitting = jnp.pad(normalized, ((0, 0), (0, 0), (0, missing)))[..., : count * length]
     pieces = fitting.reshape(batch, bins, count, length).transpose(2, 0, 1, 3)
-    no_scores = jnp.zeros((batch, model.config.num_classes), jnp.float32)
+    num_outputs = model.config.num_classes + model.embeds * model.config.width
+    no_scores = jnp.zeros((batch, num_outputs), jnp.float32)
 
     def call(
         cache: Cache, inputs: tuple[jax.Array, jax.Array, jax.Array]

@@ -46,10 +46,12 @@ class StreamingModel:
     Attributes:
       config: the model.
       framing: from `make_framing`.
+      embeds: whether the pooled features of each chunk, [d], follow its probabilities [y].
     """
 
     config: ModelConfig
     framing: Framing
+    embeds: bool = False
 
     def __repr__(self) -> str:
         """Shows the kind of model, the number of classes and the chunk length."""
@@ -63,7 +65,7 @@ class StreamingModel:
     @property
     def network(self) -> AudioTransformer:
         """The Flax module."""
-        return AudioTransformer(self.config)
+        return AudioTransformer(self.config, self.embeds)
 
     @functools.partial(jax.jit, static_argnames=("self", "batch_size", "warmup", "cache_form"))
     def init(

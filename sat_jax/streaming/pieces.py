@@ -200,5 +200,11 @@ def aggregate(scores: jax.Array, how: Aggregation) -> jax.Array:
 
 
 def to_probs(config: ModelConfig, scores: jax.Array) -> jax.Array:
-    """Returns probabilities: model outputs are logits with "logit" pooling, else probabilities."""
-    return jax.nn.sigmoid(scores) if config.pooling == "logit" else scores
+    """Turns model outputs [..., y] or [..., y + d] into probabilities; embeddings stay as they are.
+
+    Model outputs are logits with "logit" pooling, else probabilities.
+    """
+    if config.pooling != "logit":
+        return scores
+    probs = jax.nn.sigmoid(scores[..., : config.num_classes])
+    return jnp.concatenate([probs, scores[..., config.num_classes :]], axis=-1)
