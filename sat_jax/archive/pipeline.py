@@ -18,7 +18,7 @@ from sat_jax.archive.tables import Counts, PartTables, part_path, read_counts
 from sat_jax.errors import SatError
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagger import Tagger
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 _CHUNKS_PER_WRITE = 1_000
@@ -110,8 +110,10 @@ class _TagPart(beam.DoFn):  # type: ignore[misc]
         if exists(done):
             yield read_counts(read_bytes(done))
             return
-        labels = self._tagger.labels
-        vectors = {"scores": len(labels)} if self._options.scores else {}
+        tagger = self._tagger
+        vectors = {"scores": len(tagger.labels)} if self._options.scores else {}
+        if tagger.streams.embeds:
+            vectors["embeddings"] = tagger.config.width
         with tempfile.TemporaryDirectory() as folder:
             tables = PartTables(Path(folder), vectors)
             for file in files:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sat_jax.archive.storage import upload
 from sat_jax.streaming.scored_chunk import ScoredChunk
-from sat_jax.tagging.tags import Tag
+from sat_jax.tags import Tag
 
 _TIMES = [("recording", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
 TAGS = pa.schema([*_TIMES, ("label", pa.string()), ("id", pa.string()), ("prob", pa.float32())])
@@ -75,7 +76,8 @@ class PartTables:
 
         Args:
           folder: an empty local folder.
-          vectors: the tables with a vector per chunk, and its length: {"scores": 527}.
+          vectors: the tables with a vector per chunk, and its length: {"scores": 527} and the
+            like for "embeddings".
         """
         self._folder = folder
         schemas = {"tags": TAGS}
@@ -106,10 +108,15 @@ class PartTables:
         self._writers["tags"].write_table(pa.table(columns, schema=TAGS))
         times = [[recording] * len(chunks), [c.start for c in chunks], [c.end for c in chunks]]
         if "scores" in self._writers:
-            probs = np.stack([chunk.probs for chunk in chunks])
-            schema = self._writers["scores"].schema
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(probs.ravel()), probs.shape[1])
-            self._writers["scores"].write_table(pa.table([*times, vectors], schema=schema))
+            self._write_vectors("scores", times, np.stack([chunk.probs for chunk in chunks]))
+        if "embeddings" in self._writers:
+            embeddings = np.array([chunk.embedding for chunk in chunks], np.float32)
+            self._write_vectors("embeddings", times, embeddings)
+
+    def _write_vectors(self, name: str, times: Sequence[Any], rows: np.ndarray) -> None:
+        writer = self._writers[name]
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+        writer.write_table(pa.table([*times, vectors], schema=writer.schema))
 
     def finish(self, recording: str, seconds: float, error: str | None) -> None:
         """Counts a recording, and lists it among the failures if there was an error."""

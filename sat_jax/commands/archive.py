@@ -6,7 +6,8 @@ sat-jax archive 'gs://bucket/2026/**.flac' --output gs://bucket/tags -m SAT_T_2s
 
 PATTERN is a file's name, with * inside a folder and ** for folders below it. The audio files in a
 .tar file are recordings too. Writes Parquet tables: OUTPUT/tags/ has a row per tag,
-OUTPUT/failures/ a row per recording that failed, OUTPUT/scores/ a row per chunk.
+OUTPUT/failures/ a row per recording that failed, OUTPUT/scores/ and OUTPUT/embeddings/ a row per
+chunk.
 
 The same command resumes a stopped run, and tags files that came since.
 """
@@ -58,6 +59,9 @@ _THRESHOLD = flags.DEFINE_string(
 _SCORES = flags.DEFINE_bool(
     "scores", False, "Also write the probabilities of all classes.", flag_values=FLAGS
 )
+_EMBEDDINGS = flags.DEFINE_bool(
+    "embeddings", False, "Also write the pooled features of each chunk.", flag_values=FLAGS
+)
 _PART_FILES = flags.DEFINE_integer(
     "part_files",
     100,
@@ -95,7 +99,7 @@ def main(patterns: Sequence[str]) -> bool:
         output=absolute(str(_OUTPUT.value).rstrip("/")),
         k=_K.value,
         threshold=_threshold(checkpoint),
-        tagger={"chunk_seconds": _CHUNK.value},
+        tagger={"chunk_seconds": _CHUNK.value, "embeddings": _EMBEDDINGS.value},
         scores=_SCORES.value,
     )
     settings: dict[str, Any] = dataclasses.asdict(options)

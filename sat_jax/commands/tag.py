@@ -146,6 +146,12 @@ _SCORES_OUT = flags.DEFINE_string(
     "Folder for the scores of all classes, a NumPy file NAME.npz per recording.",
     flag_values=FLAGS,
 )
+_EMBEDDINGS = flags.DEFINE_bool(
+    "embeddings",
+    False,
+    "Also save each chunk's pooled features in the files of --scores_out.",
+    flag_values=FLAGS,
+)
 _PLOT = flags.DEFINE_string(
     "plot",
     None,
@@ -283,6 +289,7 @@ def _load_tagger() -> "tuple[Checkpoint, Tagger]":
         framing=_FRAMING.value,  # type: ignore[arg-type]
         pad_last=_PAD_LAST.value,
         dtype=_DTYPE.value,  # type: ignore[arg-type]
+        embeddings=_EMBEDDINGS.value,
     )
 
 
@@ -303,6 +310,8 @@ def _check(arguments: Sequence[str]) -> None:
     _refuse_flags(other_mode, f"--mode={_MODE.value}")
     if STDIN not in arguments:
         _refuse_flags(("stdin_rate", "stdin_channels"), "recordings other than -")
+    if _EMBEDDINGS.value and not _SCORES_OUT.value:
+        raise flags.Error("--embeddings has no effect without --scores_out: give the folder")
     if _THRESHOLD.value == "auto" and _RANDOM_WEIGHTS.value:
         raise flags.Error("--threshold=auto has no effect with --random_weights: give a number")
 

@@ -67,6 +67,11 @@ class StreamingModel:
         """The Flax module."""
         return AudioTransformer(self.config, self.embeds)
 
+    @property
+    def num_outputs(self) -> int:
+        """Length of a chunk's output: y, or y + d with ``embeds``."""
+        return self.config.num_classes + self.embeds * self.config.width
+
     @functools.partial(jax.jit, static_argnames=("self", "batch_size", "warmup", "cache_form"))
     def init(
         self,
@@ -113,8 +118,8 @@ class StreamingModel:
             means all.
 
         Returns:
-          Probabilities float32 [b, y] of the chunk, zeros for streams that stand still; and the
-          next state.
+          Probabilities float32 [b, y] of the chunk ([b, y + d] with ``embeds``), zeros for streams
+          that stand still; and the next state.
 
         Raises:
           SatError: the window has another length.

@@ -17,7 +17,7 @@ from sat_jax.tagging.start_time import clock_time
 
 if TYPE_CHECKING:
     from sat_jax.streaming.scored_chunk import ScoredChunk
-    from sat_jax.tagging.tags import Tag, TagSelection
+    from sat_jax.tags import Tag, TagSelection
 
 
 class TagFormat(abc.ABC):

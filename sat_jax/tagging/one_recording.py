@@ -21,8 +21,8 @@ from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.outputs import TagsPlace
 from sat_jax.tagging.progress import ProgressBar
 from sat_jax.tagging.result_paths import ResultPaths
-from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import TagWriter, TextStream, save_scores, stack_chunks
+from sat_jax.tags import TagSelection
 
 _DRAWING = threading.Lock()
 """Matplotlib draws one picture at a time."""

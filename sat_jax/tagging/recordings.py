@@ -18,8 +18,8 @@ from sat_jax.tagging.options import Recording, TaggingOptions
 from sat_jax.tagging.outputs import ResultFile, SharedText, TagsPlace
 from sat_jax.tagging.progress import ProgressBar, Summary, writes_files
 from sat_jax.tagging.result_paths import ResultPaths, result_paths
-from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import OutputError, write_now
+from sat_jax.tags import TagSelection
 
 _Job = tuple[Recording, ResultPaths, TagsPlace | None]
 """A recording, its files, and where its tags go; None for one that is skipped."""

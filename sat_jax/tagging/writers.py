@@ -12,7 +12,7 @@ from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 
 
 class TextStream(Protocol):
@@ -117,11 +117,13 @@ class Scores(NamedTuple):
       start: float64 [k], where each chunk begins, seconds.
       end: float64 [k], where each chunk ends, seconds.
       probs: float32 [k, y], the probability of each class.
+      embeddings: float32 [k, d], None without embeddings.
     """
 
     start: np.ndarray
     end: np.ndarray
     probs: np.ndarray
+    embeddings: np.ndarray | None = None
 
 
 def stack_chunks(chunks: Sequence[ScoredChunk], num_classes: int) -> Scores:
@@ -131,14 +133,15 @@ def stack_chunks(chunks: Sequence[ScoredChunk], num_classes: int) -> Scores:
         row[:] = chunk.probs
     start = np.array([chunk.start for chunk in chunks], np.float64)
     end = np.array([chunk.end for chunk in chunks], np.float64)
-    return Scores(start, end, probs)
+    embeddings = [chunk.embedding for chunk in chunks if chunk.embedding is not None]
+    return Scores(start, end, probs, np.stack(embeddings) if embeddings else None)
 
 
 def save_scores(path: str | Path, scores: Scores, labels: Sequence[str]) -> None:
     """Saves all scores of a recording as an ``.npz`` file; replaces an existing file.
 
-    The file holds ``probs``, ``start`` and ``end`` as in `Scores`, and ``labels`` [y] as strings.
-    `numpy.load` reads it without pickle.
+    The file holds ``probs``, ``start``, ``end`` and perhaps ``embeddings`` as in `Scores`, and
+    ``labels`` [y] as strings. `numpy.load` reads it without pickle.
 
     Args:
       path: the file; its folder is created.
@@ -151,10 +154,5 @@ def save_scores(path: str | Path, scores: Scores, labels: Sequence[str]) -> None
     with explain_write_errors(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            probs=scores.probs,
-            start=scores.start,
-            end=scores.end,
-            labels=np.array(labels, np.str_),
-        )
+        arrays = {name: array for name, array in scores._asdict().items() if array is not None}
+        np.savez(stream, **arrays, labels=np.array(labels, np.str_))

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from sat_jax.tagger import Tagger
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.labelled_clips import LABELS, RATE, sounds, tiny_checkpoint
 from tests.support.programs import run_command
@@ -40,7 +40,7 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables(archive):
     """The tables of the archive."""
-    assert tag(archive, "--scores", "-k", "2", "--threshold=0.3") == 1
+    assert tag(archive, "--scores", "--embeddings", "-k", "2", "--threshold=0.3") == 1
     return archive / "out"
 
 
@@ -55,12 +55,13 @@ def rows(folder, table):
 
 
 def test_tables_hold_the_answers_of_a_tagger(archive, tables):
-    tagger = Tagger(load_checkpoint(archive / "model"), chunk_seconds=0.5)
+    tagger = Tagger(load_checkpoint(archive / "model"), chunk_seconds=0.5, embeddings=True)
     selection = TagSelection(labels=LABELS, k=2, threshold=0.3)
     names = {name: archive / name for name in ("a.wav", "b.flac", "deep/er/c.wav")}
     names["deep/shard.tar/x/b.flac"] = archive / "b.flac"
     found = {
-        table: {str(archive / n): [] for n in [*names, "cut.wav"]} for table in ("tags", "scores")
+        table: {str(archive / n): [] for n in [*names, "cut.wav"]}
+        for table in ("tags", "scores", "embeddings")
     }
     for table, by_name in found.items():
         for row in rows(tables, table):
@@ -74,6 +75,10 @@ def test_tables_hold_the_answers_of_a_tagger(archive, tables):
         np.testing.assert_array_equal(
             np.array([row["scores"] for row in of_scores], np.float32),
             np.stack([chunk.probs for chunk in chunks]),
+        )
+        np.testing.assert_array_equal(
+            [row["embeddings"] for row in found["embeddings"][str(archive / name)]],
+            [chunk.embedding for chunk in chunks],
         )
         assert [(row["start"], row["label"], np.float32(row["prob"])) for row in of_tags] == [
             (chunk.start, chosen.label, np.float32(chosen.prob))
@@ -95,7 +100,7 @@ def test_a_rerun_does_what_is_missing_and_what_came_since(archive, tables, tmp_p
     marks = {path: path.stat().st_mtime_ns for path in (tables / "tags").iterdir()}
     parts[1].unlink()  # As if that part had been stopped.
     soundfile.write(archive / "a_new.wav", sounds()[1], RATE)
-    assert tag(archive, "--scores", "-k", "2", "--threshold=0.3") == 1
+    assert tag(archive, "--scores", "--embeddings", "-k", "2", "--threshold=0.3") == 1
     assert "7 recordings" in capsys.readouterr().out
     redone = {
         path.name
@@ -103,13 +108,13 @@ def test_a_rerun_does_what_is_missing_and_what_came_since(archive, tables, tmp_p
         if marks.get(path) != path.stat().st_mtime_ns
     }
     assert redone == {parts[1].name, f"part-{len(parts):06d}.parquet"}
-    for table in ("tags", "scores", "failures"):
+    for table in ("tags", "scores", "embeddings", "failures"):
         old, new = rows(copy, table), rows(tables, table)
         assert [row for row in new if not row["recording"].endswith("a_new.wav")] == old
 
 
 def test_other_settings_are_refused(archive, tables, capsys):
-    assert tag(archive, "--scores", "-k", "3", "--threshold=0.3") == 1
+    assert tag(archive, "--scores", "--embeddings", "-k", "3", "--threshold=0.3") == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "plan.parquet" in line and "another k" in line
 

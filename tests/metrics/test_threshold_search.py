@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from sat_jax.errors import SatError
 from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 
 PROBABILITIES = st.floats(0.0, 1.0, width=32)
 

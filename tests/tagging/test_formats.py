@@ -14,8 +14,8 @@ from sat_jax.errors import SatError
 from sat_jax.labels import audioset_ids
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
-from sat_jax.tagging.tags import TagSelection
 from sat_jax.tagging.writers import TagWriter
+from sat_jax.tags import TagSelection
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
 

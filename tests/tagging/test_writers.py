@@ -30,7 +30,7 @@ from sat_jax.runtime.command_line import Program
 from sat_jax.runtime.files import open_output
 from absl import flags
 from sat_jax.streaming.scored_chunk import ScoredChunk
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 from sat_jax.tagging.writers import TagWriter
 def main(arguments):
     with open_output(None) as stream:

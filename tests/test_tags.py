@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.tagging.tags import TagSelection
+from sat_jax.tags import TagSelection
 
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
 
