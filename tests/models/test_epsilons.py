@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sat_jax.config import ModelConfig
 from sat_jax.convert.weight_table import from_torch
 from sat_jax.models.layers import Block
 from sat_jax.models.transformer import AudioTransformer
+from sat_jax.training.window import _standardize
 from tests.reference.torch_model import SAT, Config
 from tests.support.reference_models import as_numpy, with_rule_weights
 
@@ -37,6 +39,8 @@ def test_norms_of_quiet_tokens_are_those_of_pytorch(models: tuple[SAT, ModelConf
     model = AudioTransformer(config)
     last = model.apply(variables, QUIET, method=lambda net, x: net.norm(x))
     np.testing.assert_allclose(last, reference.norm(tokens), atol=1e-5)
+    in_training = _standardize(QUIET[None], "float32")[0]  # A norm of the block, without weights.
+    np.testing.assert_allclose(in_training, F.layer_norm(tokens, (64,), eps=1e-6), atol=1e-5)
     scores = model.apply(variables, QUIET, 2, method="scores")
     np.testing.assert_allclose(scores, reference.classify(tokens), atol=1e-6)
 
