@@ -150,6 +150,27 @@ def test_windows_move_by_less_than_the_span_and_are_mixed():
     assert (np.diff(blocks) != 0).mean() > 0.5
 
 
+def test_balanced_draws_of_neighbours_are_independent():
+    # The first two clips of a block are drawn every other pass: not always in different ones.
+    weights = np.where(np.arange(203) % 7 < 2, 0.5, 1.2)
+    balanced = order(weights=weights)
+    counts = np.array([np.bincount(balanced._pass(i), minlength=203) for i in range(20)])
+    both = counts[:, 0::7] + counts[:, 1::7]
+    assert {0, 1, 2} == set(both.ravel().tolist())
+
+
+def test_a_clip_drawn_often_takes_its_memory_once():
+    weights = np.where(np.arange(203) % 7 == 0, 1.0, 0.0)
+    clips = order(memory=20_000, weights=weights)._pass(0)  # Each of 29 clips seven times.
+    spans = []
+    for clip in np.unique(clips):
+        places = np.flatnonzero(clips == clip)
+        spans.append(SIZES[np.unique(clips[places[0] : places[-1]])].sum())
+    # The furthest two of seven windows are three quarters of the span apart on average; others
+    # from before and after lie between them.
+    assert SPAN * 20_000 * 0.75 < np.median(spans) < 2 * SPAN * 20_000
+
+
 @pytest.mark.parametrize("sampler", ["shuffle", "balanced"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_resumes_with_the_same_batches(sampler, processes):
