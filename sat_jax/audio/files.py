@@ -10,12 +10,12 @@ import numpy as np
 import soundfile
 
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
-from sat_jax.audio.layout import begins_sound
+from sat_jax.audio.headers import begins_sound
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.audio.parts import Part, loss_by_header, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
-from sat_jax.audio.tags import end_of_sound
+from sat_jax.audio.tags import end_of_sound, is_padding
 from sat_jax.errors import SatError
 from sat_jax.runtime.live_input import wait_for
 
@@ -23,6 +23,7 @@ ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 """What to do about a damaged file, for error messages."""
 
 _MAX_BLOCK_SAMPLES = 1 << 22
+_MAX_JUNK = 1 << 16  # Bytes behind a whole sound. More of them may be sound.
 
 
 class LossError(SatError):
@@ -183,12 +184,12 @@ def _open_next(file: BinaryIO, begin: int, end: int, name: str) -> Part | None:
     try:
         return open_part(file, begin, end)
     except UnreadableError as error:
-        if begins_sound(file, begin):
-            raise LossError(
-                f"{name}: only read up to byte {begin}, where another sound begins ({error}): "
-                f"{ADVICE}"
-            ) from None
-        return None
+        is_junk = end - begin <= _MAX_JUNK and not begins_sound(file, begin)
+        if is_junk or is_padding(file, begin, end):
+            return None
+        raise LossError(
+            f"{name}: only read up to byte {begin} of {end} ({error}): {ADVICE}"
+        ) from None
 
 
 def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.ndarray]:

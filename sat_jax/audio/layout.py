@@ -4,16 +4,12 @@ libsndfile believes a size that is too small, and reads a file that was cut with
 """
 
 import dataclasses
-import re
 import struct
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
+from sat_jax.audio.headers import MAX_SIZE, Header, begins_sound, read_header, walk_chunks
 from sat_jax.audio.tags import is_padding, skip_tags
 from sat_jax.audio.view import View, read_at
-
-_MAX_CHUNKS = 1_000  # A damaged file may hold millions of empty chunks.
-_MAX_SIZE = 0xFFFF_FFFF
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,64 +30,6 @@ class Layout:
     next_begin: int
 
 
-class _Field(NamedTuple):
-    """A place where a header has the size of the samples, plus `extra` bytes."""
-
-    position: int
-    form: str
-    extra: int = 0
-
-
-class _ChunkForm(NamedTuple):
-    """How a format writes chunks: their header, the position of the first, their alignment."""
-
-    header: str
-    first: int
-    alignment: int
-    size_counts_header: bool = False
-
-
-_CHUNK_FORMS = {
-    **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _ChunkForm("<4sI", 12, 2)),
-    b"RIFX": _ChunkForm(">4sI", 12, 2),
-    b"FORM": _ChunkForm(">4sI", 12, 2),
-    b"caff\0\1": _ChunkForm(">4sQ", 8, 1),
-    b"riff\x2e\x91\xcf\x11": _ChunkForm("<16sQ", 40, 8, size_counts_header=True),  # Wave64
-}
-
-
-class _Header(NamedTuple):
-    """What a header says.
-
-    Attributes:
-      offset: position of the first sample.
-      size: number of bytes of samples; None if the writer left that open.
-      fields: where libsndfile finds the size.
-      chunks: how chunks are written; None if there are none.
-      file_end: end of the file by the header; None if it does not say.
-    """
-
-    offset: int
-    size: int | None
-    fields: tuple[_Field, ...] = ()
-    chunks: _ChunkForm | None = None
-    file_end: int | None = None
-
-    @property
-    def is_obeyed(self) -> bool:
-        """Whether libsndfile stops where the header says; else it stops where the file ends."""
-        return self.chunks is not None and not self.chunks.size_counts_header
-
-
-class _Chunk(NamedTuple):
-    """Name, position behind the chunk's header, size of what follows, position of the next."""
-
-    name: bytes
-    body: int
-    size: int
-    end: int
-
-
 def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     """Finds the samples of the sound that begins at byte `begin`; None in an unknown format.
 
@@ -100,7 +38,7 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
       begin: where the sound begins.
       end: where the last sound of the file ends; only tags are behind it.
     """
-    header = _read_header(file, begin)
+    header = read_header(file, begin)
     if header is None or header.offset > end:
         return None
     stop, next_begin = _end_of_samples(file, header, end)
@@ -111,6 +49,7 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     is_miscounted = missing in (header_size, header_size - 8) or (
         missing < header_size and header.file_end in (end, end + 1)
     )
+    is_missing = missing > 0 and not is_miscounted
     view = None
     if available != header.size:
         view = View(file, header.offset, stop, _with_size(file, begin, header, available))
@@ -121,26 +60,14 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     return Layout(
         view=view,
         available=available,
-        missing=""
-        if missing <= 0 or is_miscounted
-        else (f"truncated: {available} of {header.size} bytes of samples are there"),
+        missing=f"truncated: {available} of {header.size} bytes of samples are there"
+        if is_missing
+        else "",
         next_begin=next_begin,
     )
 
 
-def begins_sound(file: BinaryIO, position: int) -> bool:
-    """Whether a sound of a format with a signature begins at a position."""
-    return read_at(file, position, 32).startswith((*_CHUNK_FORMS, *_READERS, b"fLaC", b"OggS"))
-
-
-def end_by_riff(file: BinaryIO, begin: int) -> int:
-    """Returns the end of a file by its RIFF header; 0 if there is none."""
-    start = read_at(file, begin, 8)
-    size = _known(int.from_bytes(start[4:], "little")) if start.startswith(b"RIFF") else None
-    return begin + 8 + size if size else 0
-
-
-def _end_of_samples(file: BinaryIO, header: _Header, end: int) -> tuple[int, int]:
+def _end_of_samples(file: BinaryIO, header: Header, end: int) -> tuple[int, int]:
     """Returns where the samples end, and where another sound may begin."""
     if header.size is None or header.offset + header.size >= end:
         return end, end
@@ -150,7 +77,7 @@ def _end_of_samples(file: BinaryIO, header: _Header, end: int) -> tuple[int, int
         stop = header.offset + size
         padded = rest = stop + (-size % header.chunks.alignment if header.chunks else 0)
         if header.chunks is not None:
-            for chunk in _walk(file, rest, header.chunks):
+            for chunk in walk_chunks(file, rest, header.chunks):
                 if chunk.end > end + 1:
                     break
                 rest = chunk.end
@@ -163,13 +90,13 @@ def _end_of_samples(file: BinaryIO, header: _Header, end: int) -> tuple[int, int
     return end, end  # The recorder did not write its last size: what follows is samples.
 
 
-def _with_size(file: BinaryIO, begin: int, header: _Header, size: int) -> bytes:
+def _with_size(file: BinaryIO, begin: int, header: Header, size: int) -> bytes:
     """Returns the bytes before the samples, with another size."""
     content = bytearray(read_at(file, begin, header.offset - begin))
     for position, form, extra in header.fields:
         value = size + extra
-        if form[1] == "I" and value > _MAX_SIZE:
-            value = _MAX_SIZE
+        if form[1] == "I" and value > MAX_SIZE:
+            value = MAX_SIZE
             if content.startswith(b"RIFF"):
                 content[:12] = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack(
                     "<I3QI", 28, size, size, 0, 0
@@ -177,131 +104,3 @@ def _with_size(file: BinaryIO, begin: int, header: _Header, size: int) -> bytes:
                 position += 36
         struct.pack_into(form, content, position - begin, value)
     return bytes(content)
-
-
-def _walk(file: BinaryIO, position: int, form: _ChunkForm) -> Iterator[_Chunk]:
-    """Yields chunks up to something else."""
-    header = struct.Struct(form.header)
-    for _ in range(_MAX_CHUNKS):
-        content = read_at(file, position, header.size)
-        if len(content) < header.size or content.startswith(tuple(_CHUNK_FORMS)):
-            return
-        name, size = header.unpack(content)
-        if not all(32 <= byte < 127 for byte in name[:4]):
-            return
-        body = position + header.size
-        size -= header.size if form.size_counts_header else 0
-        position = body + size + -size % form.alignment
-        yield _Chunk(name[:4], body, size, position)
-
-
-def _known(size: int) -> int | None:
-    """Returns a size; None for those that stand for an unknown size."""
-    is_placeholder = 0x7FFF_F000 <= size <= 0x8000_0000 or 0xFFFF_F000 <= size <= _MAX_SIZE
-    return None if is_placeholder or size >= 1 << 62 else size
-
-
-def _read_header(file: BinaryIO, begin: int) -> _Header | None:
-    start = read_at(file, begin, 1024)
-    for signature, form in _CHUNK_FORMS.items():
-        if start.startswith(signature):
-            return _read_chunks(file, begin, start, form)
-    for signature, read in _READERS.items():
-        if start.startswith(signature):
-            try:
-                header = read(start)
-            except (struct.error, ValueError, IndexError):
-                header = None  # libsndfile says what is wrong.
-            if header is None:
-                return None
-            fields = tuple(field._replace(position=begin + field[0]) for field in header.fields)
-            return header._replace(offset=begin + header.offset, fields=fields)
-    return None
-
-
-def _read_chunks(file: BinaryIO, begin: int, start: bytes, form: _ChunkForm) -> _Header | None:
-    width = struct.calcsize(form.header[0] + form.header[-1])
-    fields: tuple[_Field, ...] = ()
-    long_size = None
-    for chunk in _walk(file, begin + form.first, form):
-        if chunk.name == b"ds64":
-            long_size = _known(int.from_bytes(read_at(file, chunk.body + 8, 8), "little"))
-            fields = (_Field(chunk.body + 8, "<Q"),)
-        elif chunk.name in (b"data", b"SSND", b"BODY"):
-            extra = struct.calcsize(form.header) if form.size_counts_header else 0
-            field = _Field(chunk.body - width, form.header[0] + form.header[-1], extra)
-            size = _known(chunk.size)
-            outer = int.from_bytes(start[4:8], "big" if form.header[0] == ">" else "little")
-            return _Header(
-                offset=chunk.body,
-                size=size or long_size or size,
-                fields=(*fields, field),
-                chunks=form,
-                file_end=begin + 8 + outer if width == 4 else None,
-            )
-    return None
-
-
-def _read_au(start: bytes) -> _Header:
-    order = "<" if start.startswith(b"dns.") else ">"
-    offset, size = struct.unpack_from(order + "2I", start, 4)
-    return _Header(offset, _known(size), (_Field(8, order + "I"),))
-
-
-def _read_wve(start: bytes) -> _Header:
-    return _Header(32, struct.unpack_from(">I", start, 18)[0], (_Field(18, ">I"),))
-
-
-def _read_avr(start: bytes) -> _Header:
-    is_stereo, bits, frames = struct.unpack_from(">2H10xI", start, 12)
-    return _Header(128, frames * bits // 8 * (2 if is_stereo else 1))
-
-
-def _read_mpc2000(start: bytes) -> _Header:
-    is_stereo, frames = struct.unpack_from("<?8xI", start, 21)
-    return _Header(42, frames * (4 if is_stereo else 2))
-
-
-def _read_sds(start: bytes) -> _Header:
-    frames = sum(byte << shift for byte, shift in zip(start[10:13], (0, 7, 14), strict=True))
-    samples_per_packet = 120 // -(-start[6] // 7)
-    return _Header(21, -(-frames // samples_per_packet) * 127)
-
-
-def _read_nist(start: bytes) -> _Header:
-    found = dict(re.findall(rb"(\w+) -\w+ (\d+)", start))
-    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
-    count, channels, width = (int(found.get(name, 0)) for name in names)
-    return _Header(int(start[8:16]), count * channels * width or None)
-
-
-def _read_voc(start: bytes) -> _Header | None:
-    position = int.from_bytes(start[20:22], "little")
-    while 0 < (kind := start[position]) < 10:
-        size = int.from_bytes(start[position + 1 : position + 4], "little")
-        if own := {1: 2, 9: 12}.get(kind):
-            return _Header(position + 4 + own, size - own)
-        position += 4 + size
-    return None
-
-
-def _read_mat4(start: bytes) -> _Header:
-    """Reads the second matrix of a file: the first holds the sample rate."""
-    order = ">" if start[2] else "<"
-    position = 20 + struct.unpack_from(order + "I", start, 16)[0] + 8
-    kind, rows, columns, _, name = struct.unpack_from(order + "5I", start, position)
-    width = (8, 4, 4, 2, 2, 1)[kind // 10 % 10]
-    return _Header(position + 20 + name, rows * columns * width)
-
-
-_READERS: dict[bytes, Callable[[bytes], _Header | None]] = {
-    b".snd": _read_au,
-    b"dns.": _read_au,
-    b"NIST_1A": _read_nist,
-    b"Creative Voice File\x1a": _read_voc,
-    b"2BIT": _read_avr,
-    b"ALawSoundFile**": _read_wve,
-    b"\x01\x04": _read_mpc2000,
-    b"\xf0\x7e": _read_sds,
-    **dict.fromkeys((b"\0\0\0\0\1\0\0\0\1\0\0\0", b"\0\0\x03\xe8\0\0\0\1\0\0\0\1"), _read_mat4),
-}

@@ -6,7 +6,8 @@ from typing import BinaryIO
 import soundfile
 
 from sat_jax.audio.flac import FlacView, measure, read_length
-from sat_jax.audio.layout import Layout, end_by_riff, find_samples
+from sat_jax.audio.headers import end_by_riff
+from sat_jax.audio.layout import Layout, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
 from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
 from sat_jax.audio.ogg import find_stream
@@ -85,13 +86,17 @@ class _FlacPart(Part):
         self._view = FlacView(file, begin, end)
         super().__init__(open_view(self._view), end)
         self._promised = read_length(file, begin)
+        self._stop = end
 
     def frames(self) -> int | None:
         return None
 
     def loss(self, decoded: int, damage: str) -> str:
         if damage:
+            self._stop = self._view.place
             self._view.skip()
+        if self._view.end < self._end:
+            self._stop = self._view.end
         if self._promised is None:
             return "" if self._view.end < self._end else super().loss(decoded, damage)
         if decoded >= self._promised:
@@ -99,7 +104,7 @@ class _FlacPart(Part):
         return super().loss(decoded, damage) or self._lack(decoded, self._promised)
 
     def next_begin(self) -> int:
-        return self._view.end
+        return self._stop
 
 
 class _SeekableFlacPart(Part):

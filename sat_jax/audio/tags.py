@@ -17,9 +17,9 @@ def end_of_sound(file: BinaryIO, begin: int, end: int) -> int:
 
 
 def skip_tags(file: BinaryIO, begin: int, end: int) -> int:
-    """Returns where the ID3v2 tags at `begin` end."""
-    while tag := _ID3V2.match(read_at(file, begin, 10)):
-        begin += 10 + _id3_size(tag[2]) + 10 * (tag[1][0] >> 4 & 1)
+    """Returns where the tags at `begin` end: before a file, or between two that were joined."""
+    while size := _size_of_tag(read_at(file, begin, 32)):
+        begin += size
     return min(begin, end)
 
 
@@ -31,6 +31,16 @@ def is_padding(file: BinaryIO, begin: int, end: int) -> bool:
             return False
         begin += len(block)
     return True
+
+
+def _size_of_tag(start: bytes) -> int:
+    if start.startswith(b"TAG"):
+        return 227 if start.startswith(b"TAG+") else 128
+    if start.startswith(b"APETAGEX") and len(start) == 32:
+        return 32 + int.from_bytes(start[12:16], "little")
+    if start.startswith(b"ID3") and (id3 := _ID3V2.match(start)):
+        return 10 + _id3_size(id3[2]) + 10 * (id3[1][0] >> 4 & 1)
+    return 0
 
 
 def _start_of_tag(file: BinaryIO, begin: int, end: int) -> int:

@@ -136,7 +136,7 @@ def test_a_size_beyond_four_gigabytes(tmp_path):
 @pytest.mark.parametrize(("_", "file_format", "subtype"), FORMATS)
 def test_joined_files_are_read_one_after_another(tmp_path, _, file_format, subtype):
     content, whole = encoded(tmp_path, file_format, subtype)
-    for joint in (b"", ID3V2):
+    for joint in (b"", ID3V2, ID3V1 + ID3V2):
         result = samples_of(tmp_path, content + joint + content)
         np.testing.assert_array_equal(result, np.concatenate([whole, whole]))
     assert duration_seconds(tmp_path / "a") is None
@@ -184,9 +184,11 @@ def test_a_cut_file_is_told(tmp_path, file_format):
         assert abs(len(samples) - len(whole) * size / len(content)) < 4_500
 
 
-def test_sound_behind_a_cut_header_is_told(tmp_path):
-    content, whole = encoded(tmp_path)
-    np.testing.assert_array_equal(read_before_error(tmp_path, content + content[:30]), whole)
+@pytest.mark.parametrize("file_format", ["WAV", "FLAC", "MP3"])
+def test_what_cannot_be_read_behind_a_sound_is_told(tmp_path, file_format):
+    content, whole = encoded(tmp_path, file_format, CUT_FORMATS[file_format])
+    behind = encoded(tmp_path)[0][:30] if file_format == "WAV" else b"\1\2\3\4" * 25_000
+    np.testing.assert_array_equal(read_before_error(tmp_path, content + behind), whole)
 
 
 # --- MP3
