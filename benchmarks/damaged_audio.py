@@ -10,14 +10,13 @@ how long damaged files are. See docs/tagging.md.
 import argparse
 import collections
 import itertools
-import os
 import random
 import shutil
 import struct
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     program = shutil.which("ffmpeg")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for sound in itertools.chain(
-            libsndfile_sounds(folder), ffmpeg_sounds(folder, program) if program else ()
-        ):
-            if options.formats and sound.format_name not in options.formats:
-                continue
+        wanted = options.formats
+        sounds = libsndfile_sounds(folder, wanted or soundfile.available_formats())
+        if program:
+            others = ffmpeg_sounds(folder, program, wanted or FFMPEG_FORMATS)
+            sounds = itertools.chain(sounds, others)
+        for sound in sounds:
             for seed in range(options.seeds):
                 for case in cases(sound, random.Random(seed)):
                     outcome = run(case, folder / "case", program)
@@ -122,13 +122,11 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).normal(0, 0.05, RATE * SECONDS).astype(np.float32)
 
 
-def libsndfile_sounds(folder: Path) -> Iterator[Sound]:
-    """Yields a file of each format and codec that libsndfile writes."""
+def libsndfile_sounds(folder: Path, wanted: Iterable[str]) -> Iterator[Sound]:
+    """Yields a file of each wanted format and each of its codecs that libsndfile writes."""
     path = folder / "whole"
-    for format_name in soundfile.available_formats():
+    for format_name in soundfile.available_formats().keys() & set(wanted) - {"RAW", "SD2"}:
         for subtype in soundfile.available_subtypes(format_name):
-            if format_name in ("RAW", "SD2"):
-                continue
             try:
                 soundfile.write(path, noise(), RATE, format=format_name, subtype=subtype)
             except soundfile.LibsndfileError:
@@ -137,12 +135,13 @@ def libsndfile_sounds(folder: Path) -> Iterator[Sound]:
                 yield Sound(format_name, path.read_bytes(), file.frames / file.samplerate)
 
 
-def ffmpeg_sounds(folder: Path, program: str) -> Iterator[Sound]:
-    """Yields a file of each format that only ffmpeg writes."""
+def ffmpeg_sounds(folder: Path, program: str, wanted: Iterable[str]) -> Iterator[Sound]:
+    """Yields a file of each wanted format that only ffmpeg writes."""
     soundfile.write(folder / "whole.wav", noise(), RATE)
-    for format_name, options in FFMPEG_FORMATS.items():
-        path = folder / "whole"
-        command = [program, "-v", "error", "-y", "-i", str(folder / "whole.wav"), *options.split()]
+    path = folder / "whole"
+    for format_name in FFMPEG_FORMATS.keys() & set(wanted):
+        options = FFMPEG_FORMATS[format_name].split()
+        command = [program, "-v", "error", "-y", "-i", str(folder / "whole.wav"), *options]
         if subprocess.run([*command, str(path)], stdin=subprocess.DEVNULL).returncode == 0:
             yield Sound(format_name, path.read_bytes(), ffmpeg_seconds(path, program))
 
@@ -217,8 +216,8 @@ def run(case: Case, path: Path, program: str | None) -> str:
                 samples += len(block)
     except SatError:
         error = True
-    except Exception as failure:
-        return f"traceback ({type(failure).__name__})" if os.environ.get("X") else "traceback"
+    except Exception:
+        return "traceback"
     seconds = samples / 16_000
     if error:
         return "right" if case.may_fail else "false alarm"
@@ -227,7 +226,7 @@ def run(case: Case, path: Path, program: str | None) -> str:
         wanted = min(wanted, ffmpeg_seconds(path, program))
     if seconds < wanted - TOLERANCE:
         return "silent loss"
-    return "right" if seconds < wanted + 1 or case.seconds == 0 else "too much"
+    return "right" if seconds < wanted + 1 or case.may_fail else "too much"
 
 
 if __name__ == "__main__":

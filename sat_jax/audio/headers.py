@@ -39,6 +39,7 @@ class Header(NamedTuple):
       fields: where libsndfile finds the size.
       chunks: how chunks are written; None if there are none.
       file_end: end of the file by the header; None if it does not say.
+      tail: number of bytes behind the samples that libsndfile needs.
     """
 
     offset: int
@@ -46,6 +47,7 @@ class Header(NamedTuple):
     fields: tuple[_Field, ...] = ()
     chunks: _ChunkForm | None = None
     file_end: int | None = None
+    tail: int = 0
 
     @property
     def is_obeyed(self) -> bool:
@@ -185,7 +187,7 @@ def _read_voc(start: bytes) -> Header | None:
     while 0 < (kind := start[position]) < 10:
         size = int.from_bytes(start[position + 1 : position + 4], "little")
         if own := {1: 2, 9: 12}.get(kind):
-            return Header(position + 4 + own, size - own)
+            return Header(position + 4 + own, size - own, tail=1)
         position += 4 + size
     return None
 

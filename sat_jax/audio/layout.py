@@ -54,7 +54,7 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     if available != header.size:
         view = View(file, header.offset, stop, _with_size(file, begin, header, available))
     elif not header.is_obeyed:
-        view = View(file, begin, stop)
+        view = View(file, begin, min(end, stop + header.tail))
     elif begin > 0 or next_begin < end:
         view = View(file, begin, next_begin)
     return Layout(

@@ -130,6 +130,20 @@ def test_a_size_beyond_four_gigabytes(tmp_path):
         assert soundfile.SoundFile(layout.view).frames == size // 2
 
 
+@pytest.mark.parametrize(
+    "file_format", sorted(soundfile.available_formats().keys() - {"RAW", "SD2"})
+)
+def test_every_whole_file_is_read_as_libsndfile_does(tmp_path, file_format):
+    path = tmp_path / "a"
+    for subtype in soundfile.available_subtypes(file_format):
+        try:
+            soundfile.write(path, noise(9_000)[:, 0], RATE, format=file_format, subtype=subtype)
+            whole, rate = soundfile.read(path, dtype="float32")
+        except soundfile.LibsndfileError:
+            continue  # It can't write some, and can't seek in others.
+        np.testing.assert_allclose(read(path, sample_rate=rate), whole, rtol=0, atol=1e-7)
+
+
 # --- joined files and tags
 
 
