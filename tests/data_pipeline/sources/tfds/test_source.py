@@ -13,6 +13,7 @@ import soxr
 from data_pipeline.batches.reader import window_batches
 from data_pipeline.batches.windows import Planner, WindowConfig
 from data_pipeline.sources.source import make_table
+from data_pipeline.training_data import open_training_data
 from sat_jax.errors import SatError
 
 tf = pytest.importorskip("tensorflow")
@@ -173,6 +174,21 @@ def test_batches_by_tf_data_are_single_reads(data_dir, name, max_bytes):
         for row, window in zip(batch["waveform"], planner(step).windows(), strict=True):
             samples = source.read(window.clip, num_samples=2560, place=window.place)
             np.testing.assert_array_equal(row, np.resize(samples, 2560))
+
+
+def test_two_processes_train_on_all_clips_in_the_order_of_shards(data_dir):
+    config = WindowConfig(
+        batch_size=6, window_seconds=0.16, num_classes=3, read_order="shards", buffer_mb=1
+    )
+    fields = {"tfds": "plain:train[:6]", "data_dir": str(data_dir)}
+    parts = []
+    for index in range(2):
+        data = open_training_data(config, "abc", fields, process_index=index, process_count=2)
+        assert (data.epoch_size, data.record["processes"]) == (6, 2)
+        batches = data.batches(0)
+        parts.append([next(batches)["clips"] for _ in range(3)])
+    for ours, theirs in zip(*parts, strict=True):
+        assert sorted([*ours, *theirs]) == sorted(by_tfds(data_dir, "plain", "train[:6]")[0])
 
 
 @pytest.mark.parametrize("name", ["raw", "plain"])
