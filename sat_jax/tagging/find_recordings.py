@@ -107,7 +107,8 @@ class _Search:
         """Yields the files that match a pattern, and those in the folders that match."""
         fixed = os.path.dirname(_MAGIC.split(pattern, maxsplit=1)[0])
         # Python knows ** only between slashes.
-        rest = re.sub(r"\*\*(?=[^/])", "**/*", pattern[len(fixed) :].lstrip("/"))
+        rest = re.sub(r"(?<![^/])\*\*+(?=[^/])", "**/*", pattern[len(fixed) :].lstrip("/"))
+        rest = re.sub(r"(?<=[^/*])\*+|\*\*\*+", "*", rest)
         suffix = os.path.splitext(rest)[1]
         is_hidden = rest.startswith(".") or "/." in rest
         names_any = suffix != "" and not glob.has_magic(suffix)

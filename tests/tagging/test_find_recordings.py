@@ -1,6 +1,7 @@
 """Which recordings files, folders and patterns stand for."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,8 @@ def test_names_come_in_the_order_of_the_arguments_and_once(folder):
         ("day/*.wav", ["b.wav", "z[1].wav"]),
         ("day/**/*.wav", ["b.wav", "in/deep/d.wav", "other/f.wav", "z[1].wav"]),
         ("day/**.wav", ["b.wav", "in/deep/d.wav", "other/f.wav", "z[1].wav"]),
+        ("day/***.wav", ["b.wav", "in/deep/d.wav", "other/f.wav", "z[1].wav"]),
+        ("day/i**/c**.ogg", ["in/c.ogg"]),
         ("day/oth*/*", ["other/f.wav"]),
         ("day/other/*.dat", ["other/g.dat"]),
         ("day/[ab].*", ["a.FLAC", "b.wav"]),
@@ -87,6 +90,17 @@ def test_patterns(pattern, places, folder):
     if pattern == "day/oth*/*":  # Mirrored from the first part that is no pattern.
         assert found == [("day/other/f.wav", "other/f.wav")]
     assert ([name for name, _ in found], errors) == ([f"day/{each}" for each in places], [])
+
+
+def test_any_pattern_is_found_or_reported(folder):
+    rng = random.Random(0)
+    for _ in range(2_000):
+        pattern = "".join(rng.choices("*?[]!-./adiz", k=rng.randint(1, 9)))
+        if "**" in pattern and pattern.startswith((".", "/")):
+            continue  # All folders of this machine.
+        found, errors = find(f"day/{pattern}")
+        assert found or errors
+        assert all(os.path.lexists(name) for name, _ in found)
 
 
 def test_all_below_a_pattern(folder):
