@@ -154,7 +154,7 @@ def test_a_stopped_run_keeps_what_is_done(output, jobs, tiny, day, capsys, monke
             if name == "day/n/b.wav" and jobs == 1:
                 raise KeyboardInterrupt
         if name == "day/n/b.wav":
-            for _ in range(20_000):  # Long enough to be stopped.
+            for _ in range(100_000):  # Long enough to be stopped.
                 yield np.zeros(160, np.float32)
 
     def report(problem):
@@ -169,7 +169,8 @@ def test_a_stopped_run_keeps_what_is_done(output, jobs, tiny, day, capsys, monke
     if output == "folder":
         assert set(files_in("out")) >= {"a.flac.txt", "a.wav.txt", "cut.flac.partial.txt"}
         assert "n/b.wav.txt" not in files_in("out")
-        assert "n/m/c.wav.txt" not in files_in("out")
+        # With two jobs the other thread may have tagged it in the meantime.
+        assert jobs == 2 or "n/m/c.wav.txt" not in files_in("out")
     else:
         text = Path("out.txt").read_text()
         names = [line.split()[1] for line in text.splitlines() if line.startswith("=====")]
