@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sat_jax.audio import duration_seconds, read_blocks
+from sat_jax.errors import SatError
 from tests.support.sounds import error_of, expected, noise, read, write
 
 REAL_FFMPEG = shutil.which("ffmpeg")
@@ -89,3 +90,35 @@ def test_installed_ffmpeg(tmp_path, monkeypatch, name):
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
     assert "ffmpeg" in error_of(name)
+
+
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+def test_ffmpeg_decodes_past_lost_packets(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.wav", noise(16_000 * 8))
+    encode = [REAL_FFMPEG, "-v", "error", "-i", "a.wav", "-c:a", "aac", "-f", "mpegts", "a.ts"]
+    subprocess.run(encode, check=True, stdin=subprocess.DEVNULL)
+    content = (tmp_path / "a.ts").read_bytes()
+    whole = len(read("a.ts"))
+    (tmp_path / "a.ts").write_bytes(content[: 188 * 60] + content[188 * 75 :])
+    blocks = []
+    with pytest.raises(SatError, match="ffmpeg"):
+        for block in read_blocks("a.ts"):
+            blocks.append(len(block))
+    assert 0.7 * whole < sum(blocks) < whole
+
+
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+def test_what_a_header_promises_holds_for_ffmpeg_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.wav", noise(16_000 * 4))
+    encode = [REAL_FFMPEG, "-v", "error", "-i", "a.wav", "-c:a", "pcm_s16le", "file:-a, b.avi"]
+    subprocess.run(encode, check=True, stdin=subprocess.DEVNULL)
+    content = (tmp_path / "-a, b.avi").read_bytes()
+    assert len(read("-a, b.avi")) == 64_000
+    (tmp_path / "-a, b.avi").write_bytes(content + b"TAG" + bytes(125))
+    assert len(read("-a, b.avi")) == 64_000
+    (tmp_path / "-a, b.avi").write_bytes(content[:50_000])
+    assert str(len(content)) in error_of("-a, b.avi")

@@ -14,6 +14,7 @@ from data_pipeline.sources.folder import (
 )
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
+from tests.audio.test_lengths import uncounted_mp3
 
 RATE = 16_000
 KINDS = {
@@ -150,6 +151,15 @@ def test_windows_of_files_with_more_than_one_sound(tmp_path, kind):
     np.testing.assert_array_equal(
         source_of(path, 2.0, 3.0).read(0, num_samples=None), whole[32_000:48_000]
     )
+
+
+def test_a_part_behind_the_estimated_end_of_an_mp3_is_found(tmp_path):
+    path = tmp_path / "uncounted.mp3"
+    path.write_bytes(uncounted_mp3(tmp_path))
+    whole = np.concatenate(list(read_blocks(path)))
+    assert soundfile.info(path).duration < 8
+    window = source_of(path, 9.0, 9.9).read(0, num_samples=8000, place=0.5)
+    np.testing.assert_array_equal(window, whole[9 * RATE + 3200 :][:8000])
 
 
 @pytest.mark.parametrize(
