@@ -209,7 +209,7 @@ _READERS: dict[bytes, Callable[[bytes], Header | None]] = {
     b"2BIT": _read_avr,
     b"ALawSoundFile**": _read_wve,
     b"\x01\x04": _read_mpc2000,
-    b"\xf0\x7e": _read_sds,
+    b"\xf0\x7e\0\1": _read_sds,
     **dict.fromkeys((b"\0\0\0\0\1\0\0\0\1\0\0\0", b"\0\0\x03\xe8\0\0\0\1\0\0\0\1"), _read_mat4),
 }
 
