@@ -1,10 +1,14 @@
 """Finds a model by name or path: bundled, published, a checkpoint folder or a weight file."""
 
+import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
+from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.labels import default_label_names
 from sat_jax.models.registry import MODELS, model_config
@@ -14,7 +18,11 @@ from sat_jax.runtime.program_store import ProgramStore, open_store
 from sat_jax.weights.catalog import bundled_folder
 from sat_jax.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 
-_init_variables = jax.jit(init_variables, static_argnums=0)
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init_variables(config: ModelConfig, words: jax.Array) -> Any:
+    """Returns fresh weights. Stored programs take a key's words, since they take plain arrays."""
+    return init_variables(config, jax.random.wrap_key_data(words, impl="threefry2x32"))
 
 
 def find_checkpoint(name_or_path: str | Path) -> Checkpoint:
@@ -66,8 +74,7 @@ def random_checkpoint(
     """
     config = model_config(name)
     check_devices()
-    # The old kind of key is a plain array, which a stored program can take.
-    key = jax.random.PRNGKey(seed)
-    variables = (programs or open_store(None)).run(_init_variables, (config,), key)
+    words = np.array([0, seed], np.uint32)
+    variables = (programs or open_store(None)).run(_init_variables, (config,), words)
     labels = default_label_names(config.num_classes)
     return Checkpoint(config=config, variables=variables, labels=labels, source="random weights")

@@ -96,7 +96,11 @@ def state_layout(state: Any) -> tuple[Any, ...]:
 def host_fields(state: StreamState) -> dict[str, np.ndarray]:
     """Returns the fields on the host as NumPy arrays; callers may have put others there."""
     names = ("window", "filled", "chunks", "ready")
-    return {name: np.asarray(jax.device_get(getattr(state, name))) for name in names}
+    fields = {name: getattr(state, name) for name in names}
+    return {
+        name: field if isinstance(field, np.ndarray) else np.asarray(jax.device_get(field))
+        for name, field in fields.items()
+    }
 
 
 def check_streams(state: object, framing: Framing) -> StreamState:

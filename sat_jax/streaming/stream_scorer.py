@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sat_jax.config import PATCH_SIZE, Warmup
+from sat_jax.runtime.jax_modes import standard_modes
 from sat_jax.runtime.sharding import batch_sharding, make_mesh, replicated, shard_batch
 from sat_jax.streaming.ends import Ends, gather_ends
 from sat_jax.streaming.model import StreamingModel
@@ -60,12 +61,13 @@ class StreamScorer:
         """
         self._streams, self._framing = streams, streams.framing
         self._mesh = mesh or make_mesh(jax.local_devices()[:1])
-        self._variables = jax.device_put(variables, replicated(self._mesh))
         seconds = self._framing.hop / streams.config.frontend.sample_rate
         self._rows = rows_per_call(batch_size, seconds, self._mesh)
         self._chunks_per_call = max(1, round(_SECONDS_PER_CALL / seconds))
         init = functools.partial(streams.init, batch_size=self._rows, warmup=warmup)
-        self._fresh = jax.jit(init, out_shardings=batch_sharding(self._mesh))(self._variables)
+        with standard_modes():
+            self._variables = jax.device_put(variables, replicated(self._mesh))
+            self._fresh = jax.jit(init, out_shardings=batch_sharding(self._mesh))(self._variables)
 
     def score(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Scores recordings, those of similar length side by side.
@@ -83,7 +85,8 @@ class StreamScorer:
         scored: list[np.ndarray] = [np.zeros(0)] * len(recordings)
         for first in range(0, len(by_length), self._rows):
             batch = by_length[first : first + self._rows]
-            probs_of_batch = self._score_batch([recordings[index] for index in batch])
+            with standard_modes():
+                probs_of_batch = self._score_batch([recordings[index] for index in batch])
             for index, probs in zip(batch, probs_of_batch, strict=True):
                 scored[index] = check_finite(probs)
         return scored

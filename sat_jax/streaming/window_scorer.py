@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sat_jax.config import PATCH_SIZE, Aggregation
+from sat_jax.runtime.jax_modes import standard_modes
 from sat_jax.runtime.sharding import make_mesh, replicated, shard_batch
 from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import PiecePlan, Variables, plan_clip
@@ -59,7 +60,8 @@ class WindowScorer:
         self._streams = streams
         self._frontend = streams.config.frontend
         self._mesh = mesh or make_mesh(jax.local_devices()[:1])
-        self._variables = jax.device_put(variables, replicated(self._mesh))
+        with standard_modes():
+            self._variables = jax.device_put(variables, replicated(self._mesh))
         self._batch_size = batch_size
         self._aggregation = aggregation
         # As in `Tagger.clip`, silence follows a window that is shorter than a patch.
@@ -107,10 +109,11 @@ class WindowScorer:
         for row, (_, samples) in enumerate(batch):
             waveform[row, : len(samples)] = samples
             num_samples[row] = max(len(samples), self._shortest)
-        placed = shard_batch(self._mesh, {"waveform": waveform, "num_samples": num_samples})
-        probs = self._streams.clip(
-            self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
-        )
-        scored = check_finite(np.asarray(probs)[: len(batch)])
+        with standard_modes():
+            placed = shard_batch(self._mesh, {"waveform": waveform, "num_samples": num_samples})
+            probs = self._streams.clip(
+                self._variables, **placed, plan=shape.plan, aggregation=self._aggregation
+            )
+            scored = check_finite(np.asarray(probs)[: len(batch)])
         for (key, _), window_probs in zip(batch, scored, strict=True):
             yield key, window_probs

@@ -47,15 +47,16 @@ def hold_samples(
     """
     filled = state.filled + samples.shape[1]
     ready = filled >= framing.window
-    windows = np.zeros((len(samples), framing.window), np.float32)
-    waiting = np.zeros_like(windows)
+    waiting = np.zeros((len(samples), framing.window), np.float32)
+    windows = []
     for row, (held, start) in enumerate(zip(state.window, state.filled, strict=True)):
-        joined = np.concatenate([held[:start], samples[row]])
+        joined = np.concatenate([held[:start], samples[row]]) if start else samples[row]
         complete, rest = cut_windows(framing, joined, begins=state.chunks[row] == 0)
-        if ready[row]:
-            windows[row] = complete[0]
+        windows.append(complete[0] if ready[row] else held)
         waiting[row, : len(rest)] = rest
-    return windows, state._replace(
+    # A single stream needs no copy.
+    stacked = np.stack(windows) if len(windows) > 1 else windows[0][None]
+    return stacked, state._replace(
         window=waiting,
         filled=np.where(ready, filled - framing.hop, filled),
         chunks=state.chunks + ready,
