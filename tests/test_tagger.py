@@ -309,3 +309,16 @@ def test_wrong_arguments_are_refused(taggers):
         tagger.init(1, "loud")
     with pytest.raises(SatError, match=r"'foo'.*stream, clip"):
         tagger.tag_file("x.wav", mode="foo")
+
+
+@pytest.mark.parametrize("framing", ["chunk", "seamless"])
+@pytest.mark.parametrize("chunks", [40 * 86_400 // 2, 2**31 - 2])
+def test_a_stream_answers_after_forty_days_as_at_the_start(taggers, framing, chunks):
+    tagger = taggers[framing]
+    samples = noise(tagger.framing.hop, 3)
+    state = tagger.init()
+    for _ in range(3):
+        _, state = tagger.step(samples, state)
+    expected, _ = tagger.step(samples, state)
+    old = state._replace(chunks=np.full(1, chunks, np.int32))
+    np.testing.assert_array_equal(tagger.step(samples, old)[0], expected)

@@ -322,3 +322,14 @@ def test_check_format():
             check_format(name, 2)
     with pytest.raises(SatError, match="xml"):
         check_format("xml", 1)
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_times_of_a_stream_of_forty_days_are_exact(format_name):
+    day40 = 40 * 86_400
+    chunk = ScoredChunk(start=day40, end=(day40 * 16_000 + 2560) / 16_000, probs=np.ones(1))
+    text = render(format_name, [chunk], labels=["a"])
+    start, end = (
+        ("960:00:00,000", "960:00:00,160") if format_name == "srt" else ("3456000", "3456000.16")
+    )
+    assert start in text and end in text
