@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from sat_jax.audio.containers import find_container
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
 from sat_jax.audio.headers import begins_sound
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
@@ -16,6 +18,7 @@ from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.audio.parts import Part, loss_by_header, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.audio.tags import end_of_sound, is_padding
+from sat_jax.audio.view import read_at
 from sat_jax.errors import SatError
 from sat_jax.runtime.live_input import wait_for
 
@@ -24,6 +27,7 @@ ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 
 _MAX_BLOCK_SAMPLES = 1 << 22
 _MAX_JUNK = 1 << 16  # Bytes behind a whole sound. More of them may be sound.
+_STARTS = re.compile(rb"\xff[\xe2-\xff]|ID3|RIFF|FORM|fLaC|OggS|caff|\.snd")
 
 
 class LossError(SatError):
@@ -184,12 +188,24 @@ def _open_next(file: BinaryIO, begin: int, end: int, name: str) -> Part | None:
     try:
         return open_part(file, begin, end)
     except UnreadableError as error:
+        if (later := _find_sound(file, begin, end)) is not None:
+            return _open_next(file, later, end, name)
         is_junk = end - begin <= _MAX_JUNK and not begins_sound(file, begin)
         if is_junk or is_padding(file, begin, end):
             return None
         raise LossError(
             f"{name}: only read up to byte {begin} of {end} ({error}): {ADVICE}"
         ) from None
+
+
+def _find_sound(file: BinaryIO, begin: int, end: int) -> int | None:
+    """Returns where a sound begins behind unknown bytes, such as a tag between joined files."""
+    content = read_at(file, begin, min(2 * _MAX_JUNK, end - begin))
+    for match in _STARTS.finditer(content, 1, _MAX_JUNK):
+        rest = memoryview(content)[match.start() :]
+        if find_container(lambda size: bytes(rest[:size])):  # noqa: B023
+            return begin + match.start()
+    return None
 
 
 def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.ndarray]:

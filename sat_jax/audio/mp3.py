@@ -29,7 +29,7 @@ def read_xing(file: BinaryIO, begin: int) -> Xing | None:
     # The mark follows 4 bytes of header, possibly 2 of checksum, and up to 32 of side information.
     # Bit 0 of its 4 bytes of flags says whether the count follows, bit 1 whether the size does.
     start = read_at(file, begin, 4 + 2 + 32 + 16)
-    mark = re.search(rb"(?:Xing|Info)...(.)(.{4})(.{4})", start, re.DOTALL)
+    mark = re.match(rb"\xff[\xe2-\xff].{2,36}(?:Xing|Info)...(.)(.{4})(.{4})", start, re.DOTALL)
     if mark is None or not mark[1][0] & 1:
         return None
     size = int.from_bytes(mark[3]) if mark[1][0] & 2 else 0

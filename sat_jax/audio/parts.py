@@ -194,6 +194,9 @@ class _UncountedMp3Part(Part):
             return f"damaged: {view.skipped} bytes between its MP3 frames are no sound"
         return ""
 
+    def next_begin(self) -> int:
+        return self._view.place
+
 
 def loss_by_header(file: BinaryIO, begin: int, end: int) -> str:
     """Says what is missing of a sound by its header; "" if that does not tell."""

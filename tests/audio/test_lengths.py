@@ -156,6 +156,15 @@ def test_joined_files_are_read_one_after_another(tmp_path, _, file_format, subty
     assert duration_seconds(tmp_path / "a") is None
 
 
+@pytest.mark.parametrize("second", ["MP3", "FLAC", "WAV"])
+def test_unknown_bytes_between_joined_files_hide_no_sound(tmp_path, second):
+    content, whole = encoded(tmp_path, "MP3", "MPEG_LAYER_III")
+    other, rest = encoded(tmp_path, second, CUT_FORMATS[second])
+    for joint in (APE, b"\1\xff\xfb\xff\2" * 99):
+        result = samples_of(tmp_path, content + joint + other)
+        np.testing.assert_array_equal(result, np.concatenate([whole, rest]))
+
+
 @pytest.mark.parametrize("second", ["WAV", "FLAC", "AU"])
 @pytest.mark.parametrize("first", ["WAV", "AIFF", "AU", "W64", "CAF", "NIST"])
 def test_files_of_different_formats_are_joined(tmp_path, first, second):
