@@ -61,6 +61,11 @@ def find_container(peek: Callable[[int], bytes]) -> str | None:
     return None
 
 
+def container_of(content: bytes) -> str | None:
+    """Returns the name of the format that bytes begin with; see `find_container`."""
+    return find_container(lambda size: content[:size])
+
+
 def _frames_follow(peek: Callable[[int], bytes], frame_bytes: Callable[[bytes], int]) -> bool:
     """Whether frames follow each other, up to the end or several of them."""
     position = 0

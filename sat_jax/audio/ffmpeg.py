@@ -95,11 +95,13 @@ def _source(name: str, end: int | None) -> str:
 def _command(program: str, source: str) -> list[str]:
     """Returns a command that decodes to AU, whose header suits pipes and any sample rate.
 
-    Allowing only local protocols keeps playlists from making ffmpeg use the network.
+    Allowing only local protocols keeps playlists from making ffmpeg use the network. Times begin
+    anew where streams are joined, which an AU file cannot hold.
     """
     reading = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,subfile,pipe"]
-    writing = ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32be", "-f", "au"]
-    return [program, *reading, "-i", source, *writing, "-flush_packets", "1", "pipe:1"]
+    sound = ["-map", "0:a:0", "-af", "asetpts=N/SR/TB", "-map_metadata", "-1"]
+    writing = ["-c:a", "pcm_f32be", "-f", "au", "-flush_packets", "1", "pipe:1"]
+    return [program, *reading, "-i", source, *sound, *writing]
 
 
 def _open_output(output: IO[bytes], log: IO[bytes], name: str, reason: str) -> soundfile.SoundFile:

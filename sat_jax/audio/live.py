@@ -1,39 +1,23 @@
 """Reads sound from pipes while it comes: raw samples, and files of any format."""
 
-import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
-import soundfile
 
 from sat_jax.audio.containers import find_container
-from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
+from sat_jax.audio.ffmpeg import is_installed
 from sat_jax.audio.files import ADVICE, read_blocks, read_next
-from sat_jax.audio.libsndfile import describe_error, known_frames
 from sat_jax.audio.mono import SoundInfo, mono_blocks
-from sat_jax.audio.ogg import PageEnd
 from sat_jax.audio.pcm import pcm_frames
-from sat_jax.audio.pipe_file import PipeFile, PipeSound
+from sat_jax.audio.pipe_file import PipeFile
+from sat_jax.audio.pipe_sounds import MAX_HEADER_BYTES, PipedSound, open_sounds
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.errors import SatError
 
 _BLOCK_SECONDS = 0.02  # Tags wait for the end of a block.
-_MAX_HEADER_BYTES = 1 << 25  # Pictures may come before the samples.
-_MP3_TOLERANCE = 0.1  # seconds
-_BY_LIBSNDFILE = ("WAV", "AIFF", "AU", "FLAC", "MP3", "SPHERE", "VOC", "IRCAM", "old")
-_READ_FROM_THE_END = ("CAF", "WavPack", "Monkey's Audio")
-_BYTES_PER_SAMPLE = {
-    "PCM_U8": 1,
-    "PCM_16": 2,
-    "PCM_24": 3,
-    "PCM_32": 4,
-    "FLOAT": 4,
-    "DOUBLE": 8,
-    "ULAW": 1,
-    "ALAW": 1,
-}
+_READ_WHOLE = ("CAF", "VOC", "WavPack", "Monkey's Audio")  # What is at their end matters.
 
 
 def read_live_blocks(
@@ -92,7 +76,8 @@ def read_live_blocks(
     if _needs_the_end(container, pipe):
         yield from _read_spooled(pipe, name, **options)
         return
-    with _open(pipe, container, name) as (sound, promised):
+    for opened in open_sounds(pipe, container, name):
+        sound = opened.sound
         info = SoundInfo(name=name, rate=sound.samplerate, channels=sound.channels)
         for flag, given, real in (
             ("--stdin_rate", rate, info.rate),
@@ -100,7 +85,7 @@ def read_live_blocks(
         ):
             if given not in (None, real):
                 warn(f"{name}: is {container}, whose header says {real}: {flag} {given} is ignored")
-        yield from mono_blocks(_frames(sound, name, promised), info, **options)
+        yield from mono_blocks(_frames(opened, name), info, **options)
 
 
 def _needs_the_end(container: str, pipe: PipeFile) -> bool:
@@ -108,13 +93,13 @@ def _needs_the_end(container: str, pipe: PipeFile) -> bool:
     if container == "Ogg":  # libsndfile looks for its length at the end.
         return not is_installed()
     is_mp4 = container == "MP4" and is_installed()
-    return container in _READ_FROM_THE_END or (is_mp4 and not _begins_with_index(pipe))
+    return container in _READ_WHOLE or (is_mp4 and not _begins_with_index(pipe))
 
 
 def _begins_with_index(pipe: PipeFile) -> bool:
     """Whether the boxes of an MP4 file have its index before its samples."""
     position = 0
-    while position < _MAX_HEADER_BYTES:
+    while position < MAX_HEADER_BYTES:
         header = pipe.peek(position + 16)[position:]
         size, kind = int.from_bytes(header[:4]), header[4:8]
         if kind in (b"moov", b"moof"):
@@ -138,77 +123,14 @@ def _read_spooled(pipe: PipeFile, name: str, **options: Any) -> Iterator[np.ndar
             raise SatError(str(error).replace(file.name, name)) from None
 
 
-@contextlib.contextmanager
-def _open(
-    pipe: PipeFile, container: str, name: str
-) -> Iterator[tuple[soundfile.SoundFile, int | None]]:
-    """Opens a file from a pipe; yields the sound and the number of frames, None if unknown."""
-    reason = f"{container} from a pipe"
-    if container in _BY_LIBSNDFILE:
-        try:
-            sound = _open_with_libsndfile(pipe, container)
-        except soundfile.LibsndfileError as error:
-            reason = describe_error(error)
-        else:
-            with sound:
-                yield sound, known_frames(sound)
-            return
-    content: Iterable[bytes] = pipe.pieces()
-    if container == "Ogg":
-        content = PageEnd(content)
-    with open_with_ffmpeg(name, reason=reason, content=content) as sound:
-        yield sound, None
-    if isinstance(content, PageEnd) and content.is_cut:
-        raise SatError(f"{name}: truncated: it ends in the middle of an Ogg page: {ADVICE}")
-
-
-def _open_with_libsndfile(pipe: PipeFile, container: str) -> soundfile.SoundFile:
-    pipe.is_eager = container == "FLAC"  # Its decoder asks for more than it needs.
-    try:
-        sound = PipeSound(pipe)
-    except soundfile.LibsndfileError:
-        pipe.reach = _MAX_HEADER_BYTES
-        pipe.seek(0)
-        sound = PipeSound(pipe)
-    if container == "WAV" and _has_open_size(sound):
-        sound = _reopen(pipe, sound)
-    pipe.forget()
-    return sound
-
-
-def _has_open_size(sound: soundfile.SoundFile) -> bool:
-    """Whether the writer of a WAV header left its size open: 0, about 2 or 4 GiB, or none."""
-    frame_bytes = _BYTES_PER_SAMPLE.get(sound.subtype, 0) * sound.channels
-    size = sound.frames * frame_bytes
-    if not frame_bytes or sound.format == "W64":
-        return False
-    if sound.format == "RF64":
-        return size == 0
-    is_about_2_gib = 0x7FFF_F000 - frame_bytes < size <= 0x8000_0000
-    return size == 0 or is_about_2_gib or size > 0xFFFF_F000 - frame_bytes
-
-
-def _reopen(pipe: PipeFile, header: soundfile.SoundFile) -> soundfile.SoundFile:
-    """Opens the samples behind a header without their number; they end where the pipe ends."""
-    order = "BIG" if pipe.peek(4) == b"RIFX" else "LITTLE"
-    with header:
-        pipe.begin_here()
-        return PipeSound(
-            pipe,
-            format="RAW",
-            endian=order,
-            subtype=header.subtype,
-            samplerate=header.samplerate,
-            channels=header.channels,
-        )
-
-
-def _frames(sound: soundfile.SoundFile, name: str, promised: int | None) -> Iterator[np.ndarray]:
+def _frames(opened: PipedSound, name: str) -> Iterator[np.ndarray]:
     """Yields float32 [s, channels] to the end, and checks that nothing is missing."""
+    sound, frames = opened.sound, opened.frames
     size = max(1, int(_BLOCK_SECONDS * sound.samplerate))
     position, damage = 0, ""
-    while not damage:
-        block, damage = read_next(sound, size)
+    while not damage and position != frames:
+        # Behind the last frame libsndfile may stumble over what follows.
+        block, damage = read_next(sound, size if frames is None else min(size, frames - position))
         if not len(block):
             break
         position += len(block)
@@ -216,9 +138,8 @@ def _frames(sound: soundfile.SoundFile, name: str, promised: int | None) -> Iter
     seconds = position / sound.samplerate
     if damage:
         raise SatError(f"{name}: truncated or damaged after {seconds:.2f} s ({damage}): {ADVICE}")
-    tolerance = _MP3_TOLERANCE * sound.samplerate if sound.format == "MP3" else 0
-    if promised is not None and position < promised - tolerance:
+    if frames is not None and position < frames - opened.slack:
         raise SatError(
-            f"{name}: truncated: {seconds:.2f} of {promised / sound.samplerate:.2f} s are there: "
+            f"{name}: truncated: {seconds:.2f} of {frames / sound.samplerate:.2f} s are there: "
             f"{ADVICE}"
         )

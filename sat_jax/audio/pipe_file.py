@@ -23,6 +23,7 @@ class PipeFile:
     Attributes:
       reach: how many bytes it may skip that have not come yet. What lies behind reads as the end:
         libsndfile also looks behind the samples, for which it would have to wait.
+      stop: where the file seems to end.
       is_eager: whether a read returns what is there, instead of waiting for all it asked for.
     """
 
@@ -37,6 +38,7 @@ class PipeFile:
         self._stopped: BaseException | None = None
         self._keeps_all = True
         self.reach = READ_BYTES
+        self.stop = _LENGTH
         self.is_eager = False
 
     def peek(self, size: int) -> bytes:
@@ -48,6 +50,15 @@ class PipeFile:
         """Makes the position the file's beginning."""
         del self._bytes[: self._position - self._begin]
         self._begin = self._position = 0
+        self._keeps_all = True
+        self.stop = _LENGTH
+
+    def around(self, behind: int, ahead: int) -> tuple[bytes, int]:
+        """Returns the bytes around the position, and the index of the position in them."""
+        self._fill(self._position + ahead)
+        place = self._position - self._begin
+        first = max(0, place - behind)
+        return bytes(self._bytes[first : place + ahead]), place - first
 
     def pieces(self) -> Iterator[bytes]:
         """Yields all bytes from the beginning on, as they come."""
@@ -69,6 +80,7 @@ class PipeFile:
         """Returns the next bytes."""
         if self._position >= _LENGTH - _ID3V1_BYTES:
             return bytes(size)  # The MP3 decoder looks for a tag at the end.
+        size = max(0, min(size, self.stop - self._position))
         if self._position > self._begin + len(self._bytes) + self.reach:
             return b""
         try:

@@ -104,6 +104,26 @@ def test_wav_of_unknown_length(size, channels):
     np.testing.assert_array_equal(have, samples[:, 0] / 32_768)
 
 
+@pytest.mark.parametrize("size", ["44 too large", "36 too large", "stale"])
+def test_wav_of_a_wrong_length(size):
+    samples = np.random.default_rng(0).integers(-900, 900, 30_000, np.int16)
+    data_size = {"44 too large": 60_044, "36 too large": 60_036, "stale": 20_002}[size]
+    content = wav_bytes(samples.tobytes(), data_size=data_size)
+    np.testing.assert_array_equal(read_live(io.BytesIO(content)), samples / 32_768)
+
+
+@pytest.mark.parametrize("between", [b"", b"TAG" + bytes(125)], ids=["directly", "behind a tag"])
+@pytest.mark.parametrize(
+    ("file_format", "subtype"),
+    [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III")],
+)
+def test_joined_files_are_read_one_after_another(tmp_path, file_format, subtype, between):
+    path = write(tmp_path / "a", noise(30_001), 16_000, file_format, subtype)
+    content = path.read_bytes()
+    have = read_live(Cut(content + between + content, [9, 7_000, 3]))
+    np.testing.assert_array_equal(have, np.tile(read(path), 2))
+
+
 def live_parts(name):
     """Returns a live file of a second in two halves."""
     samples = np.random.default_rng(0).integers(-9_000, 9_000, 16_000).astype("<i2")
@@ -141,10 +161,10 @@ def test_memory_does_not_grow_with_length():
 
         def read(self, size=-1):
             self.left -= 1
-            return bytes(65_536) if self.left > 0 else b""
+            return b"\1" * 65_536 if self.left > 0 else b""
 
-    head = wav_bytes(b"", data_size=2**32 - 1)
-    for start in (b"", head):
+    heads = [wav_bytes(b"", data_size=size) for size in (2**32 - 1, 0, 999_998)]
+    for start in (b"", *heads):
         stream = Endless()
         parts = iter([start] if start else [])
         first = stream.read
@@ -158,7 +178,15 @@ def test_memory_does_not_grow_with_length():
 
 @pytest.mark.parametrize(
     ("file_format", "subtype"),
-    [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III")],
+    [
+        ("WAV", "PCM_16"),
+        ("RF64", "FLOAT"),
+        ("W64", "PCM_24"),
+        ("AIFF", "PCM_16"),
+        ("NIST", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
 )
 def test_a_truncated_file_is_told(tmp_path, file_format, subtype):
     path = write(tmp_path / "a", noise(80_000), 16_000, file_format, subtype)
@@ -286,6 +314,14 @@ def test_ogg_with_and_without_ffmpeg(ffmpeg, tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_live(io.BytesIO(path.read_bytes())), read(path))
     content = path.read_bytes()
     live_error(content[: len(content) // 2])
+
+
+def test_a_chain_of_ogg_streams_is_whole(ffmpeg, tmp_path):
+    """Web radio begins a stream with each piece of music."""
+    path = write(tmp_path / "a.ogg", noise(40_000), 16_000, "OGG", "VORBIS")
+    have = read_live(io.BytesIO(2 * path.read_bytes()))
+    np.testing.assert_allclose(have[:40_000], read(path), atol=1e-6)
+    np.testing.assert_allclose(have[-39_000:], read(path)[1_000:], atol=1e-6)
 
 
 # What decoders print
