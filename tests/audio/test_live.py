@@ -173,7 +173,8 @@ def test_memory_does_not_grow_with_length():
         count = sum(len(block) for block in read_live_blocks(stream, name=NAME))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert count == 399 * 32_768 and peak < 3e6
+        assert count == 399 * 32_768
+        assert peak < 10e6  # The samples take 52 MB.
 
 
 @pytest.mark.parametrize(
