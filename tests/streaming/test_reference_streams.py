@@ -22,7 +22,7 @@ LABELS = tuple("abcdefghijk")
         ("sat_dm_1s", 0.5, "none", 2.2, False),  # Chunks of three columns, a cache of six.
         ("sat_short_cache", 0.34, "silence", 1.5, False),
         ("sat_logit_2s", 2.5, "none", 5.3, False),  # More than a piece.
-        ("sat_dm_1s", 1.2, "silence", 3.5, True),  # The second piece of a chunk is padded.
+        ("sat_dm_1s", 1.2, "silence", 3.0, True),  # A chunk is two pieces, the end one.
     ],
 )
 def test_streams_are_those_of_pytorch(
