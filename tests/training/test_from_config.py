@@ -63,6 +63,7 @@ def test_chunks_of_a_window_are_those_that_the_loss_takes(fields, seconds, chunk
         ({}, 5.0, 6.0),  # Two chunks of 1.92 s are scored, but targets would cover 2.5 s.
         ({"pad_last": True}, 4.0, 3.83),  # The rest is scored too, and has no target of its own.
         ({"cache_length": 0, "target_length": 1000}, 15.0, 20.0),
+        ({}, 0.5, 2.0),
     ],
 )
 def test_windows_of_broken_chunks_are_refused_and_a_better_length_is_given(fields, seconds, better):
@@ -81,6 +82,11 @@ def test_finetuning_trains_the_model_of_init(init):
     assert own == dataclasses.replace(encoder, num_classes=7)
     assert to_model(finetune.get_config(), model, num_classes=None) == encoder
     assert default_window_seconds(own) == {"SAT_T_1s": 2.0}.get(init, 10.0)
+
+
+def test_a_short_clip_model_has_windows_of_its_input():
+    model = dataclasses.replace(MODELS["audiotransformer_tiny"], target_length=304)
+    assert default_window_seconds(model) == 3.04
 
 
 def test_finetuning_may_change_precision_and_needs_init():
