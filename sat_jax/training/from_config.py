@@ -95,7 +95,7 @@ def num_chunks(model: ModelConfig, seconds: float) -> int:
         return chunks
     frame = model.frontend.hop_length / model.frontend.sample_rate
     chunk = model.target_length * frame
-    scored = max(round(seconds / chunk), 1) * chunk
+    scored = round(seconds / chunk) * chunk
     # A published chunk of 2 s has 1.92 s of frames. With pad_last no frame may be left over.
     tries = (scored / 0.96 if model.is_streaming else scored, scored - frame)
     better = next((each for each in tries if _whole_chunks(model, each)), scored)

@@ -63,7 +63,6 @@ def test_chunks_of_a_window_are_those_that_the_loss_takes(fields, seconds, chunk
         ({}, 5.0, 6.0),  # Two chunks of 1.92 s are scored, but targets would cover 2.5 s.
         ({"pad_last": True}, 4.0, 3.83),  # The rest is scored too, and has no target of its own.
         ({"cache_length": 0, "target_length": 1000}, 15.0, 20.0),
-        ({}, 0.5, 2.0),
     ],
 )
 def test_windows_of_broken_chunks_are_refused_and_a_better_length_is_given(fields, seconds, better):
