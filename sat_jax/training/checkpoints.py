@@ -20,6 +20,7 @@ from sat_jax.training.processes import (
     is_first,
     is_lost_process,
     wait_for_all,
+    wait_unless_failed,
 )
 from sat_jax.training.step import TrainState
 from sat_jax.training.step_folder import load_metadata, load_tree
@@ -45,6 +46,7 @@ class _StepFolders:
             multiprocessing_options=ocp.options.MultiprocessingOptions(
                 barrier_sync_key_prefix=folder.name
             ),
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=wait_unless_failed),
         )
         with orbax_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ class _StepFolders:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits until everything is written, unless another process is gone that has to write."""
+        """Waits until everything is written, unless a process is gone that has to write."""
         try:
             if not is_lost_process(error):
                 self.wait()

@@ -119,6 +119,18 @@ def wait_for_all(place: str) -> None:
         multihost_utils.sync_global_devices(place)
 
 
+def wait_unless_failed(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes, but not while an error is on its way.
+
+    orbax's thread waits for the others even after it could not write. They are at another barrier,
+    so all would wait for ten minutes.
+    """
+    import orbax.checkpoint as ocp
+
+    if sys.exc_info()[1] is None:
+        ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
+
+
 def gather(tree: Any) -> Any:
     """Returns whole NumPy arrays, however they are sharded; all processes call it."""
     if jax.process_count() == 1:

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--hold-at", type=int, default=-1, help="step before which to wait")
     parser.add_argument("--unreadable", type=int, help="step that this process can't read")
+    parser.add_argument("--file-size", type=int, help="largest file that this process can write")
     parser.add_argument("--join-seconds", type=int, default=300)
     args = parser.parse_args()
     flags = os.environ.get("XLA_FLAGS", "")
@@ -45,6 +46,10 @@ def main() -> None:
             )
         if args.unreadable is not None:
             refuse_to_read(args.unreadable)
+        if args.file_size:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
         result = run(
             args.workdir,
             fsdp=args.fsdp,
