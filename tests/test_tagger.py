@@ -207,6 +207,23 @@ def test_blocks_of_any_length_are_one_program(taggers):
     assert tagger.programs._programs == programs
 
 
+@pytest.mark.parametrize("kind", ["chunk", "seamless"])
+def test_a_stream_of_years_answers_as_at_the_start(kind, taggers):
+    tagger, state = taggers[kind], taggers[kind].init()
+    block = noise(tagger.framing.hop)
+    for _ in range(3):
+        _, state = tagger.step(block, state)
+    want, _ = tagger.step(block, state)
+    for chunks in (40 * 86_400 // 2, 2**31 - 2, 2**31, 2**40):
+        late = state._replace(chunks=np.full(1, chunks))
+        for _ in range(2):
+            late = tagger.step(block, late)[1]
+        assert late.chunks.tolist() == [chunks + 2]
+        np.testing.assert_array_equal(
+            tagger.step(block, state._replace(chunks=np.full(1, chunks)))[0], want
+        )
+
+
 def test_a_step_that_completes_nothing_passes_the_cache_on(taggers):
     state = taggers["chunk"].init(2)
     _, after = taggers["chunk"].step(np.zeros((2, 100), np.float32), state)
