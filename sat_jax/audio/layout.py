@@ -8,7 +8,7 @@ import struct
 from typing import BinaryIO
 
 from sat_jax.audio.headers import MAX_SIZE, Header, begins_sound, read_header, walk_chunks
-from sat_jax.audio.tags import is_padding, skip_tags
+from sat_jax.audio.metadata_tags import is_padding, skip_tags
 from sat_jax.audio.view import View, read_at
 
 

@@ -9,9 +9,9 @@ from sat_jax.audio.flac import FlacView, measure, read_length
 from sat_jax.audio.headers import end_by_riff
 from sat_jax.audio.layout import Layout, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
+from sat_jax.audio.metadata_tags import is_padding, skip_tags
 from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
 from sat_jax.audio.ogg import find_stream
-from sat_jax.audio.tags import is_padding, skip_tags
 from sat_jax.audio.view import View, read_at
 
 _MP3_TOLERANCE = 0.1  # seconds: encoders disagree by a frame or two on the length
