@@ -200,7 +200,7 @@ class StreamRunner:
         if not held.ready.any():
             return np.zeros((len(samples), self.streams.num_outputs), np.float32), held
         outputs, model = self._run(StreamingModel.step, windows, state.model, held.ready)
-        return jax.device_get(outputs), held.after(model)
+        return _to_host(outputs), held.after(model)
 
     def scan(
         self, samples: np.ndarray | jax.Array, state: StreamState
@@ -233,7 +233,7 @@ class StreamRunner:
         if windows:
             arguments = (np.stack(windows), state.model, ready[runs])
             found, model = self._run(StreamingModel.scan, *arguments)
-            probs[runs] = jax.device_get(found)[..., : self.config.num_classes]
+            probs[runs] = _to_host(found)[..., : self.config.num_classes]
             held = held.after(model)
         return probs, ready, held
 
@@ -264,8 +264,7 @@ class StreamRunner:
         left = int(ends.num_chunks(self.framing)[0])
         if not left:
             return np.zeros((0, count, self.streams.num_outputs), np.float32)
-        outputs: np.ndarray = jax.device_get(self._run(StreamingModel.finish, ends, state.model))
-        return outputs[:left]
+        return _to_host(self._run(StreamingModel.finish, ends, state.model))[:left]
 
     def _checked(self, state: StreamState) -> StreamState:
         state = check_streams(state, self.framing)
@@ -301,6 +300,12 @@ class StreamRunner:
                     method, (self.streams,), self.variables, *args, **options
                 )
         return self._running[key]
+
+
+def _to_host(array: jax.Array) -> np.ndarray:
+    """Returns an array in NumPy; without a copy on CPUs, where `jax.device_get` takes 0.2 ms."""
+    with standard_modes():
+        return np.asarray(array)
 
 
 def as_floats(samples: Any) -> np.ndarray:
