@@ -4,7 +4,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,13 @@ _MOST_PICKLE_BYTES = 2 << 20
 
 _OLD_PICKLES = 5
 """Pickles before the weights in a file from before torch 1.6, which is no zip archive."""
+
+
+_MOST_TUPLE_PARTS = 10_000_000
+"""Python's hash of a tuple visits all tuples inside: thousands of levels overflow its C stack.
+
+N levels count N²/2 in all, so that this allows 4 472: a stack of 512 kB holds 5 000. A thousand
+tensors count 15 000."""
 
 
 class _Ignored:
@@ -36,7 +43,8 @@ def load_archive(path: Path, torch: ModuleType) -> dict[Any, Any]:
       torch: the library.
 
     Raises:
-      SatError: the pickles are too large, sizes are impossible, or the file holds something else.
+      SatError: the pickles are too large or nested, sizes are impossible, or the file holds
+        something else.
       Exception: any other, if the file is damaged.
     """
     _check_sizes(path)
@@ -75,8 +83,7 @@ def _check_sizes(path: Path) -> None:
         return
     with path.open("rb") as file:
         for _ in range(_OLD_PICKLES):
-            for _, _, position in pickletools.genops(file):
-                _check_pickle_size(path, position or 0)
+            _check_tuples(path, _sized(path, pickletools.genops(file)))
 
 
 def _check_zip(path: Path) -> None:
@@ -87,8 +94,57 @@ def _check_zip(path: Path) -> None:
         for entry in entries:
             if entry.filename.endswith(".pkl"):
                 _check_pickle_size(path, entry.file_size)
+                _check_tuples(path, pickletools.genops(archive.read(entry)))
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"checksum of {damaged}")
+
+
+_Opcode = tuple[pickletools.OpcodeInfo, Any, int | None]
+
+
+def _sized(path: Path, opcodes: Iterable[_Opcode]) -> Iterator[_Opcode]:
+    for opcode, argument, position in opcodes:
+        _check_pickle_size(path, position or 0)
+        yield opcode, argument, position
+
+
+def _check_tuples(path: Path, opcodes: Iterable[_Opcode]) -> None:
+    """Counts the parts of each tuple, as a key of a dictionary would be hashed."""
+    total = 0
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[int, int] = {}
+    for opcode, argument, _ in opcodes:
+        name = opcode.name
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name.endswith("PUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[argument])
+            total += stack[-1]
+        else:
+            taken = _taken(opcode, stack, marks)
+            parts = 1 + sum(taken) if "TUPLE" in name else 1
+            stack += [parts] * len(opcode.stack_after)
+            total += parts
+        if total > _MOST_TUPLE_PARTS:
+            raise SatError(f"{path} is damaged: it nests tuples more deeply than any checkpoint")
+
+
+def _taken(opcode: pickletools.OpcodeInfo, stack: list[int], marks: list[int]) -> list[int]:
+    """Takes what the opcode consumes from the stack."""
+    before = opcode.stack_before
+    if pickletools.markobject in before:
+        size = len(stack) - marks.pop() + before.index(pickletools.markobject)
+    else:
+        size = len(before)
+    start = len(stack) - size
+    taken = stack[start:]
+    del stack[start:]
+    return taken
 
 
 def _check_pickle_size(path: Path, size: int) -> None:

@@ -174,6 +174,64 @@ def test_bad_files_are_refused_in_one_line(
     assert not (tmp_path / "ran").exists()
 
 
+def _zip_of(pickled: bytes) -> bytes:
+    """An archive as torch writes it, with another pickle."""
+    buffer, new = io.BytesIO(), io.BytesIO()
+    torch.save({}, buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(new, "w") as archive:
+        for name in old.namelist():
+            archive.writestr(name, pickled if name.endswith(".pkl") else old.read(name))
+    return new.getvalue()
+
+
+def _with_key(key: bytes) -> bytes:
+    return b"\x80\x02}" + key + b"K\x01s."
+
+
+_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_OLD_START = _MAGIC + pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2)
+_DEEP = b")" + b"\x85" * 500_000
+_DEEP_BY_MARKS = b"(" * 500_000 + b"t" * 500_000
+_DEEP_IN_MEMO = b")" + b"\x85q\x000h\x00" * 200_000
+_DOUBLED = b")" + b"q\x00h\x00\x86" * 60
+_DEEP_PICKLES = {
+    "levels": _zip_of(_with_key(_DEEP)),
+    "levels by marks": _zip_of(_with_key(_DEEP_BY_MARKS)),
+    "levels in the memo": _zip_of(_with_key(_DEEP_IN_MEMO)),
+    "doubled": _zip_of(_with_key(_DOUBLED)),
+    "old format": _OLD_START + _with_key(_DEEP) + b"\x80\x02].",
+}
+
+
+def test_nested_tuples_do_not_end_python(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{kind}.pt" for kind in _DEEP_PICKLES]
+    for path, pickled in zip(paths, _DEEP_PICKLES.values(), strict=True):
+        path.write_bytes(pickled)
+    code = (
+        "import sys; from sat_jax.convert.tensor_files import read_tensors; "
+        "from sat_jax.errors import SatError\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: read_tensors(path)\n"
+        "    except SatError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split(" is damaged: it nests tuples")[0] for line in done.stdout.splitlines()]
+    assert lines == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_thousands_of_tensors_and_long_tuples_are_read(new: bool, tmp_path: Path) -> None:
+    tensors = {f"blocks.{n}.w": torch.full((2,), float(n)) for n in range(5_000)}
+    content = {"model": tensors, "order": tuple(range(50_000)), "all": (tuple(tensors.values()),)}
+    path = tmp_path / "many.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=new)
+    read = read_tensors(path)
+    assert len(read) == 5_000
+    assert all(read[f"model.blocks.{n}.w"][1] == n for n in range(5_000))
+
+
 def test_python_objects_beside_the_weights_are_ignored(tmp_path: Path) -> None:
     tensors = weights("vit_mean")
     content = {
