@@ -24,7 +24,12 @@ def is_installed() -> bool:
 
 @contextlib.contextmanager
 def open_with_ffmpeg(
-    name: str, *, reason: str, end: int | None = None, content: Iterable[bytes] | None = None
+    name: str,
+    *,
+    reason: str,
+    begin: int = 0,
+    end: int | None = None,
+    content: Iterable[bytes] | None = None,
 ) -> Iterator[soundfile.SoundFile]:
     """Decodes a file's first audio track in another process, with all channels and its own rate.
 
@@ -34,7 +39,8 @@ def open_with_ffmpeg(
     Args:
       name: the path.
       reason: why libsndfile could not open it, for error messages.
-      end: how many bytes of the file to read, such as those before its tags; None reads all.
+      begin: the first byte of the file to read, such as that of a later one of joined files.
+      end: one past the last byte to read, such as that of the first tag; None reads all.
       content: the file's bytes as they come; None reads the file.
 
     Yields:
@@ -52,7 +58,7 @@ def open_with_ffmpeg(
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
-            _command(program, _source(name, end) if content is None else "pipe:0"),
+            _command(program, _source(name, begin, end) if content is None else "pipe:0"),
             stdin=subprocess.DEVNULL if content is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -85,11 +91,11 @@ def _feed(content: Iterable[bytes], sink: IO[bytes]) -> None:
             sink.flush()
 
 
-def _source(name: str, end: int | None) -> str:
-    """Returns ffmpeg's name of a file, or of its first `end` bytes."""
-    if end is None or end == os.path.getsize(name):
+def _source(name: str, begin: int, end: int | None) -> str:
+    """Returns ffmpeg's name of a file, or of a stretch of it."""
+    if begin == 0 and end in (None, os.path.getsize(name)):
         return f"file:{name}"
-    return f"subfile,,start,0,end,{end},,:file:{name}"
+    return f"subfile,,start,{begin},end,{end},,:file:{name}"
 
 
 def _command(program: str, source: str) -> list[str]:

@@ -12,6 +12,7 @@ import soundfile
 
 from sat_jax.audio.containers import find_container
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
+from sat_jax.audio.films import find_films
 from sat_jax.audio.headers import begins_sound
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
 from sat_jax.audio.metadata_tags import end_of_sound, is_padding
@@ -106,8 +107,10 @@ def read_blocks(
     with open_file(name) as file:
         begin, end = _limits(file)
         loss = loss_by_header(file, begin, end)
-    with open_with_ffmpeg(name, reason=reason, end=end) as sound:
-        yield from convert(Part(sound))
+        films = find_films(file, begin, end)
+    for first, last in films:
+        with open_with_ffmpeg(name, reason=reason, begin=first, end=last) as sound:
+            yield from convert(Part(sound))
     if loss:
         raise LossError(f"{name}: {loss}: {ADVICE}")
 

@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 import soundfile
 
+from sat_jax.audio.films import end_by_asf
 from sat_jax.audio.flac import FlacView, measure, read_length
 from sat_jax.audio.headers import end_by_riff
 from sat_jax.audio.layout import Layout, find_samples
@@ -205,7 +206,7 @@ def loss_by_header(file: BinaryIO, begin: int, end: int) -> str:
         return find_stream(file, begin, end)[1]
     if layout := find_samples(file, begin, end):
         return layout.missing
-    declared = end_by_riff(file, begin)
+    declared = end_by_riff(file, begin) or end_by_asf(file, begin, end)
     return f"truncated: {end} of {declared} bytes are there" if declared > end + 1 else ""
 
 
