@@ -43,6 +43,8 @@ from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import aggregate, to_probs
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
 
+_MAX_CHANNELS = 64  # More of them than samples are an array of [channels, samples].
+
 
 class Tagger(StreamRunner):
     """A model with its weights, ready to tag sounds.
@@ -188,6 +190,11 @@ class Tagger(StreamRunner):
                 f"samples have shape {list(sound.shape)}: give [samples] or [samples, channels]"
             )
         sound = sound[:, None] if sound.ndim == 1 else sound
+        if sound.shape[1] > max(_MAX_CHANNELS, len(sound)):
+            raise SatError(
+                f"samples have shape {list(sound.shape)}, which is {sound.shape[1]} channels: give "
+                "[samples, channels]"
+            )
         info = SoundInfo(name="samples", rate=rate, channels=sound.shape[1])
         wanted = self.config.frontend.sample_rate
         blocks = mono_blocks(
@@ -294,8 +301,13 @@ class Tagger(StreamRunner):
           The results in the order of the files. A file that fails does not stop the others.
 
         Raises:
-          SatError: `jobs`, `mode`, `aggregation` or `warmup` is none that exists.
+          SatError: `paths` is a single path, or `jobs`, `mode`, `aggregation` or `warmup` is none
+            that exists.
         """
+        if isinstance(paths, (str, os.PathLike)):
+            raise SatError(
+                f"{os.fspath(paths)!r} is one path: give a list of paths, or use tag_file"
+            )
         if jobs is not None and (not is_whole(jobs) or jobs < 1):
             raise SatError(f"jobs={jobs!r}: give a whole number of files at once, at least 1")
         check_choice("mode", mode, get_args(Mode))

@@ -98,3 +98,9 @@ def test_files_may_be_endless(checkpoint, files):
 def test_wrong_arguments(options, checkpoint, files):
     with pytest.raises(SatError):
         Tagger(checkpoint).tag_files(files, **options)
+
+
+def test_a_single_path_is_no_list_of_paths(checkpoint, files):
+    for path in (files[0], str(files[0])):
+        with pytest.raises(SatError, match="is one path: give a list of paths"):
+            Tagger(checkpoint).tag_files(path)

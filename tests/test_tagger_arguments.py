@@ -159,3 +159,16 @@ def test_recordings_of_any_length_need_few_programs(tmp_path):
     for num_samples in range(8_000, 9_500, 300):  # 51 to 60 frames: 3 patches, and a rest
         list(keeping.clip([np.full(num_samples, 0.01, np.float32)]))
     assert len(list(tmp_path.iterdir())) == 2, "spectrogram and network"
+
+
+@pytest.mark.parametrize("shape", [(2, 80_000), (1, 80_000), (2, 100)])
+def test_channels_come_last(shape, tagger):
+    with pytest.raises(
+        SatError, match=rf"which is {shape[1]} channels: give \[samples, channels\]$"
+    ):
+        tagger.tag(np.zeros(shape, np.float32))
+
+
+def test_few_samples_of_many_channels_are_tagged(tagger):
+    sound = np.zeros((1, 64), np.float32)
+    assert [chunk.end for chunk in tagger.tag(sound)] == [1 / 16_000]

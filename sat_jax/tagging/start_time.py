@@ -58,8 +58,14 @@ class StartTime:
         The time has a zone if the rule or the name states one.
 
         Raises:
-          SatError: the name has no date and time, or a file cannot begin now.
+          SatError: the name has no date and time, a file cannot begin now, or the year is 9999.
         """
+        began = self._find(recording)
+        if began and began.year == datetime.max.year:
+            raise SatError(f"{recording.name}: begins in {began.year}: times must be before that")
+        return began
+
+    def _find(self, recording: Recording) -> datetime | None:
         if self.rule == NOW:
             if not recording.is_live:
                 raise SatError(f"{recording.name}: start_time=now is only for live sound")

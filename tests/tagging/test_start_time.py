@@ -92,3 +92,9 @@ def test_rules_that_are_none(rule: str) -> None:
 def test_names_without_a_time(rule: str, name: str) -> None:
     with pytest.raises(SatError, match=f"{name}: .*start_time={rule}"):
         began(rule, name)
+
+
+@pytest.mark.parametrize("rule", ["9999-12-31T23:59:59", "name", "%Y%m%d_%H%M%S"])
+def test_a_year_in_which_time_ends_is_refused(rule: str) -> None:
+    with pytest.raises(SatError, match=r"^99991231_235959.wav: begins in 9999: [^\n]*$"):
+        began(rule, "99991231_235959.wav")
