@@ -55,6 +55,8 @@ def state_from_bytes(like: StreamState, data: bytes) -> StreamState:
         leaves = [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(state)]
     except Exception as error:  # MessagePack and Flax raise many kinds.
         raise SatError("this stream state belongs to another model, or is damaged") from error
+    if jax.tree.structure(state) != jax.tree.structure(like):
+        raise SatError("this stream state is damaged: its arrays are not those of a state")
     for (dtype, shape), want in zip(leaves, jax.tree.leaves(like), strict=True):
         if (dtype, shape) != (want.dtype, want.shape):
             raise SatError(

@@ -114,6 +114,8 @@ def test_states_of_other_batches_are_refused(tagger):
         ("chunks", np.array([-1])),
         ("chunks", np.array([np.nan])),
         ("ready", np.array([1])),
+        ("ready", None),
+        ("ready", {}),
         ("window", np.zeros((1, 5_119), np.float32)),
         ("peak_db", {}),
         ("cache", {}),
