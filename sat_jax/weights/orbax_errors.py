@@ -28,16 +28,11 @@ def orbax_errors(message: str) -> Iterator[None]:
     Raises:
       SatError: reading failed; orbax and its store raise many kinds of errors.
     """
-    hide_abandoned_arrays()
-    # Whatever orbax logs here is also raised, or concerns a file that is not needed.
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    try:
-        yield
-    except Exception as error:
-        raise SatError(f"{message}: {_reason(error)}") from error
-    finally:
-        absl_logging.set_verbosity(verbosity)
+    with _quiet_orbax():
+        try:
+            yield
+        except Exception as error:
+            raise SatError(f"{message}: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -50,14 +45,25 @@ def orbax_write_errors(path: str | Path) -> Iterator[None]:
     Raises:
       SatError: writing failed.
     """
-    hide_abandoned_arrays()
-    with explain_write_errors(path):
+    with _quiet_orbax(), explain_write_errors(path):
         try:
             yield
         except ValueError as error:  # Of the store, which tells the system's error in its text.
             if code := re.search(r"os_error_code='(\d+)'", str(error)):
                 raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
             raise SatError(f"cannot write {path}: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Hides what orbax logs: it is also raised, or concerns a file that is not needed."""
+    hide_abandoned_arrays()
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(verbosity)
 
 
 def _reason(error: BaseException) -> str:

@@ -108,6 +108,14 @@ def test_two_damaged_checkpoints_are_set_aside(workdir, validated, capfd):
     assert_same_run(validated, workdir)
 
 
+def test_orbax_logs_nothing_of_its_own(workdir, validated, caplog):
+    for metadata in workdir.glob("*/*/_CHECKPOINT_METADATA"):
+        empty(metadata)
+    run(workdir, validation=validation)
+    assert caplog.messages == []
+    assert_same_run(validated, workdir)
+
+
 def test_a_run_without_a_good_checkpoint_does_not_start_again(workdir):
     before = sorted((workdir / "checkpoints").iterdir())
     for step in before:
