@@ -18,10 +18,11 @@ def parse_beam_options(options: str) -> Any:
       A `PipelineOptions`.
 
     Raises:
-      SatError: Apache Beam is missing, a value is wrong, or no runner is named.
+      SatError: Apache Beam is missing, a value is wrong, or no runner is named that exists.
     """
     try:
-        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        from apache_beam.runners.runner import create_runner
     except ModuleNotFoundError:
         raise SatError("--beam_options needs Apache Beam: pip install 'sat-jax[beam]'") from None
     parts = [part for part in options.split(",") if part]
@@ -35,4 +36,9 @@ def parse_beam_options(options: str) -> Any:
         except SystemExit:
             reason = printed.getvalue().strip().rpartition("error: ")[2]
             raise SatError(f"--beam_options={options}: {reason}") from None
+    try:
+        create_runner(parsed.view_as(StandardOptions).runner)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        reason = str(error).partition("\n")[0].partition(" Valid values")[0].rstrip(".")
+        raise SatError(f"--beam_options={options}: {reason}: correct the runner") from None
     return parsed

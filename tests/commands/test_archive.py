@@ -126,6 +126,7 @@ def test_other_settings_are_refused(archive, tables, capsys):
         (["*", "--output=gs://bucket/out"], 1, "gs://bucket/out"),
         (["*", "--output=file/out"], 1, "file/out"),
         (["*", "--output=out", "--beam_options=region=x"], 1, "region=x"),
+        (["*", "--output=out", "--beam_options=runner=Flank"], 1, "runner: Flank: correct"),
         (["*", "--output=out", "--threshold=2"], 2, "--threshold=2"),
         (["*"], 2, "--output"),
         (["--output=out"], 2, "pattern"),
