@@ -52,15 +52,14 @@ def state_from_bytes(like: StreamState, data: bytes) -> StreamState:
         raise SatError("this stream state is damaged: its checksum does not match its content")
     try:
         state: StreamState = flax.serialization.from_bytes(like, content)
-        leaves = [(leaf.dtype, leaf.shape) for leaf in jax.tree.leaves(state)]
+        # Fails where an array of `like` is missing, or something else has its place.
+        shapes = jax.tree.map(lambda _, x: jax.ShapeDtypeStruct(x.shape, x.dtype), like, state)
     except Exception as error:  # MessagePack and Flax raise many kinds.
         raise SatError("this stream state belongs to another model, or is damaged") from error
-    if jax.tree.structure(state) != jax.tree.structure(like):
-        raise SatError("this stream state is damaged: its arrays are not those of a state")
-    for (dtype, shape), want in zip(leaves, jax.tree.leaves(like), strict=True):
-        if (dtype, shape) != (want.dtype, want.shape):
+    for found, want in zip(jax.tree.leaves(shapes), jax.tree.leaves(like), strict=True):
+        if (found.dtype, found.shape) != (want.dtype, want.shape):
             raise SatError(
-                f"this stream state has {dtype}{list(shape)} where the model needs "
+                f"this stream state has {found.dtype}{list(found.shape)} where the model needs "
                 f"{want.dtype}{list(want.shape)}: it belongs to another model, framing or batch"
             )
     _check_counters(state)
