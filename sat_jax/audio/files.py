@@ -21,7 +21,7 @@ from sat_jax.audio.parts import Part, loss_by_header, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.audio.view import read_at
 from sat_jax.errors import SatError
-from sat_jax.runtime.live_input import wait_for
+from sat_jax.runtime.live_input import open_pipe
 
 ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 """What to do about a damaged file, for error messages."""
@@ -127,10 +127,8 @@ def _is_pipe(path: str | os.PathLike[str]) -> bool:
 def _read_named_pipe(name: str, **options: Any) -> Iterator[np.ndarray]:
     from sat_jax.audio.live import read_live_blocks  # It reads files, too.
 
-    file = wait_for(open_file, name)  # Until another program opens the pipe to write.
-    if file is not None:
-        with file:
-            yield from read_live_blocks(file, name=name, takes_pcm=False, **options)
+    with open_file(name, open_pipe) as file:
+        yield from read_live_blocks(file, name=name, takes_pcm=False, **options)
 
 
 def duration_seconds(path: str | os.PathLike[str]) -> float | None:

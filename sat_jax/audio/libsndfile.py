@@ -1,6 +1,7 @@
 """Opens sounds with libsndfile."""
 
 import os
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -87,10 +88,22 @@ def known_frames(sound: soundfile.SoundFile) -> int | None:
     return sound.frames if sound.frames < _UNKNOWN_LENGTH else None
 
 
-def open_file(name: str) -> BinaryIO:
-    """Opens a file without a buffer."""
+def _open_unbuffered(name: str) -> BinaryIO:
+    return open(name, "rb", buffering=0)
+
+
+def open_file(name: str, open_it: Callable[[str], BinaryIO] = _open_unbuffered) -> BinaryIO:
+    """Opens a file without a buffer.
+
+    Args:
+      name: its path.
+      open_it: what opens it.
+
+    Raises:
+      SatError: it cannot be opened.
+    """
     try:
-        return open(name, "rb", buffering=0)
+        return open_it(name)
     except OSError as error:
         raise _cannot_open(name, error) from None
 

@@ -7,7 +7,7 @@ from typing import IO, Any
 import numpy as np
 
 from sat_jax.audio.libsndfile import ForwardFile
-from sat_jax.runtime.live_input import wait_for
+from sat_jax.runtime.live_input import read_input
 
 READ_BYTES = 1 << 16
 _KEPT_BEHIND = 1 << 16
@@ -114,7 +114,7 @@ class PipeFile:
             self._is_at_end = not data
 
     def _receive(self) -> bytes:
-        return wait_for(self._stream.read, READ_BYTES) or b""
+        return read_input(self._stream, READ_BYTES)
 
 
 class PipeSound(ForwardFile):

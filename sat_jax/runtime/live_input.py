@@ -1,24 +1,27 @@
 """Ends live input on a signal, as if its producer had ended it."""
 
+import os
+import select
 import signal
-import threading
-from collections.abc import Callable
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import IO, BinaryIO
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-_waits = False
 _is_ended = False
-
-
-class _EndOfInput(BaseException):
-    """Ends a wait for input."""
+_wakeup: list[int] = []
+"""The end of a pipe that gets a byte from each signal: a signal may come just before a wait."""
 
 
 def end_input_on(number: int) -> None:
-    """Lets a signal end all input from here on. A second one interrupts like Ctrl-C."""
+    """Lets a signal end all input from here on. A second one interrupts like Ctrl-C.
+
+    Call it in the main thread.
+    """
+    if not _wakeup and os.name == "posix":
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        _wakeup.append(reader)
     signal.signal(number, _handle)
 
 
@@ -27,28 +30,45 @@ def input_is_ended() -> bool:
     return _is_ended
 
 
-def wait_for(
-    function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Result | None:
-    """Calls a function that waits for input; returns None once a signal ends the input."""
-    try:
-        return _wait(function, *args, **kwargs)
-    except _EndOfInput:
-        return None
+def open_pipe(name: str) -> BinaryIO:
+    """Opens a named pipe or a device without waiting for its writer; `read_input` waits.
+
+    Raises:
+      OSError: it cannot be opened.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(name, "rb", buffering=0, opener=opener)  # noqa: SIM115
+    os.set_blocking(file.fileno(), True)
+    return file
 
 
-def _wait(
-    function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Result | None:
-    global _waits
-    # Signals reach the main thread only.
-    is_main = threading.current_thread() is threading.main_thread()
+def read_input(stream: IO[bytes], size: int) -> bytes:
+    """Waits for bytes and returns at most `size`; b"" at the end, or once a signal ended the input.
+
+    Args:
+      stream: without a buffer.
+      size: at least 1.
+    """
+    if os.name == "posix" and not _wait(stream):
+        return b""
+    return b"" if _is_ended else stream.read(size) or b""
+
+
+def _wait(stream: IO[bytes]) -> bool:
+    """Waits until a stream has bytes or ends; returns False once a signal ended the input."""
     try:
-        # From here on the signal raises; one that came before has left its mark.
-        _waits = _waits or is_main
-        return None if _is_ended else function(*args, **kwargs)
-    finally:
-        _waits = _waits and not is_main
+        number = stream.fileno()
+    except (AttributeError, OSError):
+        return True  # No file of the system, so it does not wait.
+    while not _is_ended:
+        ready, _, _ = select.select([number, *_wakeup], [], [])
+        if number in ready:
+            return True
+        os.read(_wakeup[0], 1 << 12)
+    return False
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -56,5 +76,3 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if _is_ended:
         raise KeyboardInterrupt
     _is_ended = True
-    if _waits:
-        raise _EndOfInput
