@@ -200,7 +200,11 @@ def _check_tensors(path: Path, tensors: Mapping[str, _Tensor]) -> None:
         if dtype not in _FLOATS and not (dtype in _COUNTERS and not shape)
     ]
     if odd:
-        raise SatError(f"{path}: tensors not in float32, float16 or bfloat16: {', '.join(odd)}")
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        raise SatError(
+            f"{path}: tensors not in float32, float16 or bfloat16: {', '.join(odd[:3])}{more}; "
+            f"save model.float().state_dict()"
+        )
     # A view may repeat a few numbers without end.
     if 2 * sum(math.prod(each.shape) for each in tensors.values()) > path.stat().st_size:
         raise SatError(f"{path}: its tensors claim to be larger than the file, which is damaged")

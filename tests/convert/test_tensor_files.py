@@ -60,6 +60,13 @@ def test_other_types_are_refused(odd: torch.Tensor, suffix: str, tmp_path: Path)
         read_tensors(path)
 
 
+def test_a_model_of_other_types_is_not_listed_in_full(tmp_path: Path) -> None:
+    path = tmp_path / "file.pt"
+    torch.save({f"w{n}": torch.zeros(2, dtype=torch.float64) for n in range(5)}, path)
+    with pytest.raises(SatError, match=r"w0 \(float64\), w1 .*, w2 \(float64\) and 2 more"):
+        read_tensors(path)
+
+
 class _Trap:
     """Runs a command when a pickle of it is read."""
 
