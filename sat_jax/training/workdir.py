@@ -11,6 +11,7 @@ WORKDIR/model/         the trained model, once the run is complete
 import contextlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, one_line
 from sat_jax.runtime.files import atomic_write, locked_folder
 from sat_jax.training.config import TrainConfig
 from sat_jax.training.damage import set_aside
@@ -39,6 +40,8 @@ _VALIDATION = "data.validation_clips"
 
 # These change no weight, so each start of a run may have its own.
 _FREE = ("checkpoint_every", "checkpoint_minutes", "fsdp", "keep_checkpoints", "log_every")
+
+_UNKNOWN_CONFIG = "; nothing shows whether this run's config is the same"
 
 
 @contextlib.contextmanager
@@ -84,7 +87,10 @@ def write_config(folder: Path, config: TrainConfig) -> None:
 
 def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> None:
     path = folder / "config.json"
-    if not path.exists() or not _has_steps(folder, "checkpoints", "best"):
+    if not _has_steps(folder, "checkpoints", "best"):
+        return
+    if not path.exists():
+        print(one_line(f"{path} is missing{_UNKNOWN_CONFIG}"), file=sys.stderr, flush=True)
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
@@ -92,7 +98,7 @@ def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> No
     except OSError as error:
         raise SatError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        set_aside(path, "it has no config", "; nothing shows whether this run's config is the same")
+        set_aside(path, "it has no config", _UNKNOWN_CONFIG)
         return
     now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
     _check_changes(folder, before, now, accept_changes)

@@ -175,6 +175,15 @@ def test_a_damaged_config_is_set_aside(workdir, validated, capfd, damage):
     assert_same_run(validated, workdir)
 
 
+def test_a_missing_config_is_told(workdir, validated, capfd):
+    remove(workdir / "config.json")
+    run(workdir, validation=validation)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert str(workdir / "config.json") in line
+    assert (workdir / "config.json").read_bytes() == (validated / "config.json").read_bytes()
+    assert_same_run(validated, workdir)
+
+
 ENDS = {
     "half a line": b'{"step": 5, "lo',
     "zeros": bytes(4096),
