@@ -653,7 +653,12 @@ def test_a_silent_pipe_is_ended_without_a_word(tiny, cache, tmp_path, how):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "tags.txt").write_text("earlier")
     arguments = ("-m", tiny, "--output", tmp_path / "tags.txt", tmp_path / "pipe")
-    with start(cache, *arguments) as process, open(tmp_path / "pipe", "wb"):
+    before = signal.signal(how, signal.SIG_DFL)  # Under nohup, SIGHUP is ignored.
+    try:
+        process = start(cache, *arguments)
+    finally:
+        signal.signal(how, before)
+    with process, open(tmp_path / "pipe", "wb"):
         process.send_signal(how)  # It has opened the pipe.
         assert process.wait(60) == 0
         assert process.stdout.read() == process.stderr.read() == b""
