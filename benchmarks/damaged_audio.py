@@ -2,8 +2,8 @@
 
 python -m benchmarks.damaged_audio --seeds 5
 
-The samples of each file are known: what is whole must come in full and without an error, what is
-cut must end in an error. ffmpeg writes further formats where it is installed; it also judges
+The samples of each file are known. A whole file must be read in full, without an error. A cut file
+must end in an error. ffmpeg writes further formats where it is installed; it also judges
 how long damaged files are. See docs/tagging.md.
 """
 
@@ -70,7 +70,7 @@ class Case(NamedTuple):
     Attributes:
       kind: the name of the damage.
       content: the file.
-      seconds: how much sound must be read if there is no error.
+      seconds: the least sound that a read without an error returns.
       may_fail: whether an error is right.
     """
 

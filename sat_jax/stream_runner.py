@@ -273,7 +273,7 @@ class StreamRunner:
         return state
 
     def _check_block(self, samples: np.ndarray, axes: str, state: StreamState) -> None:
-        """Checks samples of which `axes` names the axes, streams and samples last."""
+        """Checks the shape of samples; the last two `axes` are streams and samples."""
         streams, shape = len(state.filled), samples.shape
         if len(shape) != axes.count(",") + 1 or shape[-2] != streams:
             raise SatError(

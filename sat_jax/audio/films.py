@@ -1,4 +1,4 @@
-"""MP4 and ASF (WMA) files that were joined, of which ffmpeg would read the first alone."""
+"""Splits joined MP4 and ASF (WMA) files: ffmpeg would read only the first one."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -12,7 +12,7 @@ _MAX_BOXES = 1_000_000  # A fragmented file has two a second.
 
 
 def find_films(file: BinaryIO, begin: int, end: int) -> list[tuple[int, int]]:
-    """Finds the files of which a file was joined.
+    """Finds where each of the joined files begins.
 
     Args:
       file: an unbuffered file.

@@ -124,7 +124,7 @@ def _read_spooled(pipe: PipeFile, name: str, **options: Any) -> Iterator[np.ndar
 
 
 def _frames(opened: PipedSound, name: str) -> Iterator[np.ndarray]:
-    """Yields float32 [s, channels] to the end, and checks that nothing is missing."""
+    """Yields float32 [s, channels] to the end, then raises an error if sound is missing."""
     sound, frames = opened.sound, opened.frames
     size = max(1, int(_BLOCK_SECONDS * sound.samplerate))
     position, damage = 0, ""

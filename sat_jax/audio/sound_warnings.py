@@ -92,7 +92,7 @@ class PhaseCheck:
             self._check_span()
 
     def _check_span(self) -> None:
-        means = self._sums / self._frames  # A constant offset is no sound.
+        means = self._sums / self._frames  # Leaves out a constant offset.
         products = self._products / self._frames - np.outer(means, means)
         power = np.diag(products)
         before = power[:, None] + power

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from sat_jax.commands.tag import parse_threshold
+from sat_jax.commands.tag_flags import define_tag_flags, parse_threshold
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, require_flags
-from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.weights.checkpoint import Checkpoint
@@ -32,23 +31,7 @@ FLAGS = flags.FlagValues()
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder of the tables, local or in a bucket. Required.", flag_values=FLAGS
 )
-_MODEL = flags.DEFINE_string(
-    "model",
-    DEFAULT_MODEL,
-    "A model's name (see sat-jax models), a checkpoint folder, or a .pt or .safetensors file.",
-    short_name="m",
-    flag_values=FLAGS,
-)
-_CHUNK = flags.DEFINE_float(
-    "chunk",
-    None,
-    "Seconds per chunk. Default: the model's chunk length.",
-    short_name="c",
-    lower_bound=0.16,
-    upper_bound=3600.0,
-    flag_values=FLAGS,
-)
-_K = flags.DEFINE_integer("k", 3, "The most tags per chunk.", lower_bound=1, flag_values=FLAGS)
+_MODEL, _K, _CHUNK = define_tag_flags(FLAGS)
 _THRESHOLD = flags.DEFINE_string(
     "threshold",
     None,

@@ -12,7 +12,6 @@ others are still tagged. A damaged file is tagged up to the damage.
 
 import dataclasses
 import gc
-import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, get_args
 from absl import flags
 
 from sat_jax.commands.stream_flags import define_stream_flags
+from sat_jax.commands.tag_flags import define_tag_flags, parse_threshold
 from sat_jax.config import Aggregation, Dtype, Mode
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
@@ -30,7 +30,6 @@ from sat_jax.tagging.checks import check_options, make_output_folders
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.start_time import StartTime
-from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.tagger import Tagger
@@ -38,23 +37,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FlagValues()
 
-_MODEL = flags.DEFINE_string(
-    "model",
-    DEFAULT_MODEL,
-    "A model's name (see sat-jax models), a checkpoint folder, or a .pt or .safetensors file.",
-    short_name="m",
-    flag_values=FLAGS,
-)
-_K = flags.DEFINE_integer("k", 3, "The most tags per chunk.", lower_bound=1, flag_values=FLAGS)
-_CHUNK = flags.DEFINE_float(
-    "chunk",
-    None,
-    "Seconds per chunk, which is the delay of a prediction. Default: the model's chunk length.",
-    short_name="c",
-    lower_bound=0.16,
-    upper_bound=3600.0,
-    flag_values=FLAGS,
-)
+_MODEL, _K, _CHUNK = define_tag_flags(FLAGS)
 _MODE = flags.DEFINE_enum(
     "mode",
     "stream",
@@ -258,19 +241,6 @@ def _options() -> TaggingOptions:
         stdin_channels=_STDIN_CHANNELS.value,
         model=_MODEL.value,
     )
-
-
-def parse_threshold(text: str | None) -> float | None:
-    """Returns the number in --threshold, if it is one."""
-    if text in (None, "auto"):
-        return None
-    try:
-        threshold = float(text)
-    except ValueError:
-        threshold = math.nan
-    if not 0.0 <= threshold <= 1.0:
-        raise flags.Error(f"--threshold={text}: use auto or a number from 0 to 1")
-    return threshold
 
 
 def _load_tagger() -> "tuple[Checkpoint, Tagger]":

@@ -42,11 +42,11 @@ def cache_compiled_programs(warn: Warn = warn_in_python) -> None:
     If the user has chosen a folder (``JAX_COMPILATION_CACHE_DIR``), JAX's settings stay.
 
     Args:
-      warn: receives the reason if the folder cannot be trusted; then there is no cache.
+      warn: receives the reason if the folder cannot be trusted. The cache is off then.
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    with contextlib.suppress(SatError, OSError):  # Without a home folder there is no cache.
+    with contextlib.suppress(SatError, OSError):  # The system may have no home folder.
         folder = cache_dir() / "compiled"
         if not is_private(folder, warn):
             return
