@@ -137,7 +137,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _scenes(tfds: Path) -> Path:
-    return tfds / "pkg_audio" / "1.2.0"
+    return tfds / "pkg_audio" / "2.0.0"
 
 
 def _learning(config: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from projects.box_model.scenes.scenes import active_span
+from projects.box_model.scenes.shaping import active_span
 from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_packages
 from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
 from sat_jax.errors import SatError

@@ -4,7 +4,8 @@ python -m projects.box_model.scenes --packages data/packages --data_dir data/tfd
 
 Downloads the packages (9 GB), unpacks 3139 recordings without installing anything or being root,
 plays instruments from a soundfont (pip install --no-deps tinysoundfont), and mixes scenes of ten
-seconds with up to four sounds. projects/box_model/data/clips.csv lists the recordings and licences.
+seconds: half of sounds that go together (projects/box_model/data/places.csv), half of random ones.
+projects/box_model/data/clips.csv lists the recordings and licences.
 
 The same command resumes a stopped run with the next package. The scenes are the same each time.
 """
@@ -36,7 +37,7 @@ _COUNTS = {
     split: flags.DEFINE_integer(
         f"num_{split}", count, f"Scenes in {split}.", lower_bound=1, flag_values=FLAGS
     )
-    for split, count in (("train", 6000), ("validation", 400), ("test", 800))
+    for split, count in (("train", 20_000), ("validation", 600), ("test", 1200))
 }
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "Threads that mix.", lower_bound=1, flag_values=FLAGS

@@ -16,7 +16,8 @@ from data_pipeline.sources.tfds.building import (
     clip_example,
     clip_features,
 )
-from projects.box_model.scenes.scenes import Read, Scene, SoundPicker, mix_scene, to_clip
+from projects.box_model.scenes.places import read_places
+from projects.box_model.scenes.scenes import Mixer, Read, Scene, to_clip
 from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
 from sat_jax.labels import audioset_labels
 from sat_jax.runtime.threads import map_ahead
@@ -31,8 +32,9 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
     name = "pkg_audio"
     # TFDS downloads nothing here. The empty table keeps it from searching for checksums.
     url_infos: ClassVar[dict[str, Any]] = {}
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "2.0.0": "Half of the scenes are related; all classes are drawn alike; new names.",
         "1.2.0": "No copies in two splits, nothing of ESC-10; splits play other notes.",
         "1.1.0": "More packages; copies of whole recordings are in one split.",
     }
@@ -65,7 +67,7 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Scenes of ten seconds, mixed from recordings in packages.",
-            features=clip_features(id_doc="<split>_<number>"),
+            features=clip_features(id_doc="<split>_<place or random>_<number>"),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -83,25 +85,19 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, Example]]:
         assert self._sounds is not None and self._read is not None
-        picker, read = SoundPicker(self._sounds[split]), self._read
-
-        def mix(number: int) -> Scene:
-            seed = (SPLITS.index(split), number)
-            return mix_scene(picker, read, seed, vary_speed=split == "train")
-
+        mixer = Mixer(split, self._sounds[split], read_places(), self._read)
         path = epath.Path(os.fspath(self.data_path / strong_name(split)))
         with path.open("w") as file:
             events = csv.writer(file, delimiter="\t", lineterminator="\n")
             events.writerow(LAYOUTS[1])
             workers = self._workers
-            scenes = map_ahead(mix, range(count), workers=workers, ahead=4 * workers)
+            scenes = map_ahead(mixer.mix, range(count), workers=workers, ahead=4 * workers)
             bar = tqdm(
                 scenes, split, count, unit=" scenes", disable=None if self._progress else True
             )
-            for number, scene in enumerate(bar):
-                name = f"{split}_{number:06d}"
-                events.writerows(_rows(name, scene))
-                yield name, clip_example(name, scene.samples, scene.labels)
+            for scene in bar:
+                events.writerows(_rows(scene))
+                yield scene.name, clip_example(scene.name, scene.samples, scene.labels)
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return OrderedExampleWriter(file_format=self.info.file_format)
@@ -112,10 +108,10 @@ def strong_name(split: str) -> str:
     return f"strong_{split}.tsv"
 
 
-def _rows(name: str, scene: Scene) -> Iterator[tuple[str, ...]]:
+def _rows(scene: Scene) -> Iterator[tuple[str, ...]]:
     labels = audioset_labels()
     if not scene.events:
-        yield name, "", "", ""  # A scene without events.
+        yield scene.name, "", "", ""  # A scene without events.
     for event in scene.events:
         label = labels[event.class_index].name
-        yield name, f"{event.onset:.4f}", f"{event.offset:.4f}", label
+        yield scene.name, f"{event.onset:.4f}", f"{event.offset:.4f}", label

@@ -1,29 +1,44 @@
-"""Mixes scenes of ten seconds: up to four sounds over quiet noise, with onsets and offsets.
+"""Mixes scenes of ten seconds, with onsets and offsets of their sounds.
 
-A scene is a pure function of its split and number.
+Scenes with even numbers are related: one place, a background that goes on, and a few sources that
+come and go, each heard several times. Those with odd numbers are random: up to four sounds that
+have nothing to do with each other. A scene is a pure function of its split, its number and the
+sounds.
 """
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import soxr
-from scipy import signal
 
 from data_pipeline.sources.source import SAMPLE_RATE
-from projects.box_model.scenes.sounds import Sound, class_indices, with_parents
+from projects.box_model.scenes.drawing import CastPicker, SoundPicker, Source, pick_one
+from projects.box_model.scenes.places import Place
+from projects.box_model.scenes.rooms import add_echoes, draw_noise
+from projects.box_model.scenes.shaping import (
+    FRAME,
+    cut,
+    draw_equaliser,
+    fade,
+    loop,
+    play,
+    set_level,
+    trim,
+)
+from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
 from sat_jax.labels import Event
 
 SECONDS = 10.0
 NUM_SAMPLES = round(SECONDS * SAMPLE_RATE)
+RANDOM = "random"
+"""Stands for the place in the name of a random scene."""
 
-# Shares of the kinds of classes, so that the most frequent ones do not outweigh the rest.
-_KINDS = {"Speech": 0.12, "Music": 0.12, "instrument": 0.24, "other": 0.52}
 _COUNTS = (0.05, 0.35, 0.3, 0.2, 0.1)
-"""Shares of scenes with 0, 1, ... sounds."""
-_FRAME = 320
-"""Samples over which the level of a sound is measured: 20 ms."""
+"""Shares of random scenes with 0, 1, ... sounds."""
+_SPEEDS = (0.88, 1.14)
+"""Training sounds are played this much slower to faster."""
+_FADE = SAMPLE_RATE // 200
 
 Read = Callable[[Sound], np.ndarray]
 
@@ -32,10 +47,12 @@ class Scene(NamedTuple):
     """A mixed scene.
 
     Attributes:
+      name: "test_street_000002": split, place or "random", number.
       samples: int16 [160000], mono at 16 kHz.
       events: ordered by onset; those of one class do not overlap.
     """
 
+    name: str
     samples: np.ndarray
     events: tuple[Event, ...]
 
@@ -45,102 +62,132 @@ class Scene(NamedTuple):
         return sorted({event.class_index for event in self.events})
 
 
-class SoundPicker:
-    """Draws sounds: first a kind, then a class of it, then a sound of that."""
-
-    def __init__(self, sounds: Sequence[Sound]) -> None:
-        """Groups the sounds of a split by class and kind."""
-        by_class = collections.defaultdict[str, list[Sound]](list)
-        for sound in sounds:
-            by_class[sound.label].append(sound)
-        self._by_class = by_class
-        self._kinds: dict[str, list[str]] = {}
-        for label in sorted(by_class):
-            self._kinds.setdefault(_kind(label), []).append(label)
-
-    def pick(self, rng: np.random.Generator) -> Sound:
-        """Draws a sound; classes with more groups are a little more likely."""
-        names = sorted(self._kinds)
-        shares = np.array([_KINDS[name] for name in names])
-        labels = self._kinds[names[rng.choice(len(names), p=shares / shares.sum())]]
-        sizes = [len({sound.group for sound in self._by_class[label]}) for label in labels]
-        weights = np.minimum(sizes, 30) ** 0.5
-        sounds = self._by_class[labels[rng.choice(len(labels), p=weights / weights.sum())]]
-        return sounds[rng.integers(len(sounds))]
+def is_related(name: str) -> bool:
+    """Whether the scene of this name is one of sounds that go together."""
+    return name.split("_")[1] != RANDOM
 
 
-def _kind(label: str) -> str:
-    if label in _KINDS:
-        return label
-    return "instrument" if "Musical instrument" in with_parents(label) else "other"
+class Mixer:
+    """Mixes the scenes of a split."""
+
+    def __init__(
+        self, split: str, sounds: Sequence[Sound], places: Iterable[Place], read: Read
+    ) -> None:
+        """Finds what can be drawn.
+
+        Args:
+          split: one of `SPLITS`. Training sounds are played a little faster or slower.
+          sounds: the sounds of the split.
+          places: the places of related scenes. Those without sounds are skipped; one has some.
+          read: returns a sound's samples, float32 [s] at 16 kHz; called from several threads.
+        """
+        self._split, self._read = split, read
+        self._bank = SPLITS.index(split)
+        self._picker = SoundPicker(sounds)
+        self._casts = CastPicker(places, sounds, self._can_go_on)
+
+    def mix(self, number: int) -> Scene:
+        """Mixes a scene."""
+        rng = np.random.default_rng([self._bank, number])
+        mixture = _Mixture()
+        place = RANDOM
+        if number % 2:
+            self._add_random(mixture, rng)
+        else:
+            place = self._add_related(mixture, rng)
+        _lay(draw_noise(NUM_SAMPLES, self._bank, rng), mixture.samples, 0)
+        name = f"{self._split}_{place}_{number:06d}"
+        return Scene(name, _to_int16(mixture.samples, rng), mixture.events())
+
+    def _can_go_on(self, sound: Sound) -> bool:
+        # Shorter ones would hum when they are repeated.
+        return len(trim(self._read(sound))) >= SAMPLE_RATE
+
+    def _speed(self, rng: np.random.Generator) -> float:
+        return rng.uniform(*_SPEEDS) if self._split == "train" else 1.0
+
+    def _add_random(self, mixture: "_Mixture", rng: np.random.Generator) -> None:
+        for _ in range(rng.choice(len(_COUNTS), p=_COUNTS)):
+            sound = self._picker.pick(rng)
+            part = cut(self._read(sound), round(rng.uniform(2.0, SECONDS) * SAMPLE_RATE), rng)
+            part = trim(play(part, self._speed(rng), draw_equaliser(rng)))[:NUM_SAMPLES]
+            part = fade(set_level(part, rng.uniform(-28.0, -6.0)), _FADE, _FADE)
+            heard = add_echoes(part, self._bank, rng) if rng.random() < 0.4 else part
+            for start in _starts(len(part), rng):
+                _lay(heard, mixture.samples, start)
+                mixture.mark(sound, start, start + len(part))
+
+    def _add_related(self, mixture: "_Mixture", rng: np.random.Generator) -> str:
+        """Adds the sounds of a place, and returns its name."""
+        cast = self._casts.pick(rng)
+        level = rng.uniform(-20.0, -9.0)
+        for sound in cast.backgrounds:
+            # Most began before the scene. All go on beyond it.
+            start = 0 if rng.random() < 0.6 else int(rng.integers(NUM_SAMPLES // 3))
+            part = loop(trim(self._read(sound)), round(NUM_SAMPLES * _SPEEDS[1]), rng)
+            part = play(part, self._speed(rng), draw_equaliser(rng))[: NUM_SAMPLES - start]
+            part = set_level(part, level + rng.uniform(-12.0, -1.0))
+            _lay(fade(part, SAMPLE_RATE // 4 if start else 0, 0), mixture.samples, start)
+            mixture.mark(sound, start, NUM_SAMPLES)
+        front = np.zeros(NUM_SAMPLES, np.float32)
+        for source in cast.foregrounds:
+            loudness = level + rng.uniform(-6.0, 3.0)
+            for sound, part, start in self._occurrences(source, rng):
+                part = set_level(part, loudness + rng.uniform(-2.0, 2.0))
+                _lay(fade(part, _FADE, _FADE), front, start)
+                mixture.mark(sound, start, start + len(part))
+        # One room for all.
+        heard = add_echoes(front, self._bank, rng) if rng.random() < 0.6 else front
+        _lay(heard, mixture.samples, 0)
+        return cast.place
+
+    def _occurrences(
+        self, source: Source, rng: np.random.Generator
+    ) -> Iterator[tuple[Sound, np.ndarray, int]]:
+        """Yields a sound of the source, its samples and start for each time that it is heard.
+
+        It comes 2 to 6 times, once in each part of the scene, with a pause before it comes again.
+        A short sound may be repeated each time.
+        """
+        speed, equaliser = self._speed(rng), draw_equaliser(rng)
+        slot = NUM_SAMPLES // int(rng.integers(2, 7))
+        longest = round(0.8 * slot)
+        for first in range(0, NUM_SAMPLES - slot + 1, slot):
+            sound = pick_one(source, rng)
+            part = trim(play(cut(self._read(sound), longest, rng), speed, equaliser))[:longest]
+            step = len(part) + round(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
+            times = min(int(rng.integers(1, 5)), 1 + (longest - len(part)) // step)
+            start = first + int(rng.integers(slot - (times - 1) * step - len(part) + 1))
+            for i in range(times):
+                yield sound, part, start + i * step
 
 
-def mix_scene(picker: SoundPicker, read: Read, seed: Sequence[int], *, vary_speed: bool) -> Scene:
-    """Mixes a scene.
+class _Mixture:
+    """What is mixed so far, and where each class is heard."""
 
-    Args:
-      picker: draws the sounds.
-      read: returns a sound's samples, float32 [s] at 16 kHz.
-      seed: numbers that determine the scene.
-      vary_speed: whether to play sounds a little faster or slower.
+    def __init__(self) -> None:
+        self.samples = np.zeros(NUM_SAMPLES, np.float32)
+        self._spans = collections.defaultdict[int, list[tuple[int, int]]](list)
 
-    Returns:
-      The scene. Overlapping sounds of a class are one event.
-    """
-    rng = np.random.default_rng(list(seed))
-    scene = np.zeros(NUM_SAMPLES)
-    spans = collections.defaultdict[int, list[tuple[int, int]]](list)
-    for _ in range(rng.choice(len(_COUNTS), p=_COUNTS)):
-        sound = picker.pick(rng)
-        samples = _prepare(read(sound), rng, vary_speed=vary_speed)
-        # Echoes go beyond the sound, whose event ends without them.
-        with_echo = _echo(samples, rng) if rng.random() < 0.4 else samples
-        for start in _starts(len(samples), rng):
-            end = min(start + len(samples), NUM_SAMPLES)
-            last = min(start + len(with_echo), NUM_SAMPLES)
-            scene[start:last] += with_echo[: last - start]
-            for index in class_indices(sound.labels):
-                spans[index].append((start, end))
-    scene += _noise(rng)
-    return Scene(_to_int16(scene, rng), _to_events(spans))
+    def mark(self, sound: Sound, start: int, end: int) -> None:
+        """Notes that a sound is heard, as far as it is in the scene."""
+        for index in class_indices(sound.labels):
+            self._spans[index].append((start, min(end, NUM_SAMPLES)))
+
+    def events(self) -> tuple[Event, ...]:
+        """Returns the events by onset. Overlapping sounds of a class are one."""
+        events = [
+            Event(index, start / SAMPLE_RATE, end / SAMPLE_RATE)
+            for index, spans in self._spans.items()
+            for start, end in _merged(spans)
+        ]
+        return tuple(sorted(events, key=lambda event: (event.onset, event.class_index)))
 
 
-def _prepare(sound: np.ndarray, rng: np.random.Generator, *, vary_speed: bool) -> np.ndarray:
-    """Cuts a part of a sound, trims silence, and sets a random level."""
-    longest = round(rng.uniform(2.0, SECONDS) * SAMPLE_RATE)
-    if len(sound) > longest:
-        first = int(rng.integers(len(sound) - longest + 1))
-        sound = sound[first : first + longest]
-    if vary_speed:
-        sound = soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE / rng.uniform(0.88, 1.14))
-    first, last = active_span(sound)
-    sound = sound[first:last][:NUM_SAMPLES].astype(np.float64)
-    level = np.sqrt(_frame_power(sound).max() + 1e-12)
-    fade = min(len(sound) // 2, SAMPLE_RATE // 200)
-    if fade:
-        ramp = np.linspace(0.0, 1.0, fade)
-        sound[:fade] *= ramp
-        sound[-fade:] *= ramp[::-1]
-    return sound * (10 ** (rng.uniform(-28.0, -6.0) / 20) / level)
-
-
-def to_clip(sound: np.ndarray) -> np.ndarray:
-    """Trims a sound to at most ten seconds, and scales it: float32 [s] -> int16 [at least 1]."""
-    first, last = active_span(sound)
-    part = sound[first:last][:NUM_SAMPLES]
-    return np.rint(part * (0.5 / max(np.abs(part).max(), 1e-9)) * 32_767).astype("<i2")
-
-
-def active_span(sound: np.ndarray) -> tuple[int, int]:
-    """Returns first sample and end of all within 40 dB of the loudest frame; never empty."""
-    power = _frame_power(sound)
-    loud = np.flatnonzero(power >= power.max() * 1e-4)
-    return int(loud[0]) * _FRAME, min(len(sound), int(loud[-1] + 1) * _FRAME)
-
-
-def _frame_power(sound: np.ndarray) -> np.ndarray:
-    padded = np.pad(sound, (0, -len(sound) % _FRAME))
-    return np.square(padded.reshape(-1, _FRAME)).mean(axis=1)
+def _lay(sound: np.ndarray, samples: np.ndarray, start: int) -> None:
+    """Adds as much of a sound as fits."""
+    end = min(start + len(sound), len(samples))
+    samples[start:end] += sound[: end - start]
 
 
 def _starts(length: int, rng: np.random.Generator) -> list[int]:
@@ -152,42 +199,21 @@ def _starts(length: int, rng: np.random.Generator) -> list[int]:
     times = int(rng.integers(1, 9))
     jitter = rng.uniform(0.0, 0.3 * SAMPLE_RATE, times).astype(int)
     starts = [first + i * gap + int(jitter[i]) for i in range(times)]
-    return [start for start in starts if start < NUM_SAMPLES - _FRAME]
-
-
-def _echo(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Adds echoes of a room: noise that decays by 60 dB in the room's reverberation time."""
-    seconds = rng.uniform(0.15, 0.9)
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    echoes = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
-    echoes[: round(rng.uniform(0.002, 0.02) * SAMPLE_RATE)] = 0.0
-    echoes *= 10 ** (rng.uniform(-12.0, 3.0) / 20) / np.sqrt(np.square(echoes).sum())
-    echoes[0] = 1.0
-    return signal.fftconvolve(sound, echoes)
-
-
-def _noise(rng: np.random.Generator) -> np.ndarray:
-    """Makes noise between white (slope 0) and brown (slope 2), hardly audible in most scenes."""
-    slope, level = rng.uniform(0.0, 2.0), rng.uniform(-75.0, -38.0)
-    frequency = np.fft.rfftfreq(NUM_SAMPLES, 1 / SAMPLE_RATE)
-    spectrum = np.fft.rfft(rng.standard_normal(NUM_SAMPLES))
-    noise = np.fft.irfft(spectrum / np.maximum(frequency, 40.0) ** (slope / 2), NUM_SAMPLES)
-    return noise * (10 ** (level / 20) / np.sqrt(np.square(noise).mean()))
+    return [start for start in starts if start < NUM_SAMPLES - FRAME]
 
 
 def _to_int16(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    gain = 10 ** (rng.uniform(-12.0, 6.0) / 20)
-    scene = scene * min(gain, 0.99 / max(np.abs(scene).max(), 1e-9))
-    return np.rint(scene * 32_767).astype("<i2")
+    """Sets a random gain. One scene in fifty is too loud by up to 6 dB, and clipped."""
+    gain, excess, draw = rng.uniform(-12.0, 6.0), rng.uniform(0.0, 6.0), rng.random()
+    to_peak = 0.99 / max(float(np.abs(scene).max()), 1e-9)
+    factor = to_peak * 10 ** (excess / 20) if draw < 0.02 else min(10 ** (gain / 20), to_peak)
+    return np.rint(np.clip(scene * np.float32(factor), -0.99, 0.99) * 32_767).astype("<i2")
 
 
-def _to_events(spans: dict[int, list[tuple[int, int]]]) -> tuple[Event, ...]:
-    events = [
-        Event(index, start / SAMPLE_RATE, end / SAMPLE_RATE)
-        for index, of_class in spans.items()
-        for start, end in _merged(of_class)
-    ]
-    return tuple(sorted(events, key=lambda event: (event.onset, event.class_index)))
+def to_clip(sound: np.ndarray) -> np.ndarray:
+    """Trims a sound to at most ten seconds, and scales it: float32 [s] -> int16 [at least 1]."""
+    part = trim(sound)[:NUM_SAMPLES]
+    return np.rint(part * (0.5 / max(np.abs(part).max(), 1e-9)) * 32_767).astype("<i2")
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

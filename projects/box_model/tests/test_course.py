@@ -104,7 +104,7 @@ def test_results_of_other_scenes_are_refused(tmp_path, monkeypatch):
         Path(output.removeprefix("--output=")).touch()
 
     monkeypatch.setattr(stages, "run", make)
-    data = tmp_path / "pkg_audio" / "1.2.0"
+    data = tmp_path / "pkg_audio" / "2.0.0"
     data.mkdir(parents=True)
     (data / "strong_train.tsv").write_text("filename")
 

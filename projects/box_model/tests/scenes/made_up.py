@@ -1,5 +1,6 @@
 """Sounds and files for tests of the scenes."""
 
+import functools
 import struct
 import zlib
 
@@ -14,12 +15,22 @@ def tone(seconds, hertz):
     return np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
 
 
-TONES = {"Moo": 500.0, "Piano": 2000.0, "Speech": 6000.0}
+@functools.cache
+def band_noise(seconds, hertz):
+    """Returns noise of 400 Hz around a frequency."""
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(round(seconds * RATE)))
+    frequency = np.arange(len(spectrum)) / seconds
+    return np.fft.irfft(np.where(abs(frequency - hertz) < 200, spectrum, 0)).astype(np.float32)
+
+
+TONES = {"Moo": 500.0, "Piano": 2000.0, "Speech": 6000.0, "Rain": 4000.0}
+"""The frequency of each class. Rain goes on; the farm has it and Moo, the street it and Speech."""
 SOUNDS = [Sound(f"{label}/{i}", (label,), f"{label}/{i}") for label in TONES for i in range(3)]
 
 
 def read_tone(sound):
-    return tone(0.7, TONES[sound.label])
+    make, seconds = (band_noise, 3.0) if sound.label == "Rain" else (tone, 0.7)
+    return make(seconds, TONES[sound.label])
 
 
 def write_rcc(files, *, version=3, flags=0):
