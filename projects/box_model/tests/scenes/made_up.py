@@ -1,7 +1,9 @@
 """Sounds and files for tests of the scenes."""
 
 import functools
+import io
 import struct
+import tarfile
 import zlib
 
 import numpy as np
@@ -59,6 +61,16 @@ def write_rcc(files, *, version=3, flags=0):
     offsets = (version, header, header + len(tree), header + len(tree) + len(data))
     head = b"qres" + struct.pack(">4I", *offsets) + (bytes(4) if version >= 3 else b"")
     return head + tree + data + names
+
+
+def write_tar(path, files, compression=""):
+    """Writes files with the given names and contents to an archive, and returns its path."""
+    with tarfile.open(path, f"w:{compression}") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
 
 
 def build_dataset(data_dir, counts, *, workers=2):

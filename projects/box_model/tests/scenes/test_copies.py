@@ -105,7 +105,7 @@ def test_files_of_other_groups_and_the_same_kind_are_compared(tmp_path):
     assert not find_copies(same_group, workers=1, report=reported.append)
 
 
-TABLE = """package,path,labels,group,licence,teacher_rank
+TABLE = """source,path,labels,group,licence,teacher_rank
 p,1.wav,Moo,cow,CC0,1
 p,2.wav,"A, b",bull,CC0,
 p,3.wav,Moo,cow,CC0,2

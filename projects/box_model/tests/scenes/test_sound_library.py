@@ -1,48 +1,61 @@
-"""Packages are unpacked, and their sounds read."""
+"""Packages and repositories are unpacked, and their sounds read."""
 
+import io
 import zipfile
 
 import numpy as np
 import soundfile
 
 from projects.box_model.scenes import sound_library as library_module
-from projects.box_model.scenes.sound_library import Library, fetch_packages
+from projects.box_model.scenes.fetching import fetch_files
+from projects.box_model.scenes.repositories import Repository
+from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_sources
 from projects.box_model.scenes.sounds import Recording, Sound, all_sounds
-from projects.box_model.tests.scenes.made_up import RATE, tone, write_rcc
+from projects.box_model.tests.scenes.made_up import RATE, tone, write_rcc, write_tar
 
 
-def test_packages_are_unpacked_and_read(tmp_path, monkeypatch):
-    wav = tmp_path / "moo.wav"
-    soundfile.write(wav, tone(1.0, 440), RATE)
-    rows = [
-        Recording("toy", "usr/a.rcc!/sounds/moo.wav", ("Moo",), "toy/moo", "CC0", "1"),
-        Recording("toy", "usr/b.pk3!/moo.wav", ("Moo",), "toy/moo", "CC0", "1"),
-        Recording("toy", "usr/bark.wav", ("Bark",), "toy/bark", "CC0", "1"),
-        Recording("toy", "usr/gone.wav", ("Cat",), "toy/cat", "CC0", "1"),
-        Recording("toy", "usr/silent.wav", ("Dog",), "toy/dog", "CC0", "1"),
-    ]
+def test_sources_are_fetched_and_read(tmp_path, monkeypatch):
+    wav, silent = io.BytesIO(), io.BytesIO()
+    soundfile.write(wav, tone(1.0, 440), RATE, format="WAV")
+    soundfile.write(silent, np.zeros(RATE, np.float32), RATE, format="WAV")
+    moo, zipped = wav.getvalue(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("moo.wav", moo)
+        archive.writestr("../../evil.wav", b"")
+    package = {
+        "./usr/a.rcc": write_rcc({"moo.wav": moo}, flags=1),
+        "./usr/b.pk3": zipped.getvalue(),
+        "./usr/bark.wav": moo,
+        "./usr/silent.wav": silent.getvalue(),
+    }
+    paths = ["usr/a.rcc!/sounds/moo.wav", "usr/b.pk3!/moo.wav", "usr/bark.wav", "usr/gone.wav"]
+    paths.append("usr/silent.wav")
+    rows = [Recording("toy", path, ("Moo",), "toy/moo", "CC0", "1", "") for path in paths]
+    rows.append(Recording("farm", "cow.wav", ("Moo",), "farm/cow", "CC0-1.0", "", "freesound 1"))
+    farm = Repository("farm", "me/farm", "0" * 40, "CREDITS")
     fetched = []
 
-    def fetch(package, paths, folder):
-        fetched.append((package, tuple(paths)))
-        target = folder / package / "usr"
-        if not target.exists():
-            target.mkdir(parents=True)
-            (target / "a.rcc").write_bytes(write_rcc({"moo.wav": wav.read_bytes()}, flags=1))
-            with zipfile.ZipFile(target / "b.pk3", "w") as archive:
-                archive.writestr("moo.wav", wav.read_bytes())
-                archive.writestr("../../evil.wav", b"")
-            (target / "bark.wav").write_bytes(wav.read_bytes())
-            soundfile.write(target / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    def fetch_package(name, wanted, folder):
+        def get_tar(temporary):
+            fetched.append(name)
+            return write_tar(temporary / "all.tar", package)
+
+        fetch_files(name, wanted, folder, get_tar)
+
+    def fetch_repository(repository, wanted, folder):
+        assert (repository, wanted) == (farm, ["cow.wav"])
+        fetched.append(repository.name)
 
     monkeypatch.setattr(library_module, "read_recordings", lambda: rows)
-    monkeypatch.setattr(library_module, "fetch_package", fetch)
-    folder = tmp_path / "packages"
-    for _ in range(2):  # The second time, nothing is missing.
-        fetch_packages(folder, lambda package, count: None)
-    files = ("usr/a.rcc", "usr/b.pk3", "usr/bark.wav", "usr/gone.wav", "usr/silent.wav")
-    assert ("toy", files) in fetched
-    sounds = [Sound(f"{one.package}/{one.path}", one.labels, one.group) for one in rows]
+    monkeypatch.setattr(library_module, "read_repositories", lambda: {"farm": farm})
+    monkeypatch.setattr(library_module, "fetch_package", fetch_package)
+    monkeypatch.setattr(library_module, "fetch_repository", fetch_repository)
+    folder, told = tmp_path / "packages", []
+    fetch_sources(folder, lambda source, count: told.append((source, count)))
+    assert told == [(SOUNDFONT[0], 1), ("toy", 5), ("farm", 1)]
+    fetch_sources(folder, lambda source, count: None, only={"toy"})  # Nothing is missing.
+    assert fetched == [SOUNDFONT[0], "toy", "farm"]
+    sounds = [Sound(f"{one.source}/{one.path}", one.labels, one.group) for one in rows[:5]]
     library = Library(folder)
     assert library.missing(sounds) == [sounds[3]]
     assert list(library.load([*sounds[:3], sounds[4]])) == [sounds[4].name]

@@ -1,7 +1,9 @@
 """The tables of sounds, their classes and splits."""
 
 import itertools
+import re
 
+from projects.box_model.scenes.repositories import read_repositories
 from projects.box_model.scenes.sounds import (
     SPLITS,
     Sound,
@@ -48,11 +50,13 @@ def test_no_group_is_in_two_splits_and_every_sound_is_in_one():
 
 def test_recordings_are_unique_and_not_contradicted_by_yamnet():
     recordings = read_recordings()
-    assert len({(one.package, one.path) for one in recordings}) == len(recordings)
+    assert len({(one.source, one.path) for one in recordings}) == len(recordings)
     trusted = {"sonic-pi-samples", "hydrogen-data", "sound-icons"}
     for one in recordings:
         assert one.licence
-        if one.teacher_rank and one.package not in trusted:
+        # Nothing is written outside the folder of its source.
+        assert ".." not in f"{one.source}/{one.path}".split("/") and one.path[0] != "/"
+        if one.teacher_rank and one.source not in trusted:
             assert int(one.teacher_rank) <= 50, one
 
 
@@ -63,3 +67,12 @@ def test_a_new_sound_does_not_move_other_classes():
     for split in SPLITS:
         kept = [sound for sound in after[split] if sound.label != "Bark"]
         assert kept == [sound for sound in before[split] if sound.label != "Bark"]
+
+
+def test_recordings_of_repositories_have_credits_and_pinned_commits():
+    repositories = read_repositories()
+    for name, one in repositories.items():
+        assert name == one.name and re.fullmatch(r"[\w.-]+/[\w.-]+", one.repository)
+        assert re.fullmatch(r"[0-9a-f]{40}", one.commit) and one.credits
+    for recording in read_recordings():
+        assert recording.credit or recording.source not in repositories, recording
