@@ -186,7 +186,7 @@ def _windows(
             on_error(sound)
             continue
         for first, last in cut_windows(len(sound), window, hop):
-            yield Window(index, first, last), sound[first:last]
+            yield Window(index, first, last), sound
 
 
 def _columns(

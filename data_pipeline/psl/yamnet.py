@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from data_pipeline.psl.mel_bands import mel_weights
 from data_pipeline.sources.source import SAMPLE_RATE
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
@@ -79,7 +80,7 @@ class Network(NamedTuple):
 
 
 class YamnetScorer:
-    """Scores windows with YAMNet; a `Teacher`."""
+    """Scores windows with YAMNet."""
 
     def __init__(self, network: Network) -> None:
         """Makes a scorer; see `load_network`."""
@@ -129,19 +130,14 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME_LENGTH)[::FRAME_HOP]
     hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
     magnitude = np.abs(np.fft.rfft(frames * hann.astype(np.float32), FFT_LENGTH))
-    return np.log(magnitude @ _mel_weights() + _LOG_OFFSET).astype(np.float32)
-
-
-def _mel_weights() -> np.ndarray:
-    """Returns [FFT_LENGTH // 2 + 1, NUM_BANDS]: triangles that are linear in mels, not in hertz."""
-    hertz = np.linspace(0.0, SAMPLE_RATE / 2, FFT_LENGTH // 2 + 1)
-    edges = np.linspace(_to_mel(LOWEST_HZ), _to_mel(HIGHEST_HZ), NUM_BANDS + 2)
-    distance = np.abs(_to_mel(hertz)[:, None] - edges[1:-1])
-    return np.maximum(0.0, 1.0 - distance / (edges[1] - edges[0]))
-
-
-def _to_mel(hertz: float | np.ndarray) -> np.ndarray:
-    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+    weights = mel_weights(
+        fft_length=FFT_LENGTH,
+        sample_rate=SAMPLE_RATE,
+        num_bands=NUM_BANDS,
+        lowest_hz=LOWEST_HZ,
+        highest_hz=HIGHEST_HZ,
+    )
+    return np.log(magnitude @ weights + _LOG_OFFSET).astype(np.float32)
 
 
 def load_network() -> Network:

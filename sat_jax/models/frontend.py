@@ -52,16 +52,16 @@ def framed_power_db(samples: jax.Array, config: FrontendConfig) -> jax.Array:
     Returns:
       float32 [b, f, t] with t = 1 + (s - n_fft) // hop_length, at least -100 dB.
     """
-    frames = _frames(samples, config)  # [b, t, n_fft]
-    spectrum = jnp.fft.rfft(frames * _hann_window(config.n_fft))
+    windows = frames(samples, config.n_fft, config.hop_length)
+    spectrum = jnp.fft.rfft(windows * _hann_window(config.n_fft))
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     mel = jnp.matmul(power, mel_filterbank(config), precision="highest")
     return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER)).swapaxes(1, 2)
 
 
-def _frames(samples: jax.Array, config: FrontendConfig) -> jax.Array:
-    """Returns overlapping frames [b, t, n_fft] of [b, s], joined from slices of one hop."""
-    size, hop = config.n_fft, config.hop_length
+def frames(samples: jax.Array, size: int, hop: int) -> jax.Array:
+    """Returns all whole frames, overlapping: [b, s] -> [b, t, size], t = 1 + (s - size) // hop."""
+    # Joined from slices of one hop.
     count = 1 + (samples.shape[-1] - size) // hop
     hops_per_frame = -(-size // hop)
     length = (count - 1 + hops_per_frame) * hop

@@ -12,6 +12,7 @@ import soundfile
 
 from data_pipeline.psl.labelling import LabelingOptions, cut_windows, label_clips
 from data_pipeline.psl.table import read_psl
+from data_pipeline.psl.teacher import SoundTeacher
 from data_pipeline.sources.clips import read_clips
 from data_pipeline.sources.folder import FolderSource
 from data_pipeline.sources.hdf5 import Hdf5Source
@@ -47,7 +48,7 @@ def checkpoint():
 
 def make_teacher(checkpoint, batch_size=4):
     streams = StreamingModel(checkpoint.config, make_framing(checkpoint.config))
-    return WindowScorer(streams, checkpoint.variables, batch_size=batch_size)
+    return SoundTeacher(WindowScorer(streams, checkpoint.variables, batch_size=batch_size))
 
 
 @pytest.fixture(scope="module")

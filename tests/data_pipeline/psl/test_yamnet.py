@@ -8,6 +8,7 @@ import pytest
 
 from data_pipeline.psl.labelling import LabelingOptions, label_clips
 from data_pipeline.psl.table import read_psl
+from data_pipeline.psl.teacher import SoundTeacher
 from data_pipeline.psl.yamnet import (
     CLASSES_IT_LACKS,
     PATCH_HOP,
@@ -164,7 +165,7 @@ def test_labels_are_those_of_the_installed_network(tmp_path):
     source, path = Sounds(**sounds_that_are_certain()), tmp_path / "psl.parquet"
     options = LabelingOptions(window_seconds=1.0, hop_seconds=1.0, top_k=1)
     failed = label_clips(
-        source, YamnetScorer(network), path, options, metadata={}, report=pytest.fail
+        source, SoundTeacher(YamnetScorer(network)), path, options, metadata={}, report=pytest.fail
     )
     assert failed == 0
     targets = read_psl([path], source.clips.ids).targets(np.arange(6), 527)
