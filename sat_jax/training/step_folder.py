@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sat_jax.weights.orbax_errors import orbax_errors
+from sat_jax.weights.orbax_handlers import patient_handlers
 
 _ITEM = "default"
 """Where orbax puts the only tree of a step."""
@@ -15,11 +16,10 @@ _ITEM = "default"
 
 def load_metadata(folder: Path) -> dict[str, Any]:
     """Returns what was saved beside the tree of a step; empty if an older program wrote it."""
-    import orbax.checkpoint as ocp
     from etils import epath
 
     path = epath.Path(folder.resolve() / _ITEM)
-    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+    with _opened() as handler:
         return dict(handler.metadata(path).custom_metadata or {})
 
 
@@ -39,8 +39,16 @@ def load_tree(folder: Path, like: Any) -> tuple[Any, int | None]:
     path = epath.Path(folder.resolve() / _ITEM)
     with (
         orbax_errors("it can't be read"),
-        contextlib.closing(ocp.StandardCheckpointHandler()) as handler,
+        _opened() as handler,
     ):
         expected = load_metadata(folder).get("checksum")
-        tree = handler.restore(path, args=ocp.args.StandardRestore(like))  # type: ignore[call-arg]
+        how = ocp.checkpoint_utils.construct_restore_args(like)
+        args = ocp.args.PyTreeRestore(like, restore_args=how)  # type: ignore[call-arg]
+        tree = handler.restore(path, args=args)
     return tree, expected
+
+
+def _opened() -> contextlib.closing[Any]:
+    import orbax.checkpoint as ocp
+
+    return contextlib.closing(ocp.PyTreeCheckpointHandler(type_handler_registry=patient_handlers()))

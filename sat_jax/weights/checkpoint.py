@@ -26,6 +26,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.shapes import weight_shapes
 from sat_jax.runtime.devices import check_devices
 from sat_jax.weights.orbax_errors import orbax_errors, orbax_write_errors
+from sat_jax.weights.orbax_handlers import patient_handlers
 
 FORMAT = 1
 """Version of this layout; it increases when older programs cannot read new folders."""
@@ -199,7 +200,8 @@ def _read_weights(path: Path, folder: str | Path, config: AnyConfig) -> Any:
     expected = unflatten_dict(dict.fromkeys(names, as_numpy), sep="/")
     with orbax_errors(f"{folder} is damaged: cannot read its weights"):
         handler = ocp.CompositeCheckpointHandler(
-            weights=ocp.PyTreeCheckpointHandler(), model=ocp.JsonCheckpointHandler()
+            weights=ocp.PyTreeCheckpointHandler(type_handler_registry=patient_handlers()),
+            model=ocp.JsonCheckpointHandler(),
         )
         with ocp.Checkpointer(handler) as checkpointer:
 

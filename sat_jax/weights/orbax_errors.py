@@ -45,6 +45,7 @@ def orbax_write_errors(path: str | Path) -> Iterator[None]:
     Raises:
       SatError: writing failed.
     """
+    hide_abandoned_arrays()
     with _quiet_orbax(), explain_write_errors(path):
         try:
             yield
@@ -57,7 +58,6 @@ def orbax_write_errors(path: str | Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
     """Hides what orbax logs: it is also raised, or concerns a file that is not needed."""
-    hide_abandoned_arrays()
     verbosity = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.FATAL)
     try:
@@ -75,11 +75,12 @@ def _reason(error: BaseException) -> str:
 
 
 def hide_abandoned_arrays() -> None:
-    """Drops tracebacks of arrays that orbax was still reading or writing when it stopped.
+    """Drops tracebacks of arrays that orbax was still writing when it stopped.
 
     orbax stops at the first array that fails and closes its event loop (seen in orbax-checkpoint
     0.12). Each of the others then prints a traceback from a thread, or when it is collected, before
-    or long after the error that is raised.
+    or long after the error that is raised. Reading has no such arrays, see
+    `sat_jax.weights.orbax_handlers.patient_handlers`.
     """
     if getattr(sys.unraisablehook, "func", None) is not _pass_on:
         sys.unraisablehook = functools.partial(_pass_on, sys.unraisablehook)

@@ -1,8 +1,10 @@
 """Damaged files in a workdir: the run goes on from what is good, and keeps what is not."""
 
+import gc
 import itertools
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -13,6 +15,7 @@ import pytest
 from sat_jax.errors import SatError
 from sat_jax.training.checkpoints import BestModels
 from sat_jax.training.checksum import checksum
+from sat_jax.training.step_folder import load_tree
 from sat_jax.weights.checkpoint import load_checkpoint
 from tests.support.small_run import (
     Killed,
@@ -148,6 +151,22 @@ def test_a_damaged_best_model_is_left_out(tmp_path, capfd, damage):
     np.testing.assert_allclose(
         average["params"]["kernel"], (kernels[0] + kernels[2]) / 2, atol=1e-7
     )
+
+
+def test_reading_a_damaged_step_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
+    model = {
+        str(i): np.random.default_rng(i).standard_normal((99, 99), np.float32) for i in range(40)
+    }
+    with BestModels(tmp_path, keep=1) as best:
+        best.save(1, model, 0.5)
+    for path in (tmp_path / "1" / "default" / "d").iterdir():
+        tear(path)
+    late = []
+    monkeypatch.setattr(sys, "unraisablehook", late.append)
+    with pytest.raises(SatError):
+        load_tree(tmp_path / "1", jax.eval_shape(lambda: jax.tree.map(jnp.asarray, model)))
+    gc.collect()
+    assert (late, caplog.messages) == ([], [])
 
 
 def test_without_a_good_best_model_the_last_model_is_exported(workdir, whole):

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
+import gc
 import json
 import re
 import shutil
 import sys
 import threading
-import time
 
 import jax
 import numpy as np
@@ -60,18 +60,20 @@ def test_an_existing_folder_is_never_overwritten(checkpoint, tmp_path):
         save_checkpoint(tmp_path / "model", checkpoint)
 
 
-def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, monkeypatch):
+def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, monkeypatch, caplog):
     save_checkpoint(tmp_path / "model", checkpoint)
     for path in (tmp_path / "model" / "weights").rglob("*"):
         if path.is_file() and "d" in path.parts:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     late: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: late.append(unraisable))
+    hook = late.append
+    monkeypatch.setattr(sys, "unraisablehook", hook)
     with pytest.raises(SatError, match=r"model is damaged: .*weights") as caught:
         load_checkpoint(tmp_path / "model")
     assert "\n" not in str(caught.value)
-    time.sleep(0.5)  # Threads that nothing can wait for may still complain.
-    assert late == []
+    gc.collect()
+    assert (late, caplog.messages) == ([], [])
+    assert sys.unraisablehook is hook  # Nothing is hidden, because nothing is left behind.
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\x00"])
@@ -178,17 +180,10 @@ def test_shapes_are_those_of_the_traced_model(config):
 
 
 def test_unraisable_errors_of_others_are_passed_on(checkpoint, tmp_path, monkeypatch):
-    """Reading a damaged checkpoint drops only the tracebacks of its own late arrays."""
+    """Writing a checkpoint drops only the tracebacks of its own late arrays."""
     late: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda raised: late.append(str(raised.exc_value)))
-    (tmp_path / "model" / "model").mkdir(parents=True)
-    (tmp_path / "model" / "weights").mkdir()
-    save_checkpoint(tmp_path / "whole", checkpoint)
-    (tmp_path / "model" / "model" / "metadata").write_bytes(
-        (tmp_path / "whole" / "model" / "metadata").read_bytes()
-    )
-    with pytest.raises(SatError, match="is damaged"):
-        load_checkpoint(tmp_path / "model")
+    save_checkpoint(tmp_path / "model", checkpoint)
 
     class Complaining:
         def __del__(self) -> None:
