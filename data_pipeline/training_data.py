@@ -113,7 +113,7 @@ def open_training_data(
     }
     validation = None
     if valid_fields is not None:
-        held_out = open_source(labels, **valid_fields, leave_out_missing=True)
+        held_out = open_source(labels, **valid_fields, leave_out_missing=True, prefix="valid_")
         notes.append(_count(held_out, "for validation"))
         record["validation_clips"] = held_out.clips.fingerprint()
 

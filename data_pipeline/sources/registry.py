@@ -131,6 +131,7 @@ _OPTIONS = {
     "data_dir": _Flag("the folder of TensorFlow datasets. Default: TFDS's own.", is_path=True),
 }
 _FLAGS = {name: kind.flag for name, kind in _KINDS.items()} | _OPTIONS
+_NAMED_FLAG = re.compile(rf"--({'|'.join(_FLAGS)})\b")
 
 
 def define_source_flags(
@@ -193,7 +194,11 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_source(
-    label_names: Sequence[str], *, leave_out_missing: bool = False, **values: str | None
+    label_names: Sequence[str],
+    *,
+    leave_out_missing: bool = False,
+    prefix: str = "",
+    **values: str | None,
 ) -> Source:
     """Opens a source of labelled clips.
 
@@ -201,6 +206,7 @@ def open_source(
       label_names: the model's class names in output order; empty opens the clips without labels.
       leave_out_missing: leaves out clips of a CSV table whose file is missing; otherwise reading
         them fails.
+      prefix: of the flags that errors name, see `define_source_flags`.
       **values: the source, under the name of its kind, and options of this kind. Names and
         meanings are those of the flags without their prefix: `clips`, `hdf5_tsv` or `tfds`;
         `folder`, `columns`, `where`, `data_dir`. None is as if left out.
@@ -214,8 +220,21 @@ def open_source(
     for name, kind in _KINDS.items():
         if value := values.get(name):
             options = {option: values.get(option) for option in kind.options}
-            return kind.open(value, label_names, leave_out_missing=leave_out_missing, **options)
+            with _naming_flags(prefix):
+                return kind.open(value, label_names, leave_out_missing=leave_out_missing, **options)
     raise SatError(f"no source: give one of {', '.join(_KINDS)}")
+
+
+@contextlib.contextmanager
+def _naming_flags(prefix: str) -> Iterator[None]:
+    """Puts the prefix before the names of flags in errors; sources do not know it."""
+    try:
+        yield
+    except SatError as error:
+        if not prefix:
+            raise
+        message = _NAMED_FLAG.sub(rf"--{prefix}\1", str(error))
+        raise type(error)(message) from error
 
 
 @contextlib.contextmanager

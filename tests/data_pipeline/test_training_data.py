@@ -81,6 +81,13 @@ def test_the_record_depends_on_labels(source, tmp_path):
     assert record(["a.wav"], ("Cat", "Dog", "Speech"))["labels"] != first["labels"]
 
 
+def test_missing_validation_files_name_their_own_flag(source, tmp_path):
+    with pytest.raises(SatError, match=r"c\.csv: .*c/x\.wav.* --valid_folder"):
+        valid = {"clips": str(tmp_path / "c.csv"), "folder": str(tmp_path / "c")}
+        (tmp_path / "c.csv").write_text("file,labels\nx.wav,Dog\n")
+        open_training_data(config(psl_share=0.0), LABELS, source, valid_fields=valid)
+
+
 def test_shards_need_a_tensorflow_dataset(source):
     with pytest.raises(SatError, match=r"data\.read_order='shards'.*--tfds"):
         open_training_data(config(psl_share=0.0, read_order="shards"), LABELS, source)

@@ -12,6 +12,7 @@ import soundfile
 from absl import flags
 
 from data_pipeline.sources.registry import define_source_flags, open_source, resolved, source_flags
+from data_pipeline.sources.tables import UnknownClassError
 from sat_jax.errors import SatError
 
 LABELS = tuple("abcdefghijkl")
@@ -134,6 +135,34 @@ def test_unknown_and_missing_sources():
         open_source(LABELS, clip="a.csv")
     with pytest.raises(SatError, match="hdf5_tsv"):
         open_source(LABELS, folder="a")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clips": "clips.csv"},
+        {"hdf5_tsv": "clips.tsv"},
+        {"tfds": "no_such_set:train", "columns": None},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_errors_name_flags_with_their_prefix(folder, tmp_path, options):
+    if "tfds" in options:
+        pytest.importorskip("tensorflow_datasets")
+        options, flag = options | {"data_dir": str(tmp_path)}, "data_dir"
+    else:
+        options, flag = {name: str(folder / path) for name, path in options.items()}, "folder"
+        options["folder"] = str(tmp_path)
+    with pytest.raises(SatError, match=rf" --{flag}\b"):
+        open_source(LABELS, **options)
+    with pytest.raises(SatError, match=rf" --valid_{flag}\b"):
+        open_source(LABELS, **options, prefix="valid_")
+
+
+def test_an_unknown_class_stays_one_with_a_prefix(folder):
+    (folder / "clips.csv").write_text("file,labels\n0.wav,Dragon\n")
+    with pytest.raises(UnknownClassError, match="Dragon"):
+        open_source(LABELS, clips=str(folder / "clips.csv"), prefix="valid_")
 
 
 def test_a_missing_library_is_named(monkeypatch):
