@@ -12,7 +12,7 @@ import numpy as np
 from sat_jax.config import FrontendConfig, ModelConfig
 from sat_jax.models.cache import Cache, init_cache
 from sat_jax.models.frontend import framed_power_db
-from sat_jax.runtime.program_store import ProgramStore
+from sat_jax.runtime.program_store import ProgramStore, run_program
 from sat_jax.streaming.pieces import plan_clip
 
 FRAMES_PER_BLOCK = 500
@@ -55,16 +55,17 @@ class SpectrogramStream:
     """
 
     def __init__(self, frontend: FrontendConfig, programs: ProgramStore) -> None:
-        """Starts a recording.
+        """Starts a recording; loads or compiles its program, so that no live sound waits for it.
 
         Args:
           frontend: spectrogram settings.
           programs: keeps the compiled program.
         """
         self._frontend = frontend
-        self._programs = programs
         self._margin = frontend.n_fft // 2
         self._window = (FRAMES_PER_BLOCK - 1) * frontend.hop_length + frontend.n_fft
+        window = np.zeros((1, self._window), np.float32)
+        self._program = programs.program(_framed_power_db, (), window, config=frontend)
         self._pending = np.zeros(0, np.float32)
         self._at_start = True
 
@@ -96,8 +97,7 @@ class SpectrogramStream:
         return done
 
     def _frames(self, window: np.ndarray) -> np.ndarray:
-        power_db = self._programs.run(_framed_power_db, (), window[None], config=self._frontend)
-        return np.asarray(power_db)[0]
+        return np.asarray(run_program(self._program, window[None]))[0]
 
 
 _framed_power_db = functools.partial(jax.jit, static_argnames="config")(framed_power_db)

@@ -69,8 +69,9 @@ class OneRecording:
         self._began: datetime | None = None  # The time of the first sample.
         self._damage: SatError | None = None
         frontend = tagger.config.frontend
-        self._spectrogram = SpectrogramStream(frontend, tagger.programs)
-        self._picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
+        if options.plot:
+            self._spectrogram = SpectrogramStream(frontend, tagger.programs)
+            self._picture = SpectrogramPool(frontend.hop_length / frontend.sample_rate)
 
     def tag(self, place: TagsPlace, paths: ResultPaths) -> None:
         """Writes each chunk's tags as soon as it is scored; then scores and picture.

@@ -52,10 +52,12 @@ class Microphone(io.BytesIO):
         ("-c", "0.9"),  # several pieces, the last one padded
         ("--framing=seamless", "-c", "0.32"),
         ("--warmup=none", "-c", "0.32"),
+        ("--plot={folder}/picture.png",),
     ],
     ids=" ".join,
 )
-def test_a_live_run_compiles_before_it_reads(flags, tiny, monkeypatch, caplog, capsys):
+def test_a_live_run_compiles_before_it_reads(flags, tiny, tmp_path, monkeypatch, caplog, capsys):
+    flags = [flag.format(folder=tmp_path) for flag in flags]
     jax.clear_caches()
     monkeypatch.setattr(program_store, "_stores", {})
     samples = 0.1 * np.random.default_rng(0).standard_normal(2 * RATE + 4_321)
@@ -67,3 +69,17 @@ def test_a_live_run_compiles_before_it_reads(flags, tiny, monkeypatch, caplog, c
     assert abs(end - (len(samples) / RATE)) < 0.17
     compiled = [each.getMessage() for each in caplog.records if "ompil" in each.getMessage()]
     assert not compiled
+
+
+def test_clip_mode_compiles_its_spectrogram_before_it_reads(tiny, monkeypatch, caplog, capsys):
+    """The model itself runs after the end of the sound, on pieces of a length not known before."""
+    jax.clear_caches()
+    monkeypatch.setattr(program_store, "_stores", {})
+    microphone = Microphone(np.zeros(2 * RATE), caplog.clear)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(microphone))
+    with jax.log_compiles(), caplog.at_level(logging.DEBUG, logger="jax"):
+        assert run_command("tag", "-m", tiny, "--mode=clip", "-") == 0
+    compiled = " ".join(
+        each.getMessage() for each in caplog.records if "ompil" in each.getMessage()
+    )
+    assert "clip_piece" in compiled and "framed_power_db" not in compiled
