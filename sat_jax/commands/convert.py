@@ -8,12 +8,14 @@ IN is a file of weights and OUT a new checkpoint folder; or IN is a checkpoint f
 .pt or .safetensors file. OUT must not exist.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 
+from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program
 from sat_jax.runtime.files import check_readable_file
 
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str]) -> bool:
 
     source, target = arguments
     if not Path(source).is_dir():
+        _refuse_name(source)
         check_readable_file(source)  # Before the imports, which take seconds.
     labels = read_labels(_LABELS.value) if _LABELS.value else None
 
@@ -87,6 +90,22 @@ def _check(arguments: Sequence[str]) -> None:
     given = [f"--{each.name}" for each in (_MODEL, _SETTINGS, _LABELS, _PART) if each.value]
     if given and Path(arguments[0]).is_dir():
         raise flags.Error(f"{', '.join(given)}: only for files, and {arguments[0]} is a folder")
+
+
+def _refuse_name(source: str) -> None:
+    """Refuses a model's name with the place of its weights: IN is a file or a folder."""
+    from sat_jax.models.registry import MODELS
+    from sat_jax.weights.catalog import PUBLISHED_FILES, bundled_folder, published_url
+
+    if source not in MODELS or os.path.exists(source):
+        return
+    if (folder := bundled_folder(source)) is not None:
+        advice = f"give its folder, {folder}"
+    elif source in PUBLISHED_FILES:
+        advice = f"download {published_url(source)} and give the file"
+    else:
+        advice = "no weights of it are published, so train it and give the run's model folder"
+    raise SatError(f"{source} is a model's name, not a file or folder: {advice}")
 
 
 def _left_behind(source: str, target: str, checkpoint: "Checkpoint") -> list[str]:

@@ -17,6 +17,9 @@ from sat_jax.models.frontend import mel_filterbank
 from sat_jax.models.shapes import weight_shapes
 from sat_jax.weights.checkpoint import Checkpoint
 
+_FRONT_END_TOLERANCE = 5e-3
+"""Windows and filterbanks have values up to 1, which bfloat16 rounds by up to 2e-3."""
+
 # The published autoencoders have a classifier that is never trained; ours have none.
 _UNUSED_HEAD = "encoder.outputlayer."
 
@@ -46,8 +49,8 @@ def convert_file(
       part: which set of weights to read, for a file with several, such as "model_ema".
 
     Raises:
-      SatError: the file cannot be read, is not a known model, contradicts the arguments, or holds
-        NaN or infinity.
+      SatError: the file cannot be read, is not a known model, contradicts the arguments, has the
+        spectrogram of other settings, or holds NaN or infinity.
     """
     return convert_with_notes(
         path, model=model, settings=settings, labels=labels, part=part
@@ -68,6 +71,7 @@ def convert_with_notes(
         shapes = {name: array.shape for name, array in tensors.items()}
         config, notes = read_architecture(shapes, model=model, settings=settings)
         _check_shapes(shapes, config)
+        _check_front_end(tensors, config)
         names = _label_names(config, labels)
         variables = from_torch(tensors)
     except SatError as error:
@@ -157,3 +161,19 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], config: AnyConfig) -> N
     if any(problems.values()):
         listed = (f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
         raise SatError("; ".join(listed))
+
+
+def _check_front_end(tensors: Tensors, config: AnyConfig) -> None:
+    """Compares the window and filterbank in a file with those of the config, if it has them."""
+    frontend = (config.encoder if isinstance(config, MaeConfig) else config).frontend
+    for name, ours in published_constants(config).items():
+        stored = tensors.get(name, ours)
+        if "front_end." not in name or (
+            stored.shape == ours.shape and np.allclose(stored, ours, atol=_FRONT_END_TOLERANCE)
+        ):
+            continue
+        raise SatError(
+            f"{name} is not that of sample_rate={frontend.sample_rate}, n_fft={frontend.n_fft}, "
+            f"f_min={frontend.f_min:g}, f_max={frontend.f_max:g}: give the model's own by --set, "
+            "such as --set f_max=7600"
+        )

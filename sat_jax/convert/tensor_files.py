@@ -63,7 +63,7 @@ def read_tensors(path: str | Path, part: str | None = None) -> Tensors:
 
 
 class _Tensor(NamedTuple):
-    """A tensor that is not read yet."""
+    """A tensor that is not read yet; a sparse one has its layout in place of a dtype."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -165,15 +165,26 @@ def _open_torch(path: Path) -> Iterator[dict[str, _Tensor]]:
     with _reading_errors(path):
 
         def describe(tensor: Any) -> _Tensor:
+            kind = _kind(tensor, torch)
             as_float = tensor.float if tensor.is_floating_point() else lambda: tensor
             return _Tensor(
-                str(tensor.dtype).removeprefix("torch."),
-                tuple(tensor.shape),
+                kind,
+                () if kind == "nested" else tuple(tensor.shape),
                 lambda: as_float().detach().numpy(),
             )
 
         flat = _flatten(load_archive(path, torch))
         yield {name: describe(x) for name, x in flat.items() if isinstance(x, torch.Tensor)}
+
+
+def _kind(tensor: Any, torch: ModuleType) -> str:
+    """Returns the dtype of a tensor, or how it is stored if that is not one array of numbers."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_meta:
+        return "on meta, without values"
+    stored = tensor.dtype if tensor.layout == torch.strided else tensor.layout
+    return str(stored).removeprefix("torch.")
 
 
 def _flatten(content: dict[Any, Any]) -> dict[str, Any]:
@@ -201,9 +212,11 @@ def _check_tensors(path: Path, tensors: Mapping[str, _Tensor]) -> None:
     ]
     if odd:
         more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        is_sparse = any("(sparse" in each for each in odd)
+        advice = "each as tensor.to_dense()" if is_sparse else "model.float().state_dict()"
         raise SatError(
             f"{path}: tensors not in float32, float16 or bfloat16: {', '.join(odd[:3])}{more}; "
-            f"save model.float().state_dict()"
+            f"save {advice}"
         )
     # A view may repeat a few numbers without end.
     if 2 * sum(math.prod(each.shape) for each in tensors.values()) > path.stat().st_size:

@@ -10,6 +10,7 @@ import pytest
 
 from sat_jax.convert.tensor_files import read_tensors, write_tensors
 from sat_jax.convert.weight_table import is_learned
+from sat_jax.weights.catalog import BUNDLED
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.support.golden_models import small_config, small_weights
 from tests.support.golden_tensors import weights
@@ -70,6 +71,9 @@ def test_an_autoencoder_there_and_back(tmp_path: Path, capsys: pytest.CaptureFix
         (["{tmp}/none.pt", "{tmp}/out"], "{tmp}/none.pt"),
         (["{vit}", "{vit}"], "{vit}"),
         (["{tmp}", "{tmp}/out.pt"], "{tmp}"),
+        (["SAT_XS_2s", "{tmp}/out.pt"], "{bundled}"),
+        (["SAT_T_2s", "{tmp}/out.pt"], "/SAT_T_stream2s_mAP_43_34.pt"),
+        (["SAT_XS_1s", "{tmp}/out.pt"], "SAT_XS_1s is a model's name"),
         (["{tmp}/{long}", "{tmp}/out"], "{long}"),
         (["{vit}", "{tmp}/{long}"], "{long}"),
         (["{vit}", "{tmp}/out", "--labels", "{long}"], "{long}"),
@@ -84,6 +88,7 @@ def test_errors_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"long": 300 * "a", "vit": vit_file, "sat": GOLDEN / "sat_mean_2s.pt", "tmp": tmp_path}
+    places["bundled"] = BUNDLED / "SAT_XS_2s"
     assert run_command("convert", *(argument.format(**places) for argument in arguments)) == 1
     output = capsys.readouterr()
     assert output.out == ""

@@ -3,11 +3,13 @@
 import copy
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import torch
 from flax.traverse_util import unflatten_dict
 
+from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file, export_file
 from sat_jax.convert.checkpoints import published_shapes
 from sat_jax.convert.tensor_files import read_tensors, write_tensors
@@ -47,6 +49,35 @@ def test_a_round_trip_through_a_checkpoint_is_exact(name: str, suffix: str, tmp_
         tensor = f"front_end.0.{tensor}"
         np.testing.assert_allclose(again[tensor], original[tensor].numpy(), rtol=0, atol=error)
     assert again["init_bn.1.num_batches_tracked"] == 0
+
+
+def write_with_front_end(path: Path, f_max: float, dtype: torch.dtype = torch.float32) -> Path:
+    """Writes a golden model whose file has a filterbank up to `f_max`, by librosa."""
+    bank = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmax=f_max, htk=True, norm=None)
+    content = torch.load(GOLDEN / "sat_mean_2s.pt", weights_only=True)
+    content["model"]["front_end.0.mel_scale.fb"] = torch.from_numpy(bank.T.copy()).to(dtype)
+    torch.save(content, path)
+    return path
+
+
+def test_a_filterbank_of_other_settings_is_refused(tmp_path: Path) -> None:
+    path = write_with_front_end(tmp_path / "low.pt", 7_600.0)
+    with pytest.raises(SatError, match=r"low\.pt: front_end\.0\.mel_scale\.fb .*f_max=8000.*--set"):
+        convert_file(path)
+    config = convert_file(path, settings={"f_max": "7600"}).config
+    assert isinstance(config, ModelConfig) and config.frontend.f_max == 7_600.0
+
+
+def test_a_window_of_another_kind_is_refused(tmp_path: Path) -> None:
+    content = torch.load(GOLDEN / "sat_mean_2s.pt", weights_only=True)
+    content["model"]["front_end.0.spectrogram.window"] = torch.hamming_window(512)
+    torch.save(content, tmp_path / "hamming.pt")
+    with pytest.raises(SatError, match=r"front_end\.0\.spectrogram\.window"):
+        convert_file(tmp_path / "hamming.pt")
+
+
+def test_a_rounded_filterbank_is_accepted(tmp_path: Path) -> None:
+    assert convert_file(write_with_front_end(tmp_path / "a.pt", 8_000.0, torch.bfloat16)).labels
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -60,6 +60,25 @@ def test_other_types_are_refused(odd: torch.Tensor, suffix: str, tmp_path: Path)
         read_tensors(path)
 
 
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.ones(4, 4).to_sparse(), r"odd \(sparse_coo\).*to_dense\(\)"),
+        (lambda: torch.ones(4, 4).to_sparse_csr(), r"odd \(sparse_csr\).*to_dense\(\)"),
+        (lambda: torch.empty(4, 4, device="meta"), r"odd \(on meta, without values\)"),
+    ],
+    ids=["sparse", "compressed", "meta"],
+)
+@pytest.mark.filterwarnings("ignore:Sparse.*beta state:UserWarning")
+def test_tensors_without_dense_values_are_named(
+    make: Callable[[], torch.Tensor], kind: str, tmp_path: Path
+) -> None:
+    torch.save({"fine": torch.zeros(2), "odd": make()}, tmp_path / "file.pt")
+    with pytest.raises(SatError, match=rf"file\.pt.*{kind}") as raised:
+        read_tensors(tmp_path / "file.pt")
+    assert "\n" not in str(raised.value) and "fine" not in str(raised.value)
+
+
 def test_a_model_of_other_types_is_not_listed_in_full(tmp_path: Path) -> None:
     path = tmp_path / "file.pt"
     torch.save({f"w{n}": torch.zeros(2, dtype=torch.float64) for n in range(5)}, path)
