@@ -76,6 +76,16 @@ def test_segment_precision_equals_that_of_scikit_learn(seed):
     assert (measured.num_segments, measured.classes_without_positives) == (len(truth), 1)
 
 
+def test_segment_precision_of_a_single_clip():
+    """Ranks 1 and 3 of four chunks are positive: (1/1 + 2/3) / 2."""
+    scores = np.float32([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    clip = timed([0, 1, 2, 3, 4], [Event(0, 0.5, 1.0), Event(0, 3.0, 3.5)], scores)
+    measured = segment_average_precision([clip])
+    np.testing.assert_allclose(measured.average_precision, [5 / 6, np.nan], rtol=1e-12)
+    assert measured.mean_average_precision == pytest.approx(5 / 6, rel=1e-12)
+    assert (measured.num_segments, measured.positives.tolist()) == (4, [2, 0])
+
+
 def delays_by_definition(clips, threshold):
     for clip in clips:
         scores = clip.scores
