@@ -146,18 +146,20 @@ class Mixer:
     ) -> Iterator[tuple[Sound, np.ndarray, int]]:
         """Yields a sound of the source, its samples and start for each time that it is heard.
 
-        It comes 2 to 6 times, once in each part of the scene, with a pause before it comes again.
-        A short sound may be repeated each time.
+        It comes 2 to 4 times, once in each part of the scene. It fills at most half of a part, and
+        a pause of a quarter follows. A short sound may be repeated each time.
         """
         speed, equaliser = self._speed(rng), draw_equaliser(rng)
-        slot = NUM_SAMPLES // int(rng.integers(2, 7))
-        longest = round(0.8 * slot)
-        for first in range(0, NUM_SAMPLES - slot + 1, slot):
+        slot = NUM_SAMPLES // int(rng.integers(2, 5))
+        longest = slot // 2
+        begin = int(rng.integers(slot // 4 + 1))
+        for first in range(begin, begin + NUM_SAMPLES - slot + 1, slot):
             sound = pick_one(source, rng)
             part = trim(play(cut(self._read(sound), longest, rng), speed, equaliser))[:longest]
             step = len(part) + round(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
             times = min(int(rng.integers(1, 5)), 1 + (longest - len(part)) // step)
-            start = first + int(rng.integers(slot - (times - 1) * step - len(part) + 1))
+            free = 3 * slot // 4 - (times - 1) * step - len(part)
+            start = first + int(rng.integers(free + 1))
             for i in range(times):
                 yield sound, part, start + i * step
 
