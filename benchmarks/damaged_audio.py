@@ -53,6 +53,7 @@ FFMPEG_FORMATS = {
     "speex": "-c:a libspeex -f ogg",
     "nut": "-c:a pcm_s16le -f nut",
     "avi": "-c:a pcm_s16le -f avi",
+    "flv": "-c:a aac -f flv",
 }
 
 

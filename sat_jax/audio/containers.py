@@ -27,11 +27,15 @@ _SIGNATURES = {
     "VOC": rb"Creative Voi",
     "NUT": rb"nut/multimed",
     "DTS": rb"\x7f\xfe\x80\x01",
-    "old": rb"PVF1\n| paf|fap |2BIT|ALawSoundFi|MATLAB",
+    "old": rb"PVF1\n| paf|fap |2BIT|ALawSoundFi|MATLAB|.{20}samplerate\0",
+    "SDS": rb"\xf0\x7e\0\x01",
     "IRCAM": rb"\x64\xa3[\0-\x04]\0|\0[\0-\x04]\xa3\x64",
 }
-_SIGNATURE_BYTES = 12
+_SIGNATURE_BYTES = 32
 _COMPILED = {name: re.compile(pattern, re.DOTALL) for name, pattern in _SIGNATURES.items()}
+_STARTS = re.compile(
+    rb"\xff[\xe2-\xff]|ID3|RI[FX][FX]|RF64|FORM|fLaC|OggS|caff|\.snd|FLV|\x1a\x45\xdf\xa3|(?s:....)ftyp"
+)
 _FRAMES = 4  # Samples may look like the header of one frame, or of two.
 _HEADER_BYTES = 6
 
@@ -64,6 +68,15 @@ def find_container(peek: Callable[[int], bytes]) -> str | None:
 def container_of(content: bytes) -> str | None:
     """Returns the name of the format that bytes begin with; see `find_container`."""
     return find_container(lambda size: content[:size])
+
+
+def find_start(content: bytes, first: int = 0) -> int | None:
+    """Returns where a sound begins in bytes, from index `first` on; None if none does."""
+    for match in _STARTS.finditer(content, first):
+        start = match.start()
+        if find_container(lambda size: content[start : start + size]):  # noqa: B023
+            return start
+    return None
 
 
 def _frames_follow(peek: Callable[[int], bytes], frame_bytes: Callable[[bytes], int]) -> bool:

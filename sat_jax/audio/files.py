@@ -2,20 +2,18 @@
 
 import contextlib
 import os
-import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 
-from sat_jax.audio.containers import find_container
+from sat_jax.audio.containers import find_container, find_start
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
-from sat_jax.audio.films import find_films
-from sat_jax.audio.headers import begins_sound
+from sat_jax.audio.films import find_end
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
-from sat_jax.audio.metadata_tags import end_of_sound, is_padding
+from sat_jax.audio.metadata_tags import end_of_sound, is_padding, skip_tags
 from sat_jax.audio.mono import SoundInfo, mono_blocks
 from sat_jax.audio.parts import Part, loss_by_header, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
@@ -28,7 +26,6 @@ ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 
 _MAX_BLOCK_SAMPLES = 1 << 22
 _MAX_JUNK = 1 << 16  # Bytes behind a whole sound. More of them may be sound.
-_STARTS = re.compile(rb"\xff[\xe2-\xff]|ID3|RIFF|FORM|fLaC|OggS|caff|\.snd")
 
 
 class LossError(SatError):
@@ -91,28 +88,22 @@ def read_blocks(
             warn=warn,
         )
 
+    def read(refused: str = "") -> Iterator[np.ndarray]:
+        with contextlib.closing(_open_parts(name, refused)) as parts:
+            for part in parts:
+                yield from convert(part)
+
     any_read = False
     try:
-        for part in _open_parts(name):
-            for block in convert(part):
-                any_read = True
-                yield block
+        for block in read():
+            any_read = True
+            yield block
         return
-    except UnreadableError as error:
-        reason = str(error)
     except LossError as error:
         if any_read or not is_installed():
             raise
         reason = str(error).removeprefix(f"{name}: ")
-    with open_file(name) as file:
-        begin, end = _limits(file)
-        loss = loss_by_header(file, begin, end)
-        films = find_films(file, begin, end)
-    for first, last in films:
-        with open_with_ffmpeg(name, reason=reason, begin=first, end=last) as sound:
-            yield from convert(Part(sound))
-    if loss:
-        raise LossError(f"{name}: {loss}: {ADVICE}")
+    yield from read(reason)
 
 
 def _is_pipe(path: str | os.PathLike[str]) -> bool:
@@ -164,49 +155,64 @@ def _limits(file: BinaryIO) -> tuple[int, int]:
     return 0, end_of_sound(file, 0, os.fstat(file.fileno()).st_size)
 
 
-def _open_parts(name: str) -> Iterator[Part]:
+def _open_parts(name: str, refused: str) -> Generator[Part, None, None]:
     """Opens the sounds of a file in turn.
 
+    Args:
+      name: the path.
+      refused: why libsndfile shall not read the first sound; "" if it shall.
+
     Raises:
-      SatError: the file cannot be opened or is empty, or a later sound is damaged.
-      UnreadableError: libsndfile cannot read the first sound.
+      SatError: the file cannot be opened or is empty, or a sound is damaged.
     """
     with open_file(name) as file:
-        status = os.fstat(file.fileno())
-        if status.st_size == 0:
+        if os.fstat(file.fileno()).st_size == 0:
             raise SatError(f"{name}: empty (0 bytes): give a file with audio in it")
         begin, end = _limits(file)
-        part: Part | None = open_part(file, begin, end)
-        while part is not None:
-            with part.sound:
-                yield part
-            begin = part.next_begin()
-            part = _open_next(file, begin, end, name) if begin < end else None
+        while True:
+            try:
+                if refused:
+                    raise UnreadableError(refused)
+                part = open_part(file, begin, end)
+            except UnreadableError as error:
+                if begin == 0 or find_container(lambda size: read_at(file, begin, size)):  # noqa: B023
+                    begin = yield from _read_with_ffmpeg(file, name, begin, end, str(error))
+                else:
+                    begin = _skip_junk(file, name, begin, end, str(error))
+            else:
+                with part.sound:
+                    yield part
+                begin = part.next_begin()
+            refused = ""
+            begin = skip_tags(file, begin, end)
+            if begin >= end:
+                return
 
 
-def _open_next(file: BinaryIO, begin: int, end: int, name: str) -> Part | None:
-    """Opens a later sound of a file; None if there is none, but padding or the like."""
-    try:
-        return open_part(file, begin, end)
-    except UnreadableError as error:
-        if (later := _find_sound(file, begin, end)) is not None:
-            return _open_next(file, later, end, name)
-        is_junk = end - begin <= _MAX_JUNK and not begins_sound(file, begin)
-        if is_junk or is_padding(file, begin, end):
-            return None
-        raise LossError(
-            f"{name}: only read up to byte {begin} of {end} ({error}): {ADVICE}"
-        ) from None
+def _read_with_ffmpeg(
+    file: BinaryIO, name: str, begin: int, end: int, reason: str
+) -> Generator[Part, None, int]:
+    """Yields a sound that libsndfile cannot read; returns where another one may begin."""
+    if begin > 0:
+        reason = f"{reason}, from byte {begin} on"
+    begin = skip_tags(file, begin, end)  # Places in an MP4 count from its own beginning.
+    promised = find_end(file, begin, end)
+    stop = min(promised, end)
+    with open_with_ffmpeg(name, reason=reason, begin=begin, end=stop) as sound:
+        yield Part(sound)
+    if loss := loss_by_header(file, begin, stop, promised):
+        raise LossError(f"{name}: {loss}: {ADVICE}")
+    return stop
 
 
-def _find_sound(file: BinaryIO, begin: int, end: int) -> int | None:
-    """Returns where a sound begins behind unknown bytes, such as a tag between joined files."""
-    content = read_at(file, begin, min(2 * _MAX_JUNK, end - begin))
-    for match in _STARTS.finditer(content, 1, _MAX_JUNK):
-        rest = memoryview(content)[match.start() :]
-        if find_container(lambda size: bytes(rest[:size])):  # noqa: B023
-            return begin + match.start()
-    return None
+def _skip_junk(file: BinaryIO, name: str, begin: int, end: int, reason: str) -> int:
+    """Returns where a sound begins behind bytes that are none; `end` if there is no other."""
+    start = find_start(read_at(file, begin, min(2 * _MAX_JUNK, end - begin)))
+    if start is not None:
+        return begin + start
+    if end - begin <= _MAX_JUNK or is_padding(file, begin, end):
+        return end
+    raise LossError(f"{name}: only read up to byte {begin} of {end} ({reason}): {ADVICE}")
 
 
 def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.ndarray]:

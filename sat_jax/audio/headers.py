@@ -5,7 +5,11 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from sat_jax.audio.containers import container_of
 from sat_jax.audio.view import read_at
+
+SAMPLE_CHUNKS = (b"data", b"SSND", b"BODY")
+"""Names of the chunks that hold samples."""
 
 MAX_SIZE = 0xFFFF_FFFF
 """The largest size in 32 bits."""
@@ -73,18 +77,6 @@ _CHUNK_FORMS = {
 }
 
 
-def begins_sound(file: BinaryIO, position: int) -> bool:
-    """Whether a sound of a format with a signature begins at a position."""
-    return read_at(file, position, 32).startswith(_LONG_SIGNATURES)
-
-
-def end_by_riff(file: BinaryIO, begin: int) -> int:
-    """Returns the end of a file by its RIFF header; 0 if there is none."""
-    start = read_at(file, begin, 8)
-    size = _known(int.from_bytes(start[4:], "little")) if start.startswith(b"RIFF") else None
-    return begin + 8 + size if size else 0
-
-
 def read_header(file: BinaryIO, begin: int) -> Header | None:
     """Reads the header of the sound that begins at a byte; None in an unknown format."""
     start = read_at(file, begin, 1024)
@@ -108,10 +100,10 @@ def walk_chunks(file: BinaryIO, position: int, form: _ChunkForm) -> Iterator[_Ch
     """Yields chunks up to something else."""
     header = struct.Struct(form.header)
     for _ in range(_MAX_CHUNKS):
-        content = read_at(file, position, header.size)
-        if len(content) < header.size or content.startswith(tuple(_CHUNK_FORMS)):
+        content = read_at(file, position, 24)
+        if len(content) < header.size or container_of(content):
             return
-        name, size = header.unpack(content)
+        name, size = header.unpack_from(content)
         if not all(32 <= byte < 127 for byte in name[:4]):
             return
         body = position + header.size
@@ -120,7 +112,7 @@ def walk_chunks(file: BinaryIO, position: int, form: _ChunkForm) -> Iterator[_Ch
         yield _Chunk(name[:4], body, size, position)
 
 
-def _known(size: int) -> int | None:
+def known_size(size: int) -> int | None:
     """Returns a size; None for those that stand for an unknown size."""
     is_placeholder = 0x7FFF_F000 <= size <= 0x8000_0000 or 0xFFFF_F000 <= size <= MAX_SIZE
     return None if is_placeholder or size >= 1 << 62 else size
@@ -132,15 +124,18 @@ def _read_chunks(file: BinaryIO, begin: int, start: bytes, form: _ChunkForm) -> 
     long_size = None
     for chunk in walk_chunks(file, begin + form.first, form):
         if chunk.name == b"ds64":
-            long_size = _known(int.from_bytes(read_at(file, chunk.body + 8, 8), "little"))
+            long_size = known_size(int.from_bytes(read_at(file, chunk.body + 8, 8), "little"))
             fields = (_Field(chunk.body + 8, "<Q"),)
-        elif chunk.name in (b"data", b"SSND", b"BODY"):
-            extra = struct.calcsize(form.header) if form.size_counts_header else 0
+        elif chunk.name in SAMPLE_CHUNKS:
+            lead = 8 if chunk.name == b"SSND" else 0  # An offset and a block size come first.
+            extra = struct.calcsize(form.header) if form.size_counts_header else lead
             field = _Field(chunk.body - width, form.header[0] + form.header[-1], extra)
-            size = _known(chunk.size)
+            size = known_size(chunk.size)
+            if size is not None:
+                size = max(0, size - lead)
             outer = int.from_bytes(start[4:8], "big" if form.header[0] == ">" else "little")
             return Header(
-                offset=chunk.body,
+                offset=chunk.body + lead,
                 size=size or long_size or size,
                 fields=(*fields, field),
                 chunks=form,
@@ -152,7 +147,7 @@ def _read_chunks(file: BinaryIO, begin: int, start: bytes, form: _ChunkForm) -> 
 def _read_au(start: bytes) -> Header:
     order = "<" if start.startswith(b"dns.") else ">"
     offset, size = struct.unpack_from(order + "2I", start, 4)
-    return Header(offset, _known(size), (_Field(8, order + "I"),))
+    return Header(offset, known_size(size), (_Field(8, order + "I"),))
 
 
 def _read_wve(start: bytes) -> Header:
@@ -212,9 +207,3 @@ _READERS: dict[bytes, Callable[[bytes], Header | None]] = {
     b"\xf0\x7e\0\1": _read_sds,
     **dict.fromkeys((b"\0\0\0\0\1\0\0\0\1\0\0\0", b"\0\0\x03\xe8\0\0\0\1\0\0\0\1"), _read_mat4),
 }
-
-_LONG_SIGNATURES = (
-    *_CHUNK_FORMS,
-    *(signature for signature in _READERS if len(signature) > 3),
-    *(b"fLaC", b"OggS"),
-)

@@ -7,7 +7,8 @@ import dataclasses
 import struct
 from typing import BinaryIO
 
-from sat_jax.audio.headers import MAX_SIZE, Header, begins_sound, read_header, walk_chunks
+from sat_jax.audio.containers import find_container
+from sat_jax.audio.headers import MAX_SIZE, SAMPLE_CHUNKS, Header, read_header, walk_chunks
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
 from sat_jax.audio.view import View, read_at
 
@@ -46,10 +47,14 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     missing = (header.size or 0) - available
     # Some writers count the bytes of the header too, in one size or in both.
     header_size = header.offset - begin
-    is_miscounted = missing in (header_size, header_size - 8) or (
+    is_miscounted = missing in (header_size, header_size - 8, 44) or (
         missing < header_size and header.file_end in (end, end + 1)
     )
-    is_missing = missing > 0 and not is_miscounted
+    loss = ""
+    if missing > 0 and not is_miscounted:
+        loss = f"truncated: {available} of {header.size} bytes of samples are there"
+    elif next_begin < end and read_at(file, next_begin, 4) in SAMPLE_CHUNKS:
+        loss = f"the samples from byte {next_begin} on, in a second chunk, are not read"
     view = None
     if available != header.size:
         view = View(file, header.offset, stop, _with_size(file, begin, header, available))
@@ -60,9 +65,7 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     return Layout(
         view=view,
         available=available,
-        missing=f"truncated: {available} of {header.size} bytes of samples are there"
-        if is_missing
-        else "",
+        missing=loss,
         next_begin=next_begin,
     )
 
@@ -78,13 +81,16 @@ def _end_of_samples(file: BinaryIO, header: Header, end: int) -> tuple[int, int]
         padded = rest = stop + (-size % header.chunks.alignment if header.chunks else 0)
         if header.chunks is not None:
             for chunk in walk_chunks(file, rest, header.chunks):
+                if chunk.name in SAMPLE_CHUNKS:
+                    return stop, rest
                 if chunk.end > end + 1:
                     break
                 rest = chunk.end
-        rest = skip_tags(file, rest, end)
         for start in (stop, stop + 1, rest):  # A byte of padding may lie between.
-            if begins_sound(file, start):
+            start = skip_tags(file, start, end)
+            if start < end and find_container(lambda size: read_at(file, start, size)):  # noqa: B023
                 return stop, start
+        rest = skip_tags(file, rest, end)
         if rest >= end or rest > padded or (size and is_padding(file, rest, end)):
             return stop, end
     return end, end  # The recorder did not write its last size: what follows is samples.

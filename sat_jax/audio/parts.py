@@ -5,9 +5,8 @@ from typing import BinaryIO
 
 import soundfile
 
-from sat_jax.audio.films import end_by_asf
+from sat_jax.audio.containers import find_start
 from sat_jax.audio.flac import FlacView, measure, read_length
-from sat_jax.audio.headers import end_by_riff
 from sat_jax.audio.layout import Layout, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
@@ -15,6 +14,7 @@ from sat_jax.audio.mp3 import Mp3View, Xing, read_xing
 from sat_jax.audio.ogg import find_stream
 from sat_jax.audio.view import View, read_at
 
+_READ_AHEAD = 1 << 16
 _MP3_TOLERANCE = 0.1  # seconds: encoders disagree by a frame or two on the length
 
 
@@ -84,6 +84,8 @@ class _FlacPart(Part):
     """A FLAC stream, read as long as there are frames."""
 
     def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        self._file = file
+        self._begin = begin
         self._view = FlacView(file, begin, end)
         super().__init__(open_view(self._view), end)
         self._promised = read_length(file, begin)
@@ -94,7 +96,7 @@ class _FlacPart(Part):
 
     def loss(self, decoded: int, damage: str) -> str:
         if damage:
-            self._stop = self._view.place
+            self._stop = self._find_next(self._view.place)
             self._view.skip()
         if self._view.end < self._end:
             self._stop = self._view.end
@@ -106,6 +108,12 @@ class _FlacPart(Part):
 
     def next_begin(self) -> int:
         return self._stop
+
+    def _find_next(self, place: int) -> int:
+        """Returns where another sound begins near a place: the decoder reads ahead."""
+        begin = max(self._begin + 1, place - _READ_AHEAD)
+        start = find_start(read_at(self._file, begin, 2 * _READ_AHEAD))
+        return place if start is None else begin + start
 
 
 class _SeekableFlacPart(Part):
@@ -199,15 +207,20 @@ class _UncountedMp3Part(Part):
         return self._view.place
 
 
-def loss_by_header(file: BinaryIO, begin: int, end: int) -> str:
-    """Says what is missing of a sound by its header; "" if that does not tell."""
-    begin = skip_tags(file, begin, end)
+def loss_by_header(file: BinaryIO, begin: int, end: int, promised: int) -> str:
+    """Says what is missing of a sound by its header; "" if that does not tell.
+
+    Args:
+      file: an unbuffered file.
+      begin: where the sound begins.
+      end: where it ends.
+      promised: where it ends by the sizes in it; see `find_end`.
+    """
     if read_at(file, begin, 4) == b"OggS":
         return find_stream(file, begin, end)[1]
     if layout := find_samples(file, begin, end):
         return layout.missing
-    declared = end_by_riff(file, begin) or end_by_asf(file, begin, end)
-    return f"truncated: {end} of {declared} bytes are there" if declared > end + 1 else ""
+    return f"truncated: {end} of {promised} bytes are there" if promised > end + 1 else ""
 
 
 def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> Part:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import soundfile
 
-from sat_jax.audio.containers import container_of
+from sat_jax.audio.containers import container_of, find_start
 from sat_jax.audio.ffmpeg import open_with_ffmpeg
 from sat_jax.audio.files import ADVICE
 from sat_jax.audio.headers import read_header
@@ -20,7 +20,6 @@ MAX_HEADER_BYTES = 1 << 25
 """What may come before the samples, such as pictures."""
 
 _MP3_TOLERANCE = 0.1  # seconds
-_NEXT_SOUND = re.compile(rb"fLaC|RI[FX][FX]....WAVE|RF64....WAVE|FORM....AIF[CF]", re.DOTALL)
 _READ_AHEAD = 1 << 14
 _ID3V1_BYTES = 128
 _BY_LIBSNDFILE = ("WAV", "AIFF", "AU", "FLAC", "MP3", "SPHERE", "IRCAM", "old")
@@ -123,8 +122,7 @@ def _next_container(pipe: PipeFile, container: str) -> str | None:
     """Goes to a sound that follows, as in joined files; returns None if there is none."""
     # FLAC's decoder reads ahead. Tags and other chunks may come between.
     data, place = pipe.around(_READ_AHEAD if container == "FLAC" else 0, _READ_AHEAD)
-    match = _NEXT_SOUND.search(data)
-    for start in (match.start() if match else place, place, place + _ID3V1_BYTES):
+    for start in (find_start(data, min(1, place)) or place, place, place + _ID3V1_BYTES):
         following = container_of(data[start:])
         if following:
             pipe.seek(start - place, os.SEEK_CUR)

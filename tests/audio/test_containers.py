@@ -91,4 +91,4 @@ def test_samples_are_recognised_by_a_few_bytes():
         asked.append(size)
         return samples[:size]
 
-    assert find_container(peek) is None and max(asked) <= 12
+    assert find_container(peek) is None and max(asked) <= 32

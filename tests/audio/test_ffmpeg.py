@@ -30,7 +30,7 @@ def unreadable(folder):
     """A file libsndfile does not know, beside the AU stream that ffmpeg would make of it."""
     samples = noise(30_000, 2)
     write(folder / "a.m4a.au", samples, 48_000, "AU", "FLOAT")
-    (folder / "a.m4a").write_bytes(b"....ftypM4A " * 10)
+    (folder / "a.m4a").write_bytes(b"\0\0\0\x78ftypM4A " * 10)
     return folder / "a.m4a", samples
 
 

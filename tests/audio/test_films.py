@@ -1,13 +1,14 @@
-"""Joined MP4 and ASF files."""
+"""Joined files and cut files that ffmpeg reads."""
 
 import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
-from sat_jax.audio.films import find_films
-from sat_jax.audio.parts import loss_by_header
+from sat_jax.audio.films import find_end
+from tests.audio.test_files import wav_bytes
 from tests.support.sounds import noise, read, write
 
 REAL_FFMPEG = shutil.which("ffmpeg")
@@ -37,52 +38,56 @@ FRAGMENTS = box(b"ftyp", 32) + box(b"moov", 50) + 3 * (box(b"moof", 40) + box(b"
 ID3 = b"ID3\3\0\0\0\0\0\12" + bytes(10)
 
 
-@pytest.mark.parametrize(
-    ("content", "starts"),
-    [
-        (INDEX_LAST, [0]),
-        (INDEX_LAST + FRAGMENTS + INDEX_LAST, [0, 1_000, 1_412]),
-        (INDEX_LAST + bytes(500), [0]),
-        (ID3 + INDEX_LAST + INDEX_LAST, [20, 1_020]),
-        (box(b"ftyp", 20) + box(b"ftyp", 20) + INDEX_LAST, [0]),  # No index yet: one file.
-        (INDEX_LAST[:400], [0]),
-        (asf(300) + asf(200) + asf(100), [0, 300, 500]),
-        (asf(300) + b"TAG" + bytes(125), [0]),
-        (b"\x1a\x45\xdf\xa3" + bytes(300), [0]),
-    ],
-)
-def test_where_joined_files_begin(content, starts, tmp_path):
-    (tmp_path / "a").write_bytes(content)
-    with open(tmp_path / "a", "rb", buffering=0) as file:
-        spans = find_films(file, 0, len(content))
-    assert spans == list(zip(starts, [*starts[1:], len(content)], strict=True))
+def flv(tags: int) -> bytes:
+    return b"FLV\1\4\0\0\0\x09" + bytes(4) + tags * (b"\x08\0\0\x20" + bytes(43))
+
+
+def avi(size: int) -> bytes:
+    return b"RIFF" + (size - 8).to_bytes(4, "little") + b"AVI " + bytes(size - 12)
 
 
 @pytest.mark.parametrize(
-    ("content", "loss"),
+    ("content", "ends"),
     [
-        (asf(300)[:200], "truncated: 200 of 300 bytes are there"),
-        (asf(300), ""),
-        (asf(300) + bytes(80), ""),
-        (ASF_HEADER + bytes(300), ""),
-        (ASF_HEADER + b"\xff" * 300, f"truncated: 316 of {2**64 - 1} bytes are there"),
-        (INDEX_LAST[:400], ""),  # ffmpeg says it.
+        (INDEX_LAST, [1_000]),
+        (INDEX_LAST + FRAGMENTS + INDEX_LAST, [1_000, 1_412, 2_412]),
+        (INDEX_LAST + bytes(500), [1_500]),
+        (INDEX_LAST + ID3 + INDEX_LAST, [1_020, 2_020]),
+        (box(b"ftyp", 20) + box(b"ftyp", 20) + INDEX_LAST, [1_040]),  # No index yet: one file.
+        (INDEX_LAST + wav_bytes(b""), [1_000, 1_044]),
+        (INDEX_LAST[:400], [936]),
+        (asf(300) + asf(200) + asf(100), [300, 500, 600]),
+        (asf(300) + flv(1), [300, 360]),
+        (asf(300) + b"TAG" + bytes(125), [428]),
+        (asf(300)[:200], [300]),
+        (flv(3) + flv(2) + asf(100), [154, 261, 361]),
+        (flv(3)[:-5], [154]),
+        (avi(200) + avi(100).replace(b"AVI ", b"AVIX") + avi(50), [300, 350]),
+        (avi(200)[:150], [200]),
+        (b"\x1a\x45\xdf\xa3" + bytes(300), [304]),
     ],
 )
-def test_what_asf_sizes_say_is_missing(content, loss, tmp_path):
+def test_where_a_file_ends_by_its_sizes(content, ends, tmp_path):
     (tmp_path / "a").write_bytes(content)
+    found = [0]
     with open(tmp_path / "a", "rb", buffering=0) as file:
-        assert loss_by_header(file, 0, len(content)) == loss
+        while found[-1] < len(content):
+            found.append(find_end(file, found[-1], len(content)))
+    assert found[1:] == ends
 
 
 @pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
 def test_all_of_joined_films_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
     write(tmp_path / "a.wav", noise(32_000), 16_000)
-    for name in ("a.m4a", "a.wma"):
-        command = [REAL_FFMPEG, "-v", "error", "-i", tmp_path / "a.wav", tmp_path / name]
+    for name, codec in (("a.m4a", "aac"), ("a.wma", "wmav2"), ("a.flv", "aac")):
+        command = [REAL_FFMPEG, "-v", "error", "-i", tmp_path / "a.wav"]
+        command += ["-c:a", codec, tmp_path / name]
         subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
         alone, content = read(tmp_path / name), (tmp_path / name).read_bytes()
         assert len(alone) > 31_000
         (tmp_path / name).write_bytes(ID3 + 2 * content)
         assert read(tmp_path / name).tolist() == 2 * alone.tolist()
+        (tmp_path / "other").write_bytes((tmp_path / "a.wav").read_bytes() + content)
+        whole = np.concatenate([read(tmp_path / "a.wav"), alone])
+        np.testing.assert_array_equal(read(tmp_path / "other"), whole)

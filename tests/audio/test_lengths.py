@@ -109,6 +109,30 @@ def test_a_size_that_counts_the_header_is_no_loss(tmp_path, extra):
         np.testing.assert_array_equal(samples_of(tmp_path, content), samples / 32_768)
 
 
+@pytest.mark.parametrize("extra", [-8, 0, 44])
+@pytest.mark.parametrize(
+    ("file_format", "subtype"),
+    [("WAV", "ULAW"), ("WAVEX", "PCM_16"), ("AIFF", "PCM_16"), ("AIFF", "FLOAT")],
+)
+def test_a_size_that_counts_a_longer_header_is_no_loss(tmp_path, file_format, subtype, extra):
+    content, whole = encoded(tmp_path, file_format, subtype)
+    name, order, lead = (b"SSND", "big", 8) if file_format == "AIFF" else (b"data", "little", 0)
+    place = content.find(name) + 4
+    extra = extra if extra > 0 else extra + place + 4 + lead
+    size = int.from_bytes(content[place : place + 4], order) + extra
+    changed = content[:place] + size.to_bytes(4, order) + content[place + 4 :]
+    np.testing.assert_array_equal(samples_of(tmp_path, changed), whole)
+
+
+def test_a_second_data_chunk_is_told(tmp_path):
+    samples = np.arange(1, 3_001, dtype="<i2")
+    content = wav_bytes(samples.tobytes())
+    for between in (b"", b"LIST" + struct.pack("<I", 4) + b"INFO"):
+        changed = content + between + content[36:]
+        np.testing.assert_array_equal(read_before_error(tmp_path, changed), samples / 32_768)
+        assert duration_seconds(tmp_path / "a") is None
+
+
 def test_chunks_and_padding_behind_the_samples_are_no_sound(tmp_path):
     samples = np.arange(1, 3_001, dtype="<i2")
     content = wav_bytes(samples.tobytes())
@@ -165,11 +189,11 @@ def test_unknown_bytes_between_joined_files_hide_no_sound(tmp_path, second):
         np.testing.assert_array_equal(result, np.concatenate([whole, rest]))
 
 
-@pytest.mark.parametrize("second", ["WAV", "FLAC", "AU"])
-@pytest.mark.parametrize("first", ["WAV", "AIFF", "AU", "W64", "CAF", "NIST"])
+@pytest.mark.parametrize("second", ["WAV", "FLAC", "AU", "MP3"])
+@pytest.mark.parametrize("first", ["WAV", "AIFF", "AU", "W64", "CAF", "NIST", "FLAC"])
 def test_files_of_different_formats_are_joined(tmp_path, first, second):
     content, whole = encoded(tmp_path, first)
-    other, rest = encoded(tmp_path, second)
+    other, rest = encoded(tmp_path, second, CUT_FORMATS.get(second, "PCM_16"))
     np.testing.assert_array_equal(
         samples_of(tmp_path, content + other), np.concatenate([whole, rest])
     )

@@ -124,6 +124,16 @@ def test_joined_files_are_read_one_after_another(tmp_path, file_format, subtype,
     np.testing.assert_array_equal(have, np.tile(read(path), 2))
 
 
+@pytest.mark.parametrize("second", ["FLAC", "MP3", "AIFF"])
+def test_a_short_flac_file_has_an_end(tmp_path, second):
+    path = write(tmp_path / "a", noise(3_000), 16_000, "FLAC", "PCM_16")
+    np.testing.assert_array_equal(read_live(io.BytesIO(path.read_bytes())), read(path))
+    subtype = "MPEG_LAYER_III" if second == "MP3" else "PCM_16"
+    other = write(tmp_path / "b", noise(3_000), 16_000, second, subtype)
+    have = read_live(io.BytesIO(path.read_bytes() + other.read_bytes()))
+    np.testing.assert_array_equal(have, np.concatenate([read(path), read(other)]))
+
+
 def live_parts(name):
     """Returns a live file of a second in two halves."""
     samples = np.random.default_rng(0).integers(-9_000, 9_000, 16_000).astype("<i2")
