@@ -31,7 +31,7 @@ def find_end(file: BinaryIO, begin: int, end: int) -> int:
         return end
     position, size, has_index = begin, 0, False
     for _ in range(_MAX_BOXES):
-        header = read_at(file, position, _HEADER_BYTES)
+        header = read_at(file, position, min(_HEADER_BYTES, end - position))
         kind = header[4:8]
         size = 0 if kind == b"ftyp" and has_index else size_of(header, position == begin)
         if not size or position + size > end:

@@ -68,7 +68,7 @@ def avi(size: int) -> bytes:
     ],
 )
 def test_where_a_file_ends_by_its_sizes(content, ends, tmp_path):
-    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "a").write_bytes(content + b"tag behind" * 9)
     found = [0]
     with open(tmp_path / "a", "rb", buffering=0) as file:
         while found[-1] < len(content):
