@@ -43,7 +43,7 @@ _SHORTEST = SAMPLE_RATE
 """Silence follows windows of fewer samples."""
 
 _WIDTH_STEP = 50
-"""Windows are padded to a multiple of frames, so that few programs are compiled."""
+"""Least step between the widths of compiled programs, in frames."""
 
 
 class Mn04Scorer:
@@ -64,7 +64,8 @@ class Mn04Scorer:
         """
         for key, samples in windows:
             with standard_modes():
-                yield key, np.asarray(_probs(self._network, *padded_sound(samples)))
+                probs = np.asarray(_probs(self._network, *padded_sound(samples)))
+            yield key, probs
 
 
 def load_network() -> Network:
@@ -90,11 +91,16 @@ def padded_sound(samples: np.ndarray) -> tuple[np.ndarray, int]:
     emphasised = sound[1:] - np.float32(_PRE_EMPHASIS) * sound[:-1]
     num_frames = 1 + len(emphasised) // HOP
     mirrored = np.pad(emphasised, WINDOW // 2, mode="reflect")
-    width = -(-num_frames // _WIDTH_STEP) * _WIDTH_STEP
-    padded = np.zeros((width - 1) * HOP + WINDOW, np.float32)
+    padded = np.zeros((_width(num_frames) - 1) * HOP + WINDOW, np.float32)
     kept = min(len(mirrored), len(padded))
     padded[:kept] = mirrored[:kept]
     return padded, num_frames
+
+
+def _width(num_frames: int) -> int:
+    """Rounds up to few widths, because each needs a program: about four from n to 2 n frames."""
+    step = max(_WIDTH_STEP, 1 << (num_frames.bit_length() - 3))
+    return -(-num_frames // step) * step
 
 
 def log_mel(sound: jax.Array) -> jax.Array:

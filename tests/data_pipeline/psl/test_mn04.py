@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -72,6 +73,13 @@ def test_scores_equal_pytorch(model, weights, seconds):
     expected = probs_of(model, samples)
     np.testing.assert_allclose(probs, expected, atol=1e-3)
     assert np.ptp(expected) > 0.2
+
+
+def test_modes_of_the_caller_stay_between_scores(weights):
+    scorer = mn04.Mn04Scorer(read_network(read_state_dict(weights)))
+    with jax.debug_nans(True):
+        for _ in scorer.score([("key", noise(1.0))]):
+            assert jax.config.jax_debug_nans
 
 
 def pin(monkeypatch, path):
