@@ -16,7 +16,13 @@ import soundfile
 
 from projects.box_model.scenes.shaping import active_span
 from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_sources
-from projects.box_model.scenes.sounds import Sound, all_sounds, class_indices, split_sounds
+from projects.box_model.scenes.sounds import (
+    Sound,
+    all_sounds,
+    class_indices,
+    is_played,
+    split_sounds,
+)
 from sat_jax.errors import SatError
 from sat_jax.labels import audioset_labels
 from sat_jax.runtime.files import explain_write_errors
@@ -45,7 +51,7 @@ def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
     """
     by_split = split_sounds(all_sounds())
     held_out = {sound.name: sound for sound in by_split["test"]}
-    renders = [sound for sound in held_out.values() if sound.name.startswith("soundfont/")]
+    renders = [sound for sound in held_out.values() if is_played(sound)]
     first = list({sound.label: sound for sound in reversed(renders)}.values())[::-1]
     examples = [held_out[name] for names in EXAMPLES.values() for name in names]
     library = _load(packages, [*first, *examples])

@@ -1,13 +1,13 @@
-r"""Measures what a model's cache is worth for sounds that continue, and for sounds that begin.
+r"""Measures what a model's cache is worth: in which scenes, and for which of their sounds.
 
 python -m projects.box_model.measure_memory \
     --measured runs/pkg_audio/seed0/measured --output memory.json \
     --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/2.0.0/strong_test.tsv
 
-Reads the scores that evaluate.py left in MEASURED/*/scores, in stream mode and for single chunks. A
-class present in a chunk is "continuing" if it was also present in the chunk before, else "new".
-Average precision is measured with one kind as positives, and all chunks without the class as
-negatives.
+Reads the scores that evaluate.py left in MEASURED/*/scores, in stream mode and for single chunks.
+Related scenes and random ones are measured apart. A class present in a chunk is "continuing" if it
+was also present in the chunk before, else "new". Average precision is measured with one kind as
+positives, and all chunks without the class as negatives.
 """
 
 import statistics
@@ -27,11 +27,14 @@ from data_pipeline.sources.registry import (
 )
 from data_pipeline.sources.source import SAMPLE_RATE
 from data_pipeline.sources.strong_labels import match_clips, read_strong_labels
+from projects.box_model.measured import SCENES
+from projects.box_model.scenes.scenes import is_related
 from projects.box_model.stage_log import read_json, write_json
 from sat_jax.errors import SatError
 from sat_jax.evaluation.clip_scores import prediction_times
 from sat_jax.evaluation.score_store import ClipScores, ScoreStore
 from sat_jax.labels import Event
+from sat_jax.metrics.ranking import compute_metrics
 from sat_jax.metrics.strong import TimedClip, class_columns, overlaps
 from sat_jax.runtime.command_line import Program, refuse_arguments, require_flags
 
@@ -72,9 +75,36 @@ def main(arguments: Sequence[str]) -> bool:
         if not timed:
             raise SatError(f"{path.parent} has no scores of these clips: run evaluate.py again")
         setting = {"model": path.parts[-4], "mode": mode["name"], "delay": mode["delay"]}
-        results.append(setting | continuing_and_new(timed))
+        for kind in SCENES:
+            some = [
+                clip for clip in timed if is_related(source.clips.ids[clip]) == (kind == SCENES[0])
+            ]
+            targets = source.clips.targets(np.array(some, np.int64), len(labels)) > 0
+            of_kind = [timed[clip] for clip in some]
+            results.append(
+                setting
+                | {"scenes": kind, "whole": whole_scenes(of_kind, targets)}
+                | continuing_and_new(of_kind)
+            )
     write_json(Path(_OUTPUT.value), results)
     return False
+
+
+def whole_scenes(clips: Sequence[TimedClip], targets: np.ndarray) -> dict[str, Any]:
+    """Computes the mAP of the mean over each scene's chunks.
+
+    Args:
+      clips: chunks and scores of each scene.
+      targets: the labels of the scenes, [n, y].
+
+    Returns:
+      JSON-ready: `mAP` and the number of `classes` with positives; mAP is None if there are none.
+    """
+    if not targets.any():
+        return {"classes": 0, "mAP": None}
+    metrics = compute_metrics(targets, np.stack([clip.scores.mean(0) for clip in clips]))
+    classes = targets.shape[1] - metrics.classes_without_positives
+    return {"classes": classes, "mAP": metrics.mean_average_precision}
 
 
 def continuing_and_new(clips: Sequence[TimedClip]) -> dict[str, Any]:
@@ -124,9 +154,9 @@ def _events(ids: Sequence[str], labels: Sequence[str]) -> dict[int, tuple[Event,
 
 def _timed(
     scored: Mapping[int, ClipScores], events: Mapping[int, Sequence[Event]], delay: float
-) -> list[TimedClip]:
-    """Returns chunks, scores and events of the clips that have events."""
-    timed = []
+) -> dict[int, TimedClip]:
+    """Returns chunks, scores and events of the clips in the table of events."""
+    timed = {}
     for clip, (_, num_samples, probs) in scored.items():
         if clip in events:
             start, end = prediction_times(
@@ -135,7 +165,7 @@ def _timed(
                 hop=round(delay * SAMPLE_RATE),
                 sample_rate=SAMPLE_RATE,
             )
-            timed.append(TimedClip(start=start, end=end, scores=probs, events=events[clip]))
+            timed[clip] = TimedClip(start=start, end=end, scores=probs, events=events[clip])
     return timed
 
 

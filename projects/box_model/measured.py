@@ -42,7 +42,13 @@ _RESULT: _Fields = {
     "classes_without_positives": int,
     "clips_scored": int,
 }
-_MEMORY: _Fields = {"model": str, "mode": str, "delay": _NUMBER, "continuing": dict, "new": dict}
+SCENES = ("related", "random")
+"""Kinds of test scenes, which are measured apart."""
+_MEMORY: _Fields = {
+    **dict.fromkeys(("model", "mode", "scenes"), str),
+    "delay": _NUMBER,
+    **dict.fromkeys(("whole", "continuing", "new"), dict),
+}
 
 _SEEDS = "seed*[0-9]"
 """Folders of seeds."""
@@ -98,12 +104,13 @@ def read_measured(work: Path) -> Results:
     )
 
 
-def read_memory(work: Path) -> Results:
-    """Reads the output of `projects.box_model.measure_memory`: "continuing" and "new"."""
+def read_memory(work: Path, scenes: str) -> Results:
+    """Reads what `projects.box_model.measure_memory` measured on one of `SCENES`."""
     return _by_setting(
         (_seed(path.parent), Setting(result["mode"], result["delay"], result["model"]), result)
         for path in sorted(work.glob(f"{_SEEDS}/memory.json"))
         for result in _read_rows(path, _MEMORY)
+        if result["scenes"] == scenes
     )
 
 
@@ -162,7 +169,7 @@ def best_seed(work: Path, model: str) -> tuple[int, float]:
     if not any(work.glob(f"{_SEEDS}/{model}")):
         raise SatError(f"{work} has no {model}: name the --workdir of projects.box_model.course")
     scores = read_validation(work)
-    measured, memory = read_measured(work), read_memory(work)
+    measured, memory = read_measured(work), read_memory(work, SCENES[0])
     for folder in sorted(work.glob(_SEEDS)):
         seed, names = _seed(folder), all_taggers(model.split("_")[1])
         complete = {

@@ -10,6 +10,7 @@ from projects.box_model.measured import (
     CLIP_MODEL,
     LONGER_CLIP_MODEL,
     MIN_SCENES,
+    SCENES,
     Results,
     Setting,
     read_kinds_of_classes,
@@ -46,11 +47,14 @@ def write_results(work: Path) -> str:
     parts = [
         _table(results),
         _gains(results, by_kind),
-        _kinds(
-            read_memory(work),
-            ("continuing", "new"),
-            "Segment mAP of classes that are also present in the chunk before (continuing), and of "
-            "those that are not (new):",
+        *(
+            _kinds(
+                read_memory(work, scenes),
+                ("whole", "continuing", "new"),
+                f"mAP of {scenes} scenes (whole), and segment mAP of classes that are also present "
+                "in the chunk before (continuing) and of those that are not (new):",
+            )
+            for scenes in SCENES
         ),
         _kinds(
             by_kind,

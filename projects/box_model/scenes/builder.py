@@ -18,12 +18,12 @@ from data_pipeline.sources.tfds.building import (
 )
 from projects.box_model.scenes.places import read_places
 from projects.box_model.scenes.scenes import Mixer, Read, Scene, to_clip
-from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices
+from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices, is_played
 from sat_jax.labels import audioset_labels
 from sat_jax.runtime.threads import map_ahead
 
-SOUNDS = "sounds"
-"""Split of the single sounds of the training scenes."""
+SOUNDS = {"train": "sounds", "validation": "sounds_validation", "test": "sounds_test"}
+"""Splits of single sounds: all of the training scenes, and the recordings of the others."""
 
 
 class PkgAudio(tfds.core.GeneratorBasedBuilder):
@@ -74,14 +74,15 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         assert self._counts is not None
         scenes = {split: self._generate_examples(split, self._counts[split]) for split in SPLITS}
-        return scenes | {SOUNDS: self._generate_sounds()}
+        return scenes | {name: self._generate_sounds(split) for split, name in SOUNDS.items()}
 
-    def _generate_sounds(self) -> Iterator[tuple[str, Example]]:
-        """Yields each sound of the training scenes."""
+    def _generate_sounds(self, split: str) -> Iterator[tuple[str, Example]]:
+        """Yields the sounds of a split: to be measured, real recordings that are not mixed."""
         assert self._sounds is not None and self._read is not None
-        for sound in self._sounds["train"]:
-            samples = to_clip(self._read(sound))
-            yield sound.name, clip_example(sound.name, samples, class_indices(sound.labels))
+        for sound in self._sounds[split]:
+            if split == "train" or not is_played(sound):
+                samples = to_clip(self._read(sound))
+                yield sound.name, clip_example(sound.name, samples, class_indices(sound.labels))
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, Example]]:
         assert self._sounds is not None and self._read is not None

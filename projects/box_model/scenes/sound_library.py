@@ -10,7 +10,7 @@ from data_pipeline.sources.source import SAMPLE_RATE
 from projects.box_model.scenes.debian import fetch_package
 from projects.box_model.scenes.repositories import fetch_repository, read_repositories
 from projects.box_model.scenes.soundfont import Player, read_voices
-from projects.box_model.scenes.sounds import Sound, read_recordings
+from projects.box_model.scenes.sounds import Sound, is_played, read_recordings
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import explain_write_errors
@@ -66,7 +66,7 @@ class Library:
         return [
             sound
             for sound in sounds
-            if not _is_played(sound) and not (self._folder / sound.name).is_file()
+            if not is_played(sound) and not (self._folder / sound.name).is_file()
         ]
 
     def load(self, sounds: Iterable[Sound]) -> Mapping[str, str]:
@@ -83,7 +83,7 @@ class Library:
             try:
                 samples = self._read(sound)
             except SatError as error:
-                if _is_played(sound):
+                if is_played(sound):
                     raise
                 failed[sound.name] = str(error)
                 continue
@@ -98,7 +98,7 @@ class Library:
         return self._kept[sound.name].astype(np.float32) / 32_768
 
     def _read(self, sound: Sound) -> np.ndarray:
-        if _is_played(sound):
+        if is_played(sound):
             # The seed is the whole name, so that classes play different melodies.
             voice = self._voices[sound.label, sound.split]
             return self._player.play(voice, sound.name.encode())
@@ -112,10 +112,6 @@ class Library:
     @functools.cached_property
     def _player(self) -> Player:
         return Player(self._folder.joinpath(*SOUNDFONT))
-
-
-def _is_played(sound: Sound) -> bool:
-    return sound.name.startswith("soundfont/")
 
 
 def _to_int16(sound: np.ndarray) -> np.ndarray:

@@ -5,10 +5,8 @@ share something (a voice, a drum, a piece of music) are a group, and no group is
 soundfont plays other keys, or other drums, in each split.
 """
 
-import collections
 import csv
 import functools
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +18,6 @@ _DATA = Path(__file__).parent.parent / "data"
 RECORDINGS, CLASSES_ABOVE = _DATA / "clips.csv", _DATA / "classes_above.csv"
 SPLITS = ("train", "validation", "test")
 
-_SHARES = {"test": 0.2, "validation": 0.1}
-"""Shares of the smaller splits, for classes that have enough groups."""
-_LEAST_GROUPS = {"test": 2, "validation": 4}
 _RENDERS = {"train": 21, "validation": 3, "test": 6}
 """Sounds of the soundfont per class, where it has keys for that split."""
 
@@ -36,7 +31,8 @@ class Recording(NamedTuple):
       labels: AudioSet classes, the most specific one first; none is a parent of another.
       group: group of recordings that share something.
       licence: licence of the recording, or else of its package, in short.
-      teacher_rank: rank of the class among YAMNet's scores, from 1; "" if not measured.
+      teacher_rank: rank of the class among a teacher's scores, from 1; "" if not measured.
+      split: one of `SPLITS`, the same for the whole group.
       credit: origin and author; "" if the package names them.
     """
 
@@ -46,6 +42,7 @@ class Recording(NamedTuple):
     group: str
     licence: str
     teacher_rank: str
+    split: str
     credit: str
 
 
@@ -56,13 +53,13 @@ class Sound(NamedTuple):
       name: "source/path", or "soundfont/CLASS/SPLIT/NUMBER".
       labels: AudioSet classes, the most specific one first.
       group: see the module.
-      split: its split, or "" if that follows from the group.
+      split: one of `SPLITS`.
     """
 
     name: str
     labels: tuple[str, ...]
     group: str
-    split: str = ""
+    split: str
 
     @property
     def label(self) -> str:
@@ -80,7 +77,8 @@ def read_recordings(path: Path = RECORDINGS) -> list[Recording]:
 def all_sounds() -> list[Sound]:
     """Returns all sounds, recordings first."""
     recorded = [
-        Sound(f"{one.source}/{one.path}", one.labels, one.group) for one in read_recordings()
+        Sound(f"{one.source}/{one.path}", one.labels, one.group, one.split)
+        for one in read_recordings()
     ]
     played = [
         Sound(name, (voice.label,), name, voice.split)
@@ -89,6 +87,11 @@ def all_sounds() -> list[Sound]:
         for name in [f"soundfont/{voice.label}/{voice.split}/{number}"]
     ]
     return recorded + played
+
+
+def is_played(sound: Sound) -> bool:
+    """Whether the soundfont plays it; else it is a recording."""
+    return sound.name.startswith("soundfont/")
 
 
 @functools.cache
@@ -114,34 +117,8 @@ def class_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def split_sounds(sounds: Iterable[Sound]) -> dict[str, list[Sound]]:
-    """Assigns sounds to splits, and returns them by split, in the given order.
-
-    Of each class with enough groups, whole groups go into the smaller splits; a hash of their names
-    selects them. All other sounds are for training. A sound with a split keeps it.
-    """
-    sounds = list(sounds)
-    groups = collections.defaultdict[str, set[str]](set)
-    for sound in sounds:
-        if not sound.split:
-            groups[sound.label].add(sound.group)
-    split_of: dict[str, str] = {}
-    for label in sorted(groups):
-        split_of |= _assign(groups[label] - split_of.keys())
+    """Returns the sounds of each of `SPLITS`, in the given order."""
     by_split: dict[str, list[Sound]] = {split: [] for split in SPLITS}
     for sound in sounds:
-        by_split[sound.split or split_of[sound.group]].append(sound)
+        by_split[sound.split].append(sound)
     return by_split
-
-
-def _assign(groups: Iterable[str]) -> dict[str, str]:
-    """Returns the split of each group of a class."""
-    # Not in alphabetical order, which puts similar groups together.
-    waiting = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    total = len(waiting)
-    assigned: dict[str, str] = {}
-    for split, share in _SHARES.items():
-        if total >= _LEAST_GROUPS[split]:
-            count = max(1, round(total * share))
-            assigned |= dict.fromkeys(waiting[:count], split)
-            waiting = waiting[count:]
-    return assigned | dict.fromkeys(waiting, "train")

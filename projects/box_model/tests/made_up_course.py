@@ -3,6 +3,7 @@
 import csv
 import json
 
+from projects.box_model.measured import SCENES
 from projects.box_model.stage_log import StageLog
 from sat_jax.labels import audioset_labels
 
@@ -64,11 +65,15 @@ def write_seed(work, seed, gain, validation):
     logged = {"step": 1, "validation": {"validation_loss": 0.9}}
     (folder / "mae" / "log.jsonl").write_text(json.dumps(logged))
     kinds = {
+        "whole": {"classes": 9, "mAP": 0.75},
         "continuing": {"classes": 3, "mAP": gain},
         "new": {"classes": 0, "mAP": None},
     }
     memory = [
-        {"model": path.parent.name, "mode": result["mode"], "delay": result["delay"]} | kinds
+        {"model": path.parent.name, "mode": result["mode"], "delay": result["delay"]}
+        | {"scenes": scenes}
+        | kinds
+        for scenes in SCENES
         for path in sorted(folder.glob("measured/*/metrics.json"))
         for result in json.loads(path.read_text())
         if result["mode"] != "clip"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from projects.box_model.measure_memory import MIN_POSITIVES, continuing_and_new
+from projects.box_model.measure_memory import MIN_POSITIVES, continuing_and_new, whole_scenes
 from sat_jax.labels import Event
 from sat_jax.metrics.strong import TimedClip
 
@@ -60,3 +60,17 @@ def test_few_positives_are_not_measured():
     )
     found = continuing_and_new([clip] * 3)
     assert found == {"continuing": {"classes": 1, "mAP": 1.0}, "new": {"classes": 0, "mAP": None}}
+
+
+def test_whole_scenes_are_ranked_by_their_mean_chunk():
+    scores = [[[0.9, 0.0], [0.1, 0.0]], [[0.4, 0.0], [0.4, 0.0]], [[0.2, 0.0], [0.5, 0.0]]]
+    start = np.arange(2) * 2.0
+    clips = [
+        TimedClip(start=start, end=start + 2.0, scores=np.array(probs), events=[])
+        for probs in scores
+    ]
+    # Means of class 0: 0.5, 0.4, 0.35. Its positives have ranks 1 and 3.
+    targets = np.array([[True, False], [False, False], [True, False]])
+    expected = (1 / 1 + 2 / 3) / 2
+    assert whole_scenes(clips, targets) == {"classes": 1, "mAP": pytest.approx(expected)}
+    assert whole_scenes(clips, targets & False) == {"classes": 0, "mAP": None}

@@ -15,7 +15,11 @@ from projects.box_model.tests.made_up_course import LABELS, MEASURES, PRECISIONS
 from sat_jax.errors import SatError
 
 BAD_RESULT = {"name": "a", "mode": "clip", "delay": None, "mAP": 0.1} | MEASURES
-BAD_MEMORY = {"model": "a", "mode": "stream", "delay": 1.0, "continuing": {}, "new": {}}
+BAD_MEMORY = {
+    **dict.fromkeys(("model", "mode", "scenes"), "a"),
+    "delay": 1.0,
+    **{key: {} for key in ("whole", "continuing", "new")},
+}
 
 
 @pytest.fixture
@@ -33,12 +37,13 @@ def cells_of(text, *begin):
 def test_tables_have_mean_and_range_over_seeds(work):
     text = write_results(work)
     assert text == (work / "results.md").read_text()
-    measures, kinds, sources = cells_of(text, "SAT_XS_2s", "stream", "2", "2")
+    measures, related, unrelated, sources = cells_of(text, "SAT_XS_2s", "stream", "2", "2")
     assert measures == [
         *("0.375 (0.25 to 0.5)", "0.5 (0.5 to 0.5)", "0.125 (0.125 to 0.125)"),
         *("-", "0.01 (0.01 to 0.01)"),
     ]
-    assert kinds == ["0.175 (0.05 to 0.3)", "3", "-", "0"]
+    assert related == ["0.75 (0.75 to 0.75)", "9", "0.175 (0.05 to 0.3)", "3", "-", "0"]
+    assert unrelated == related
     assert sources[1::2] == ["2", "3", "5"]
     assert cells_of(text, "vit", "clip", "all", "2")[0][0] == "0.2 (0.2 to 0.2)"
     for name, other, gains in (
@@ -108,7 +113,7 @@ def test_kinds_of_classes(work):
     }
     assert [len(some) for some in values.values()] == [2, 3]  # Music, a parent of Piano, is neither
     values["common"] = [value for count, value in PRECISIONS.values() if count >= 8]
-    _, _, cells = cells_of(write_results(work), "SAT_XS_2s", "stream", "2", "2")
+    *_, cells = cells_of(write_results(work), "SAT_XS_2s", "stream", "2", "2")
     for cell, some in zip(cells[::2], values.values(), strict=True):
         assert float(cell.split()[0]) == pytest.approx(statistics.mean(some), rel=0.005)
 

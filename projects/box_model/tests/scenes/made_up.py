@@ -27,7 +27,9 @@ def band_noise(seconds, hertz):
 
 TONES = {"Moo": 500.0, "Piano": 2000.0, "Speech": 6000.0, "Rain": 4000.0}
 """The frequency of each class. Rain goes on; the farm has it and Moo, the street it and Speech."""
-SOUNDS = [Sound(f"{label}/{i}", (label,), f"{label}/{i}") for label in TONES for i in range(3)]
+SOUNDS = [
+    Sound(f"{label}/{i}", (label,), f"{label}/{i}", "train") for label in TONES for i in range(3)
+]
 
 
 def read_tone(sound):

@@ -37,6 +37,8 @@ def test_it_is_the_same_each_time_and_its_tables_agree(tmp_path):
         np.testing.assert_allclose(alone.read(place), 0.5 / abs(samples).max() * samples, atol=1e-4)
         labels = np.flatnonzero(alone.clips.targets(np.array([place]), len(NAMES)))
         assert tuple(labels) == class_indices(sound.labels)
+    held_out = TfdsSource("pkg_audio", "sounds_test", tmp_path / "once")
+    assert sorted(held_out.clips.ids) == sorted(sound.name for sound in SOUNDS)
     source = TfdsSource("pkg_audio", "train", tmp_path / "once")
     mixer = Mixer("train", SOUNDS, read_places(), read_tone)
     scenes = {scene.name: scene for scene in map(mixer.mix, range(6))}

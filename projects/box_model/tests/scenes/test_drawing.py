@@ -19,7 +19,7 @@ from sat_jax.labels import audioset_labels
 
 def sounds_of(label, groups, sounds_in_group=1):
     return [
-        Sound(f"{label}/{group}/{i}", (label,), f"{label}/{group}")
+        Sound(f"{label}/{group}/{i}", (label,), f"{label}/{group}", "train")
         for group in range(groups)
         for i in range(sounds_in_group)
     ]
@@ -43,7 +43,7 @@ def test_rare_classes_are_drawn_as_often_as_common_ones():
 
 
 def test_groups_of_a_class_are_drawn_alike():
-    sounds = [*sounds_of("Moo", 1, 20), Sound("other", ("Moo",), "other")]
+    sounds = [*sounds_of("Moo", 1, 20), Sound("other", ("Moo",), "other", "train")]
     picker, rng = SoundPicker(sounds), np.random.default_rng(0)
     drawn = collections.Counter(picker.pick(rng).group for _ in range(2000))
     assert drawn["other"] / 2000 == pytest.approx(0.5, abs=0.04)

@@ -7,7 +7,7 @@ from tests.support.programs import run_program
 
 
 def recording(path, credit):
-    return Recording("farm", path, ("Moo",), "farm/cow", "CC0-1.0", "", credit)
+    return Recording("farm", path, ("Moo",), "farm/cow", "CC0-1.0", "", "train", credit)
 
 
 ROWS = [

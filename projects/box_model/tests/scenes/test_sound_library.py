@@ -10,7 +10,7 @@ from projects.box_model.scenes import sound_library as library_module
 from projects.box_model.scenes.fetching import fetch_files
 from projects.box_model.scenes.repositories import Repository
 from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_sources
-from projects.box_model.scenes.sounds import Recording, Sound, all_sounds
+from projects.box_model.scenes.sounds import Recording, Sound, all_sounds, is_played
 from projects.box_model.tests.scenes.made_up import RATE, tone, write_rcc, write_tar
 
 
@@ -30,8 +30,10 @@ def test_sources_are_fetched_and_read(tmp_path, monkeypatch):
     }
     paths = ["usr/a.rcc!/sounds/moo.wav", "usr/b.pk3!/moo.wav", "usr/bark.wav", "usr/gone.wav"]
     paths.append("usr/silent.wav")
-    rows = [Recording("toy", path, ("Moo",), "toy/moo", "CC0", "1", "") for path in paths]
-    rows.append(Recording("farm", "cow.wav", ("Moo",), "farm/cow", "CC0-1.0", "", "freesound 1"))
+    rows = [Recording("toy", path, ("Moo",), "toy/moo", "CC0", "1", "train", "") for path in paths]
+    rows.append(
+        Recording("farm", "cow.wav", ("Moo",), "farm/cow", "CC0-1.0", "", "train", "freesound 1")
+    )
     farm = Repository("farm", "me/farm", "0" * 40, "CREDITS")
     fetched = []
 
@@ -55,7 +57,9 @@ def test_sources_are_fetched_and_read(tmp_path, monkeypatch):
     assert told == [(SOUNDFONT[0], 1), ("toy", 5), ("farm", 1)]
     fetch_sources(folder, lambda source, count: None, only={"toy"})  # Nothing is missing.
     assert fetched == [SOUNDFONT[0], "toy", "farm"]
-    sounds = [Sound(f"{one.source}/{one.path}", one.labels, one.group) for one in rows[:5]]
+    sounds = [
+        Sound(f"{one.source}/{one.path}", one.labels, one.group, one.split) for one in rows[:5]
+    ]
     library = Library(folder)
     assert library.missing(sounds) == [sounds[3]]
     assert list(library.load([*sounds[:3], sounds[4]])) == [sounds[4].name]
@@ -73,7 +77,7 @@ def test_silent_played_sounds_are_left_out(tmp_path, monkeypatch):
             return tone(1.0, 440) * (voice.split == "train")
 
     monkeypatch.setattr(library_module, "Player", Player)
-    sounds = [sound for sound in all_sounds() if sound.label == "Saxophone" and sound.split]
+    sounds = [sound for sound in all_sounds() if sound.label == "Saxophone" and is_played(sound)]
     library = Library(tmp_path)
     silent = [sound.name for sound in sounds if sound.split != "train"]
     assert list(library.load(sounds)) == silent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from projects.box_model.scenes.soundfont import Player, compose, read_voices
-from projects.box_model.scenes.sounds import SPLITS, all_sounds, split_sounds
+from projects.box_model.scenes.sounds import SPLITS, all_sounds, is_played, split_sounds
 from sat_jax.errors import SatError
 
 
@@ -31,7 +31,7 @@ def keys_by_split():
     voices = {(voice.label, voice.split): voice for voice in read_voices()}
     found = collections.defaultdict(set)
     for sound in all_sounds():
-        if sound.split:
+        if is_played(sound):
             voice = voices[sound.label, sound.split]
             notes = compose(voice, np.random.default_rng(list(sound.name.encode())))
             keys = {note.key for note in notes} | set(voice.keys)
@@ -57,7 +57,7 @@ def test_effects_with_a_single_sound_are_only_trained_on():
 def test_played_sounds_are_in_the_split_of_their_name():
     splits = split_sounds(all_sounds())
     for split in SPLITS:
-        renders = [sound.name for sound in splits[split] if sound.name.startswith("soundfont/")]
+        renders = [sound.name for sound in splits[split] if is_played(sound)]
         assert renders and {name.split("/")[-2] for name in renders} == {split}
 
 
