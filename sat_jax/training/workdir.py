@@ -97,7 +97,10 @@ def _check_config(folder: Path, config: TrainConfig, accept_changes: bool) -> No
         before = flatten_dict(dict(theirs), sep=".")
     except OSError as error:
         raise SatError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, RecursionError):
+        set_aside(path, "it is not whole JSON", _UNKNOWN_CONFIG)
+        return
+    except (KeyError, TypeError, AttributeError):
         set_aside(path, "it has no config", _UNKNOWN_CONFIG)
         return
     now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")

@@ -203,6 +203,18 @@ def test_pictures_of_several_files(tiny, sound, tmp_path):
         assert (tmp_path / f"all-{stem}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_pictures_mirror_folders(tiny, sound, tmp_path):
+    for place in ("day/a.wav", "day/n/b.wav"):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(sound, path)
+    plot = tmp_path / "drawn" / "p.png"
+    plot.parent.mkdir()
+    assert run("-m", tiny, "--plot", plot, "--recursive", tmp_path / "day") == 0
+    found = sorted(str(path.relative_to(plot.parent)) for path in plot.parent.rglob("*.png"))
+    assert found == ["n/p-b.png", "p-a.png"]
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
 def test_standard_input_gives_the_scores_of_the_file(rate, channels, tiny, tmp_path, monkeypatch):
     samples = noise(1.0, rate=rate * channels).reshape(-1, channels)
