@@ -7,11 +7,12 @@ from typing import BinaryIO
 
 from sat_jax.audio.containers import container_of, find_container
 from sat_jax.audio.headers import known_size
-from sat_jax.audio.metadata_tags import skip_tags
+from sat_jax.audio.metadata_tags import is_padding, skip_tags
 from sat_jax.audio.view import read_at
 
 _HEADER_BYTES = 24
 _MAX_BOXES = 1_000_000  # A fragmented MP4 has two a second, an FLV a hundred.
+_TO_END = 1 << 62  # The size of a box that ends with the file.
 
 
 def find_end(file: BinaryIO, begin: int, end: int) -> int:
@@ -23,39 +24,85 @@ def find_end(file: BinaryIO, begin: int, end: int) -> int:
       end: where the last of joined files ends.
 
     Returns:
-      Where the next of joined files begins; `end` if there is none, and in other formats. It is
-      beyond `end` if the file was cut.
+      Where the next of joined files begins, or the zeros behind it; `end` if there are none, and in
+      other formats. It is beyond `end` if the file was cut.
     """
-    size_of = _SIZES.get(container_of(read_at(file, begin, _HEADER_BYTES)) or "")
+    container = container_of(read_at(file, begin, _HEADER_BYTES)) or ""
+    size_of = _SIZES.get(container)
     if size_of is None:
         return end
-    position, size, has_index = begin, 0, False
+    position, size, film = begin, 0, _Film()
     for _ in range(_MAX_BOXES):
         header = read_at(file, position, min(_HEADER_BYTES, end - position))
-        kind = header[4:8]
-        size = 0 if kind == b"ftyp" and has_index else size_of(header, position == begin)
+        if container == "MP4" and (following := film.find_next(header, position)):
+            return following
+        size = size_of(header, position == begin)
+        if size == _TO_END:
+            return end
         if not size or position + size > end:
             break
-        has_index |= kind == b"moov"
         position += size
     start = skip_tags(file, position, end)
-    if not size and begin < start < end and find_container(lambda size: read_at(file, start, size)):
+    is_next = not size and begin < start < end
+    if is_next and find_container(lambda size: read_at(file, start, size)):
         return start
+    if is_next and is_padding(file, start, end):
+        return position
     return max(end, position + size)
 
 
+class _Film:
+    """Finds the next of joined MP4 files: each has one index, and a QuickTime file no `ftyp`."""
+
+    def __init__(self) -> None:
+        self._has_index = self._has_samples = False
+        self._next = 0  # Where another may begin, if a second index follows.
+
+    def find_next(self, header: bytes, position: int) -> int:
+        """Returns where the next file begins, if a box shows that; else 0."""
+        kind = header[4:8]
+        if kind == b"ftyp" and self._has_index:
+            return position
+        if self._has_index and self._has_samples:
+            if not self._next and container_of(header):
+                self._next = position
+            if kind == b"moov":
+                return self._next
+        if kind == b"moof":  # A fragment of the same file, with samples of its own.
+            self._has_samples, self._next = False, 0
+        self._has_index |= kind == b"moov"
+        self._has_samples |= kind == b"mdat"
+        return 0
+
+
 def _mp4_size(header: bytes, is_first: bool) -> int:
-    """Returns the size of a box; 0 if it is none, or if another file begins."""
+    """Returns the size of a box; 0 if it is none."""
     del is_first
     size = int.from_bytes(header[:4])
     if size == 1:
         size = int.from_bytes(header[8:16])
-    return size if size >= 8 and header[4:8].isalnum() else 0
+    is_box = header[4:8].isalnum() and (size == 0 or size >= 8)
+    return (size or _TO_END) if is_box else 0
+
+
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+_ASF_INDEXES = (
+    bytes.fromhex("90080033b1e5cf1189f400a0c90349cb"),
+    bytes.fromhex("d329e2d6da35d111903400a0c90349be"),
+    bytes.fromhex("f803b1fead12644c840f2a1d2f7ad48c"),
+    bytes.fromhex("d03fb73c4a0c0348953dedf7b6228f0c"),
+)
+_ASF_DATA_HEADER_BYTES = 50
 
 
 def _asf_size(header: bytes, is_first: bool) -> int:
-    is_next = not is_first and container_of(header)
-    return 0 if is_next else int.from_bytes(header[16:], "little")
+    kind = header[:16]
+    if kind not in (_ASF_HEADER if is_first else _ASF_DATA, *_ASF_INDEXES):
+        return 0
+    size = known_size(int.from_bytes(header[16:], "little")) or 0
+    # A live writer leaves the size open, or gives that of an empty object.
+    return _TO_END if kind == _ASF_DATA and size <= _ASF_DATA_HEADER_BYTES else size
 
 
 def _riff_size(header: bytes, is_first: bool) -> int:

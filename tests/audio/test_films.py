@@ -14,6 +14,8 @@ from tests.support.sounds import noise, read, write
 REAL_FFMPEG = shutil.which("ffmpeg")
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
+ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+
 
 def box(kind: bytes, size: int, *, is_long: bool = False) -> bytes:
     if is_long:
@@ -26,14 +28,15 @@ def asf(size: int) -> bytes:
         ASF_HEADER
         + (30).to_bytes(8, "little")
         + bytes(6)
-        + bytes.fromhex("3626b275")
-        + bytes(12)
+        + ASF_DATA
         + (size - 30).to_bytes(8, "little")
         + bytes(size - 54)
     )
 
 
 INDEX_LAST = box(b"ftyp", 28) + box(b"free", 8) + box(b"mdat", 900, is_long=True) + box(b"moov", 64)
+INDEX_FIRST = box(b"moov", 64) + box(b"mdat", 236)
+QUICKTIME = box(b"wide", 8) + box(b"mdat", 100) + box(b"moov", 42)
 FRAGMENTS = box(b"ftyp", 32) + box(b"moov", 50) + 3 * (box(b"moof", 40) + box(b"mdat", 70))
 ID3 = b"ID3\3\0\0\0\0\0\12" + bytes(10)
 
@@ -51,17 +54,25 @@ def avi(size: int) -> bytes:
     [
         (INDEX_LAST, [1_000]),
         (INDEX_LAST + FRAGMENTS + INDEX_LAST, [1_000, 1_412, 2_412]),
-        (INDEX_LAST + bytes(500), [1_500]),
+        (INDEX_LAST + bytes(500), [1_000, 1_500]),
         (INDEX_LAST + ID3 + INDEX_LAST, [1_020, 2_020]),
         (box(b"ftyp", 20) + box(b"ftyp", 20) + INDEX_LAST, [1_040]),  # No index yet: one file.
         (INDEX_LAST + wav_bytes(b""), [1_000, 1_044]),
         (INDEX_LAST[:400], [936]),
+        (INDEX_FIRST[:64] + bytes(4) + INDEX_FIRST[68:], [300]),
+        (3 * QUICKTIME, [150, 300, 450]),
+        (2 * QUICKTIME[8:], [142, 284]),
+        (2 * INDEX_FIRST + QUICKTIME + FRAGMENTS, [300, 600, 750, 1_162]),
+        (FRAGMENTS + 2 * QUICKTIME, [412, 562, 712]),
         (asf(300) + asf(200) + asf(100), [300, 500, 600]),
         (asf(300) + flv(1), [300, 360]),
         (asf(300) + b"TAG" + bytes(125), [428]),
         (asf(300)[:200], [300]),
+        (asf(80) + bytes(400), [480]),  # A live writer does not know the size.
+        (asf(300) + b"junk with a size" + bytes(200), [516]),
         (flv(3) + flv(2) + asf(100), [154, 261, 361]),
         (flv(3)[:-5], [154]),
+        (flv(3) + bytes(500), [154, 654]),
         (avi(200) + avi(100).replace(b"AVI ", b"AVIX") + avi(50), [300, 350]),
         (avi(200)[:150], [200]),
         (b"\x1a\x45\xdf\xa3" + bytes(300), [304]),
