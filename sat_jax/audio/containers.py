@@ -34,7 +34,8 @@ _SIGNATURES = {
 _SIGNATURE_BYTES = 32
 _COMPILED = {name: re.compile(pattern, re.DOTALL) for name, pattern in _SIGNATURES.items()}
 _STARTS = re.compile(
-    rb"\xff[\xe2-\xff]|ID3|RI[FX][FX]|RF64|FORM|fLaC|OggS|caff|\.snd|FLV|\x1a\x45\xdf\xa3|(?s:....)ftyp"
+    rb"\xff[\xe2-\xff]|ID3|RI[FX][FX]|RF64|FORM|fLaC|OggS|caff|\.snd|FLV|wvpk|TTA|riff\x2e|nut/"
+    rb"|Creative|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75|(?s:....)(?:ftyp|wide|moov|mdat)"
 )
 _FRAMES = 4  # Samples may look like the header of one frame, or of two.
 _HEADER_BYTES = 6

@@ -11,11 +11,11 @@ import soundfile
 
 from sat_jax.audio.containers import find_container, find_start
 from sat_jax.audio.ffmpeg import is_installed, open_with_ffmpeg
-from sat_jax.audio.films import find_end
+from sat_jax.audio.films import find_end, loss_by_header
 from sat_jax.audio.libsndfile import UnreadableError, describe_error, open_file
 from sat_jax.audio.metadata_tags import end_of_sound, is_padding, skip_tags
 from sat_jax.audio.mono import SoundInfo, mono_blocks
-from sat_jax.audio.parts import Part, loss_by_header, open_part
+from sat_jax.audio.parts import Part, open_part
 from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.audio.view import read_at
 from sat_jax.errors import SatError

@@ -7,7 +7,9 @@ from typing import BinaryIO
 
 from sat_jax.audio.containers import container_of, find_container
 from sat_jax.audio.headers import known_size
+from sat_jax.audio.layout import find_samples
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
+from sat_jax.audio.ogg import find_stream
 from sat_jax.audio.view import read_at
 
 _HEADER_BYTES = 24
@@ -49,6 +51,22 @@ def find_end(file: BinaryIO, begin: int, end: int) -> int:
     if is_next and is_padding(file, start, end):
         return position
     return max(end, position + size)
+
+
+def loss_by_header(file: BinaryIO, begin: int, end: int, promised: int) -> str:
+    """Says what is missing of a sound by its header; "" if that does not tell.
+
+    Args:
+      file: an unbuffered file.
+      begin: where the sound begins.
+      end: where it ends.
+      promised: where it ends by the sizes in it; see `find_end`.
+    """
+    if read_at(file, begin, 4) == b"OggS":
+        return find_stream(file, begin, end)[1]
+    if layout := find_samples(file, begin, end):
+        return layout.missing
+    return f"truncated: {end} of {promised} bytes are there" if promised > end + 1 else ""
 
 
 class _Film:

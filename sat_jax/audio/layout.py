@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from sat_jax.audio.containers import find_container
 from sat_jax.audio.headers import MAX_SIZE, SAMPLE_CHUNKS, Header, read_header, walk_chunks
+from sat_jax.audio.joined import JoinedView
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
 from sat_jax.audio.view import View, read_at
 
@@ -19,7 +20,7 @@ class Layout:
 
     Attributes:
       view: the sound as a file object, with the size that is there in its header; None if the
-        file's own header is right.
+        file's own header is right. A `JoinedView` if the header does not tell where it ends.
       available: number of bytes of samples that are there.
       missing: says which samples are missing; "" if none are.
       next_begin: where another sound may begin in the file.
@@ -55,9 +56,10 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
         loss = f"truncated: {available} of {header.size} bytes of samples are there"
     elif next_begin < end and read_at(file, next_begin, 4) in SAMPLE_CHUNKS:
         loss = f"the samples from byte {next_begin} on, in a second chunk, are not read"
-    view = None
+    view: View | None = None
     if available != header.size:
-        view = View(file, header.offset, stop, _with_size(file, begin, header, available))
+        kind = JoinedView if available > (header.size or 0) else View
+        view = kind(file, header.offset, stop, _with_size(file, begin, header, available))
     elif not header.is_obeyed:
         view = View(file, begin, min(end, stop + header.tail))
     elif begin > 0 or next_begin < end:

@@ -3,7 +3,8 @@
 import re
 from typing import BinaryIO, NamedTuple
 
-from sat_jax.audio.view import View, read_at
+from sat_jax.audio.joined import JoinedView
+from sat_jax.audio.view import read_at
 
 _PRETENDED_BYTES = 1 << 40
 _ID3V1_BYTES = 128
@@ -37,11 +38,11 @@ def read_xing(file: BinaryIO, begin: int) -> Xing | None:
     return Xing(frames, begin + size if size else None, size / max(1, frames))
 
 
-class Mp3View(View):
+class Mp3View(JoinedView):
     """An MP3 stream that pretends to be very long, and follows how it is read, frame by frame.
 
     Without a Xing header, libsndfile estimates the length from the number of bytes and the first
-    frame, and would stop there.
+    frame, and would stop there. The stream ends where a sound of another format begins.
 
     Attributes:
       skipped: number of bytes that are part of no frame: the decoder reads these one by one.

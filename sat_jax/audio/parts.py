@@ -7,6 +7,7 @@ import soundfile
 
 from sat_jax.audio.containers import find_start
 from sat_jax.audio.flac import FlacView, measure, read_length
+from sat_jax.audio.joined import JoinedView, find_next
 from sat_jax.audio.layout import Layout, find_samples
 from sat_jax.audio.libsndfile import UnreadableError, known_frames, open_bytes, open_view
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
@@ -15,6 +16,7 @@ from sat_jax.audio.ogg import find_stream
 from sat_jax.audio.view import View, read_at
 
 _READ_AHEAD = 1 << 16
+_PLAIN = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _MP3_TOLERANCE = 0.1  # seconds: encoders disagree by a frame or two on the length
 
 
@@ -62,7 +64,7 @@ class Part:
 
 
 class _SizedPart(Part):
-    """A sound whose header has the size of its samples."""
+    """A sound whose header has the size of its samples, or leaves it open."""
 
     def __init__(self, file: BinaryIO, begin: int, end: int, layout: Layout) -> None:
         sound = open_view(layout.view) if layout.view else open_bytes(file, begin)
@@ -70,14 +72,27 @@ class _SizedPart(Part):
         self._layout = layout
 
     def frames(self) -> int | None:
-        is_all = not self._layout.missing and self._layout.next_begin >= self._end
+        is_all = not self._layout.missing and self.next_begin() >= self._end
         return self.sound.frames if is_all else None
 
     def loss(self, decoded: int, damage: str) -> str:
         return self._layout.missing or super().loss(decoded, damage)
 
     def next_begin(self) -> int:
-        return self._layout.next_begin
+        view = self._layout.view
+        return view.end if isinstance(view, JoinedView) else self._layout.next_begin
+
+
+def _open_sized(file: BinaryIO, begin: int, end: int, layout: Layout, *, seeks: bool) -> Part:
+    part = _SizedPart(file, begin, end, layout)
+    # A decoder of blocks goes on behind the last one; a seek needs to know the end.
+    if isinstance(layout.view, JoinedView) and (seeks or part.sound.subtype not in _PLAIN):
+        stop = find_next(file.name, begin, end, os.fstat(file.fileno()).st_mtime_ns)
+        measured = find_samples(file, begin, stop)
+        if stop < end and measured:
+            part.sound.close()
+            return _SizedPart(file, begin, end, measured)
+    return part
 
 
 class _FlacPart(Part):
@@ -207,22 +222,6 @@ class _UncountedMp3Part(Part):
         return self._view.place
 
 
-def loss_by_header(file: BinaryIO, begin: int, end: int, promised: int) -> str:
-    """Says what is missing of a sound by its header; "" if that does not tell.
-
-    Args:
-      file: an unbuffered file.
-      begin: where the sound begins.
-      end: where it ends.
-      promised: where it ends by the sizes in it; see `find_end`.
-    """
-    if read_at(file, begin, 4) == b"OggS":
-        return find_stream(file, begin, end)[1]
-    if layout := find_samples(file, begin, end):
-        return layout.missing
-    return f"truncated: {end} of {promised} bytes are there" if promised > end + 1 else ""
-
-
 def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> Part:
     """Opens the sound that begins at a byte, perhaps behind tags.
 
@@ -242,7 +241,7 @@ def open_part(file: BinaryIO, begin: int, end: int, *, seeks: bool = False) -> P
     if start == b"OggS":
         return _OggPart(file, begin, end)
     if layout := find_samples(file, begin, end):
-        return _SizedPart(file, begin, end, layout)
+        return _open_sized(file, begin, end, layout, seeks=seeks)
     if xing := read_xing(file, begin):
         return _CountedMp3Part(file, begin, end, xing)
     sound = open_view(View(file, begin, end))

@@ -16,6 +16,7 @@ from tests.support.sounds import FORMATS, noise, read
 RATE = 16_000
 ID3V1 = b"TAG" + bytes(125)
 ID3V2 = b"ID3\3\0\0\0\0\2\0" + bytes(256)
+ID3_TITLE = b"ID3\3\0\0\0\0\0\x14TIT2\0\0\0\x0a\0\0" + b"some title"
 APE = b"x" * 8 + struct.pack("<8s4I8x", b"APETAGEX", 2000, 40, 1, 0)
 TAGS = {
     "id3v1": ID3V1,
@@ -48,6 +49,13 @@ def encoded(folder, file_format="WAV", subtype="PCM_16", *, frames=40_000):
     rate = 8_000 if file_format == "WVE" else RATE
     soundfile.write(path, noise(frames)[:, 0], rate, format=file_format, subtype=subtype)
     return path.read_bytes(), read(path)
+
+
+def with_size(content, position, form, size):
+    """Returns a file with another size in its header."""
+    width = struct.calcsize(form)
+    field = (size % 256**width).to_bytes(width, "little" if form[0] == "<" else "big")
+    return content[:position] + field + content[position + width :]
 
 
 def samples_of(folder, content):
@@ -89,11 +97,8 @@ def test_all_samples_are_read_whatever_the_header_says(tmp_path, file_format, su
         pytest.skip("64-bit sizes have no such placeholder")
     (real,) = struct.unpack_from(form, content, position)
     assert 0 <= len(content) - real < 5_000, "the header has its size elsewhere"
-    changed = bytearray(content)
-    changed[position : position + width] = (size % 256**width).to_bytes(
-        width, "little" if form[0] == "<" else "big"
-    )
-    np.testing.assert_array_equal(samples_of(tmp_path, bytes(changed)), whole)
+    changed = with_size(content, position, form, size)
+    np.testing.assert_array_equal(samples_of(tmp_path, changed), whole)
     assert duration_seconds(tmp_path / "a") == len(whole) / RATE
 
 
@@ -197,6 +202,46 @@ def test_files_of_different_formats_are_joined(tmp_path, first, second):
     np.testing.assert_array_equal(
         samples_of(tmp_path, content + other), np.concatenate([whole, rest])
     )
+
+
+@pytest.mark.parametrize(
+    "second", ["WAV", "RF64", "AIFF", "AU", "FLAC", "CAF", "W64", "OGG", "MP3"]
+)
+@pytest.mark.parametrize(("file_format", "subtype"), SIZE_FIELDS)
+def test_behind_open_sizes_another_file_is_heard(tmp_path, file_format, subtype, second):
+    content, whole = encoded(tmp_path, file_format, subtype)
+    codec = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}.get(second, "PCM_16")
+    other, rest = encoded(tmp_path, second, codec)
+    for size in (0, 512, -1):
+        changed = with_size(content, *SIZE_FIELDS[file_format, subtype], size)
+        for joint in (ID3_TITLE,) if second == "MP3" else (b"", ID3_TITLE):
+            joined = changed + joint + other
+            np.testing.assert_array_equal(
+                samples_of(tmp_path, joined), np.concatenate([whole, rest])
+            )
+            assert duration_seconds(tmp_path / "a") is None
+
+
+@pytest.mark.parametrize("second", ["WAV", "AIFF", "AU", "OGG", "CAF"])
+@pytest.mark.parametrize("first", ["FLAC", "MP3"])
+def test_behind_sounds_without_a_length_another_file_is_heard(tmp_path, first, second):
+    if first == "MP3":
+        content = uncounted_mp3(tmp_path, quiet_seconds=1)
+    else:
+        content, _ = encoded(tmp_path, first)
+        content = content[:21] + bytes([content[21] & 0xF0]) + bytes(4) + content[26:]
+    other, rest = encoded(tmp_path, second, "VORBIS" if second == "OGG" else "PCM_16")
+    whole = samples_of(tmp_path, content)
+    np.testing.assert_array_equal(
+        samples_of(tmp_path, content + other), np.concatenate([whole, rest])
+    )
+
+
+def test_samples_that_a_size_counts_are_no_file(tmp_path):
+    samples = np.arange(3_000, dtype="<i2")
+    inner = wav_bytes(samples.tobytes())
+    whole = np.frombuffer(inner, "<i2") / 32_768
+    np.testing.assert_array_equal(samples_of(tmp_path, wav_bytes(inner)), whole)
 
 
 @pytest.mark.parametrize("tag", TAGS)
