@@ -111,8 +111,15 @@ def _command(program: str, source: str) -> list[str]:
 
 
 def _open_output(output: IO[bytes], log: IO[bytes], name: str, reason: str) -> soundfile.SoundFile:
+    pipe = PipeFile(output)
+    first_sample = int.from_bytes(pipe.peek(8)[4:])
+    if first_sample and len(pipe.peek(first_sample + 1)) <= first_sample:
+        raise SatError(
+            f"{name}: no sound could be decoded from it: ffmpeg says: {_first_error(log)}: "
+            "give another file"
+        )
     try:
-        return PipeSound(PipeFile(output))
+        return PipeSound(pipe)
     except soundfile.LibsndfileError:
         raise SatError(
             f"{name}: neither libsndfile ({reason}) nor ffmpeg ({_first_error(log)}) can read it: "

@@ -24,6 +24,7 @@ from sat_jax.runtime.live_input import open_pipe
 ADVICE = "get the whole file, or save what is left of it as a new WAV file"
 """What to do about a damaged file, for error messages."""
 
+_SAVE = "save it as a new WAV file with one chunk of samples"
 _MAX_BLOCK_SAMPLES = 1 << 22
 _MAX_JUNK = 1 << 16  # Bytes behind a whole sound. More of them may be sound.
 
@@ -201,7 +202,7 @@ def _read_with_ffmpeg(
     with open_with_ffmpeg(name, reason=reason, begin=begin, end=stop) as sound:
         yield Part(sound)
     if loss := loss_by_header(file, begin, stop, promised):
-        raise LossError(f"{name}: {loss}: {ADVICE}")
+        raise _loss_error(name, loss)
     return stop
 
 
@@ -227,7 +228,12 @@ def _read_frames(part: Part, name: str, block_seconds: float) -> Iterator[np.nda
         position += len(block)
         yield block
     if loss := part.loss(position, damage):
-        raise LossError(f"{name}: {loss}: {ADVICE}")
+        raise _loss_error(name, loss)
+
+
+def _loss_error(name: str, loss: str) -> LossError:
+    is_whole = loss.endswith("not read")
+    return LossError(f"{name}: {loss}: {_SAVE if is_whole else ADVICE}")
 
 
 def read_next(sound: soundfile.SoundFile, frames: int) -> tuple[np.ndarray, str]:

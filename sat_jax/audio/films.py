@@ -1,4 +1,4 @@
-"""Finds the end of MP4, ASF (WMA), RIFF (AVI) and FLV files by the sizes in them.
+"""Finds the end of MP4, ASF (WMA), RIFF (AVI), FLV and Ogg files by the sizes in them.
 
 ffmpeg reads only the first of joined files, and does not report some that were cut.
 """
@@ -30,6 +30,9 @@ def find_end(file: BinaryIO, begin: int, end: int) -> int:
       other formats. It is beyond `end` if the file was cut.
     """
     container = container_of(read_at(file, begin, _HEADER_BYTES)) or ""
+    if container == "Ogg":
+        stop, damage = find_stream(file, begin, end)
+        return end if damage else stop
     size_of = _SIZES.get(container)
     if size_of is None:
         return end

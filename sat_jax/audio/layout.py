@@ -93,7 +93,10 @@ def _end_of_samples(file: BinaryIO, header: Header, end: int) -> tuple[int, int]
             if start < end and find_container(lambda size: read_at(file, start, size)):  # noqa: B023
                 return stop, start
         rest = skip_tags(file, rest, end)
-        if rest >= end or rest > padded or (size and is_padding(file, rest, end)):
+        has_chunks = rest > padded
+        if rest < end and (size or has_chunks) and is_padding(file, rest, end):
+            return stop, rest  # A decoder of blocks would read on.
+        if rest >= end or has_chunks:
             return stop, end
     return end, end  # The recorder did not write its last size: what follows is samples.
 

@@ -69,10 +69,11 @@ class _SizedPart(Part):
     def __init__(self, file: BinaryIO, begin: int, end: int, layout: Layout) -> None:
         sound = open_view(layout.view) if layout.view else open_bytes(file, begin)
         super().__init__(sound, end)
+        self._file = file
         self._layout = layout
 
     def frames(self) -> int | None:
-        is_all = not self._layout.missing and self.next_begin() >= self._end
+        is_all = not self._layout.missing and is_padding(self._file, self.next_begin(), self._end)
         return self.sound.frames if is_all else None
 
     def loss(self, decoded: int, damage: str) -> str:

@@ -51,6 +51,7 @@ def test_ffmpeg_decodes_the_rest(tmp_path, monkeypatch):
         ("exit 1", "ffmpeg"),
         ('cat "$input.au"; echo "[aac @ 0x1] bad\nmore." >&2; exit 1', "(bad)"),
         ('cat "$input.au"; echo "File ended prematurely" >&2', "(File ended prematurely)"),
+        ('head -c 24 "$input.au"; echo "[aac @ 0x1] Reserved bit set." >&2', ": Reserved bit set:"),
     ],
 )
 def test_ffmpeg_fails(tmp_path, monkeypatch, script, reason):

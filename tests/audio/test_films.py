@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import soundfile
 
 from sat_jax.audio.films import find_end
 from tests.audio.test_files import wav_bytes
@@ -85,6 +86,15 @@ def test_where_a_file_ends_by_its_sizes(content, ends, tmp_path):
         while found[-1] < len(content):
             found.append(find_end(file, found[-1], len(content)))
     assert found[1:] == ends
+
+
+def test_where_an_ogg_file_ends(tmp_path):
+    soundfile.write(tmp_path / "a", noise(4_000)[:, 0], 16_000, format="OGG", subtype="VORBIS")
+    content = (tmp_path / "a").read_bytes()
+    for behind in (b"", bytes(500), content, wav_bytes(b"")):
+        (tmp_path / "a").write_bytes(content + behind)
+        with open(tmp_path / "a", "rb", buffering=0) as file:
+            assert find_end(file, 0, len(content + behind)) == len(content)
 
 
 @pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")

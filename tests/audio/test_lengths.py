@@ -11,7 +11,7 @@ from sat_jax.audio import duration_seconds, read_blocks
 from sat_jax.audio.layout import find_samples
 from sat_jax.errors import SatError
 from tests.audio.test_files import wav_bytes
-from tests.support.sounds import FORMATS, noise, read
+from tests.support.sounds import FORMATS, error_of, noise, read
 
 RATE = 16_000
 ID3V1 = b"TAG" + bytes(125)
@@ -135,6 +135,7 @@ def test_a_second_data_chunk_is_told(tmp_path):
     for between in (b"", b"LIST" + struct.pack("<I", 4) + b"INFO"):
         changed = content + between + content[36:]
         np.testing.assert_array_equal(read_before_error(tmp_path, changed), samples / 32_768)
+        assert "get the whole file" not in error_of(tmp_path / "a")  # It is whole.
         assert duration_seconds(tmp_path / "a") is None
 
 
@@ -257,8 +258,22 @@ def test_samples_that_a_size_counts_are_no_file(tmp_path):
 )
 def test_tags_around_a_file_are_no_sound(tmp_path, tag, file_format, subtype):
     content, whole = encoded(tmp_path, file_format, subtype)
+    length = duration_seconds(tmp_path / "whole.WAV") if file_format == "WAV" else None
     np.testing.assert_array_equal(samples_of(tmp_path, content + TAGS[tag]), whole)
+    assert length is None or duration_seconds(tmp_path / "a") == length
     np.testing.assert_array_equal(samples_of(tmp_path, ID3V2 * 2 + content + TAGS[tag]), whole)
+
+
+def test_zeros_behind_mp3_in_wav_are_no_sound(tmp_path):
+    stream = uncounted_mp3(tmp_path, quiet_seconds=1)
+    form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 16_000, 1, 0, 12, 1, 2, 1_152, 1, 0)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(stream)) + stream + bytes(len(stream) % 2)
+    content = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+    whole = samples_of(tmp_path, content)
+    assert len(whole) > 2.9 * RATE
+    for behind in (bytes(5_000), b"LIST\4\0\0\0INFO" + bytes(5_000)):
+        np.testing.assert_array_equal(samples_of(tmp_path, content + behind), whole)
 
 
 # --- losses
