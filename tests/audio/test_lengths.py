@@ -265,7 +265,10 @@ def test_tags_around_a_file_are_no_sound(tmp_path, tag, file_format, subtype):
 
 
 def test_zeros_behind_mp3_in_wav_are_no_sound(tmp_path):
-    stream = uncounted_mp3(tmp_path, quiet_seconds=1)
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
+    with soundfile.SoundFile(tmp_path / "mp3", "w", RATE, 1, **options) as file:
+        file.write(noise(3 * RATE)[:, 0])
+    stream = (tmp_path / "mp3").read_bytes()
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 16_000, 1, 0, 12, 1, 2, 1_152, 1, 0)
     chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form
     chunks += b"data" + struct.pack("<I", len(stream)) + stream + bytes(len(stream) % 2)
