@@ -1,4 +1,4 @@
-"""Finds the end of MP4, ASF (WMA), RIFF (AVI), FLV and Ogg files by the sizes in them.
+"""Finds the end of MP4, ASF (WMA), RIFF (AVI), FLV, Matroska and Ogg files by the sizes in them.
 
 ffmpeg reads only the first of joined files, and does not report some that were cut.
 """
@@ -41,7 +41,8 @@ def find_end(file: BinaryIO, begin: int, end: int) -> int:
         header = read_at(file, position, min(_HEADER_BYTES, end - position))
         if container == "MP4" and (following := film.find_next(header, position)):
             return following
-        size = size_of(header, position == begin)
+        is_other = position > begin and container_of(header) not in (None, container)
+        size = 0 if is_other else size_of(header, position == begin)
         if size == _TO_END:
             return end
         if not size or position + size > end:
@@ -138,10 +139,20 @@ def _flv_size(header: bytes, is_first: bool) -> int:
     return 15 + int.from_bytes(header[1:4]) if header[:1] in (b"\x08", b"\x09", b"\x12") else 0
 
 
+def _matroska_size(header: bytes, is_first: bool) -> int:
+    if not header.startswith(b"\x1a\x45\xdf\xa3" if is_first else b"\x18\x53\x80\x67"):
+        return 0
+    width = 9 - header[4].bit_length()  # The highest bit that is set tells the width.
+    unknown = (1 << 7 * width) - 1
+    size = int.from_bytes(header[4 : 4 + width]) & unknown
+    return _TO_END if size == unknown else 4 + width + size
+
+
 _SIZES = {
     "MP4": _mp4_size,
     "ASF": _asf_size,
     "AVI": _riff_size,
     "WAV": _riff_size,
     "FLV": _flv_size,
+    "Matroska": _matroska_size,
 }

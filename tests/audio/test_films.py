@@ -50,6 +50,11 @@ def avi(size: int) -> bytes:
     return b"RIFF" + (size - 8).to_bytes(4, "little") + b"AVI " + bytes(size - 12)
 
 
+def matroska(size: int) -> bytes:
+    segment = b"\x18\x53\x80\x67\x01" + size.to_bytes(7)
+    return b"\x1a\x45\xdf\xa3\x80" + segment + bytes(size)
+
+
 @pytest.mark.parametrize(
     ("content", "ends"),
     [
@@ -76,7 +81,10 @@ def avi(size: int) -> bytes:
         (flv(3) + bytes(500), [154, 654]),
         (avi(200) + avi(100).replace(b"AVI ", b"AVIX") + avi(50), [300, 350]),
         (avi(200)[:150], [200]),
-        (b"\x1a\x45\xdf\xa3" + bytes(300), [304]),
+        (INDEX_LAST + b"Creative Voice File" + bytes(40), [1_000, 1_059]),
+        (matroska(300) + matroska(2_000_000)[:400], [317, 2_000_334]),
+        (matroska(300) + wav_bytes(b"") + matroska(20), [317, 361, 398]),
+        (matroska(300)[:9] + b"\1" + b"\xff" * 7 + bytes(300), [317]),  # A live writer.
     ],
 )
 def test_where_a_file_ends_by_its_sizes(content, ends, tmp_path):
