@@ -80,8 +80,9 @@ class PipeFile:
         """Returns the next bytes."""
         if self._position >= _LENGTH - _ID3V1_BYTES:
             return bytes(size)  # The MP3 decoder looks for a tag at the end.
-        size = max(0, min(size, self.stop - self._position))
-        if self._position > self._begin + len(self._bytes) + self.reach:
+        size = min(size, self.stop - self._position)
+        is_far = self._position > self._begin + len(self._bytes) + self.reach
+        if size <= 0 or is_far or self._stopped is not None:
             return b""
         try:
             self._fill(self._position + (min(size, 1) if self.is_eager else size))

@@ -165,6 +165,20 @@ def test_samples_are_handed_on_as_they_come(name):
     np.testing.assert_array_equal(have, samples)
 
 
+@pytest.mark.parametrize("name", ["WAV", "W64", "AIFF", "AU"])
+def test_all_samples_come_before_the_pipe_ends(name):
+    samples = np.random.default_rng(0).integers(-9_000, 9_000, 28_001)
+    file = io.BytesIO()
+    soundfile.write(file, samples.astype("<i2"), 16_000, format=name)
+    with open_pipe() as (stream, sink):
+        blocks = read_live_blocks(stream, name=NAME)
+        sink.write(file.getvalue())
+        have = np.concatenate([next(blocks) for _ in range(88)])
+        assert not sink.closed
+        blocks.close()
+    np.testing.assert_array_equal(have, samples / 32_768)
+
+
 def test_memory_does_not_grow_with_length():
     class Endless(io.RawIOBase):
         left = 400
@@ -251,6 +265,26 @@ def test_ctrl_c_in_a_read_is_not_lost(capfd):
         blocks.extend(read_live_blocks(Stopped(content), name=NAME))
     assert 9_000 < sum(map(len, blocks)) <= 10_000
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["WAV", "W64", "MP3", "FLAC"])
+def test_nothing_is_read_after_ctrl_c(tmp_path, name):
+    class Stopped(io.RawIOBase):
+        reads = 0
+
+        def read(self, size=-1):
+            self.reads += 1
+            if self.reads > 1:
+                raise KeyboardInterrupt
+            return content
+
+    path = write(tmp_path / "a", noise(8_000), 16_000, name, None)
+    for size in (200, 2_000, 4_000):
+        content = path.read_bytes()[:size]
+        stream = Stopped()
+        with pytest.raises(KeyboardInterrupt):
+            list(read_live_blocks(stream, name=NAME))
+        assert stream.reads == 2
 
 
 def test_a_named_pipe_takes_any_file(tmp_path):
