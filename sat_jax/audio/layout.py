@@ -59,7 +59,7 @@ def find_samples(file: BinaryIO, begin: int, end: int) -> Layout | None:
     view: View | None = None
     if available != header.size:
         kind = JoinedView if available > (header.size or 0) else View
-        view = kind(file, header.offset, stop, _with_size(file, begin, header, available))
+        view = kind(file, header.offset, stop, with_size(file, begin, header, available))
     elif not header.is_obeyed:
         view = View(file, begin, min(end, stop + header.tail))
     elif begin > 0 or next_begin < end:
@@ -101,7 +101,7 @@ def _end_of_samples(file: BinaryIO, header: Header, end: int) -> tuple[int, int]
     return end, end  # The recorder did not write its last size: what follows is samples.
 
 
-def _with_size(file: BinaryIO, begin: int, header: Header, size: int) -> bytes:
+def with_size(file: BinaryIO, begin: int, header: Header, size: int) -> bytes:
     """Returns the bytes before the samples, with another size."""
     content = bytearray(read_at(file, begin, header.offset - begin))
     for position, form, extra in header.fields:

@@ -131,6 +131,9 @@ def _frames(opened: PipedSound, name: str) -> Iterator[np.ndarray]:
     while not damage and position != frames:
         # Behind the last frame libsndfile may stumble over what follows.
         block, damage = read_next(sound, size if frames is None else min(size, frames - position))
+        there = opened.count_there()
+        if there is not None:
+            block = block[: max(0, there - position)]
         if not len(block):
             break
         position += len(block)

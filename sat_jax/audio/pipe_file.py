@@ -25,6 +25,7 @@ class PipeFile:
         libsndfile also looks behind the samples, for which it would have to wait.
       stop: where the file seems to end.
       is_eager: whether a read returns what is there, instead of waiting for all it asked for.
+      short_at: where a read of samples began that got too little, as the pipe ended; None before.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -40,6 +41,7 @@ class PipeFile:
         self.reach = READ_BYTES
         self.stop = _LENGTH
         self.is_eager = False
+        self.short_at: int | None = None
 
     def peek(self, size: int) -> bytes:
         """Returns bytes from the beginning on, as many as asked for unless the pipe ends."""
@@ -60,6 +62,10 @@ class PipeFile:
         first = max(0, place - behind)
         return bytes(self._bytes[first : place + ahead]), place - first
 
+    def replace(self, position: int, content: bytes) -> None:
+        """Changes bytes that have come, counted from the beginning."""
+        self._bytes[position : position + len(content)] = content
+
     def pieces(self) -> Iterator[bytes]:
         """Yields all bytes from the beginning on, as they come."""
         yield bytes(self._bytes)
@@ -70,6 +76,7 @@ class PipeFile:
     def forget(self) -> None:
         """Keeps only the last bytes from here on."""
         self._keeps_all = False
+        self.short_at = None
 
     def check(self) -> None:
         """Raises what interrupted a read."""
@@ -82,7 +89,7 @@ class PipeFile:
             return bytes(size)  # The MP3 decoder looks for a tag at the end.
         size = min(size, self.stop - self._position)
         is_far = self._position > self._begin + len(self._bytes) + self.reach
-        if size <= 0 or is_far or self._stopped is not None:
+        if size <= 0 or is_far:
             return b""
         try:
             self._fill(self._position + (min(size, 1) if self.is_eager else size))
@@ -91,6 +98,8 @@ class PipeFile:
             return b""
         first = self._position - self._begin
         data = bytes(self._bytes[first : first + size]) if first >= 0 else b""
+        if len(data) < size and not self.is_eager and self.short_at is None:
+            self.short_at = self._position
         self._position += len(data)
         if not self._keeps_all and first > _KEPT_BEHIND + READ_BYTES:
             del self._bytes[: first - _KEPT_BEHIND]
@@ -109,6 +118,7 @@ class PipeFile:
 
     def _fill(self, end: int) -> None:
         """Waits for the bytes up to a position."""
+        self.check()
         while self._begin + len(self._bytes) < end and not self._is_at_end:
             data = self._receive()
             self._bytes += data
