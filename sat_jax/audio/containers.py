@@ -27,6 +27,10 @@ _SIGNATURES = {
     "VOC": rb"Creative Voi",
     "NUT": rb"nut/multimed",
     "DTS": rb"\x7f\xfe\x80\x01",
+    "RealMedia": rb"\.RMF\0\0\0",
+    "SoX": rb"\.SoX|XoS\.",
+    "TrueHD": rb".{4}\xf8\x72\x6f[\xba\xbb]",
+    "ADX": rb"\x80\0..[\x02-\x04]\x12\x04[\x01-\x08]",
     "old": rb"PVF1\n| paf|fap |2BIT|ALawSoundFi|MATLAB|.{20}samplerate\0",
     "SDS": rb"\xf0\x7e\0\x01",
     "IRCAM": rb"\x64\xa3[\0-\x04]\0|\0[\0-\x04]\xa3\x64",
@@ -47,6 +51,8 @@ _BIT_RATES = {
     (2, 1): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _SAMPLE_RATES = (44_100, 48_000, 32_000)
+_AC3_KILOBITS = (*_BIT_RATES[3, 1], 384, 448, 512, 576, 640)
+_AC3_RATES = (48_000, 44_100, 32_000)
 
 
 def find_container(peek: Callable[[int], bytes]) -> str | None:
@@ -60,7 +66,7 @@ def find_container(peek: Callable[[int], bytes]) -> str | None:
     for name, pattern in _COMPILED.items():
         if pattern.match(start):
             return name
-    for name, frame_bytes in (("MP3", _mpeg_bytes), ("AAC", _adts_bytes), ("MPEG-TS", _ts_bytes)):
+    for name, frame_bytes in _FRAME_BYTES.items():
         if _frames_follow(peek, frame_bytes):
             return name
     return None
@@ -116,3 +122,25 @@ def _adts_bytes(header: bytes) -> int:
 def _ts_bytes(header: bytes) -> int:
     """Returns the length of a packet of an MPEG transport stream; 0 if it is none."""
     return 188 if header[0] == 0x47 and not header[1] & 0x80 and header[3] & 0x30 else 0
+
+
+def _ac3_bytes(header: bytes) -> int:
+    """Returns the length of an AC-3 or E-AC-3 frame; 0 if it is none."""
+    rate, code, version = header[4] >> 6, header[4] & 63, header[5] >> 3
+    if header[:2] != b"\x0b\x77":
+        return 0
+    if version == 16:
+        return 2 * ((header[2] & 7) << 8 | header[3]) + 2
+    if version > 10 or rate == 3 or code >> 1 >= len(_AC3_KILOBITS):
+        return 0
+    # 1536 samples, in words of 16 bits.
+    words = _AC3_KILOBITS[code >> 1] * 96_000 // _AC3_RATES[rate]
+    return 2 * (words + (code & 1 if rate == 1 else 0))
+
+
+_FRAME_BYTES = {
+    "MP3": _mpeg_bytes,
+    "AAC": _adts_bytes,
+    "MPEG-TS": _ts_bytes,
+    "AC-3": _ac3_bytes,
+}
