@@ -3,16 +3,18 @@
 ffmpeg reads only the first of joined files, and does not report some that were cut.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from sat_jax.audio.containers import container_of, find_container
 from sat_jax.audio.headers import known_size
 from sat_jax.audio.layout import find_samples
 from sat_jax.audio.metadata_tags import is_padding, skip_tags
-from sat_jax.audio.ogg import find_stream
+from sat_jax.audio.ogg import find_stream, page_size
 from sat_jax.audio.view import read_at
 
 _HEADER_BYTES = 24
+_LONGEST_HEADER = 27 + 255  # Of an Ogg page.
 _MAX_BOXES = 1_000_000  # A fragmented MP4 has two a second, an FLV a hundred.
 _TO_END = 1 << 62  # The size of a box that ends with the file.
 
@@ -73,6 +75,45 @@ def loss_by_header(file: BinaryIO, begin: int, end: int, promised: int) -> str:
     return f"truncated: {end} of {promised} bytes are there" if promised > end + 1 else ""
 
 
+class FilmEnd:
+    """Yields the pieces of a file from a pipe, and finds out by its sizes whether it was cut.
+
+    Attributes:
+      loss: says what is missing, once all pieces were taken; "" if nothing is.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], container: str) -> None:
+        """Starts at the beginning of the file."""
+        self.loss = ""
+        self._pieces = pieces
+        self._size_of = _SIZES.get(container)
+        self._slack = 0 if container == "Ogg" else 1  # A page is lost with its last byte.
+        self._data = b""
+        self._total = self._place = 0  # Positions behind what came, and of the next box.
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yields the pieces unchanged."""
+        for piece in self._pieces:
+            yield piece
+            if self._size_of is not None:
+                self._data += piece
+                self._total += len(piece)
+                self._go_on(_LONGEST_HEADER)
+        self._go_on(1)
+        if self._place > self._total + self._slack and self._place < _TO_END:
+            self.loss = f"truncated: {self._total} of {self._place} bytes are there"
+
+    def _go_on(self, header_bytes: int) -> None:
+        """Steps over the boxes whose headers have come."""
+        while self._size_of and self._total >= self._place + header_bytes:
+            header = self._data[self._place - self._total :][:_LONGEST_HEADER]
+            size = self._size_of(header, self._place == 0)
+            if not size:
+                self._size_of = None  # Tags, or another file.
+            self._place += size
+        self._data = self._data[max(0, len(self._data) + self._place - self._total) :]
+
+
 class _Film:
     """Finds the next of joined MP4 files: each has one index, and a QuickTime file no `ftyp`."""
 
@@ -122,7 +163,7 @@ def _asf_size(header: bytes, is_first: bool) -> int:
     kind = header[:16]
     if kind not in (_ASF_HEADER if is_first else _ASF_DATA, *_ASF_INDEXES):
         return 0
-    size = known_size(int.from_bytes(header[16:], "little")) or 0
+    size = known_size(int.from_bytes(header[16:24], "little")) or 0
     # A live writer leaves the size open, or gives that of an empty object.
     return _TO_END if kind == _ASF_DATA and size <= _ASF_DATA_HEADER_BYTES else size
 
@@ -148,7 +189,13 @@ def _matroska_size(header: bytes, is_first: bool) -> int:
     return _TO_END if size == unknown else 4 + width + size
 
 
+def _ogg_size(header: bytes, is_first: bool) -> int:
+    del is_first
+    return page_size(header)
+
+
 _SIZES = {
+    "Ogg": _ogg_size,
     "MP4": _mp4_size,
     "ASF": _asf_size,
     "AVI": _riff_size,

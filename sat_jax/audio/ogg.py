@@ -5,7 +5,6 @@ only the first of several streams.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from sat_jax.audio.view import read_at
@@ -78,30 +77,10 @@ def _checksum(page: bytes) -> bytes:
     return value.to_bytes(4, "big").translate(_REVERSED)
 
 
-class PageEnd:
-    """Yields the pieces of an Ogg stream, and finds out whether it ends within a page.
-
-    Attributes:
-      is_cut: whether it does; ffmpeg does not say so.
-    """
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        """Starts at the beginning of a page."""
-        self.is_cut = False
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yields the pieces unchanged."""
-        left, data = 0, b""  # Bytes up to the page's end, and bytes that are not checked.
-        for piece in self._pieces:
-            yield piece
-            data += piece
-            while len(data) > left:
-                data, left = data[left:], 0
-                if not data.startswith(b"OggS"[: len(data)]):
-                    data = b""  # Tags, or damage that ffmpeg reports.
-                table = data[_HEADER_BYTES:][: data[26]] if len(data) >= _HEADER_BYTES else b""
-                if not table or len(table) < data[26]:
-                    break
-                left = _HEADER_BYTES + len(table) + sum(table)
-        self.is_cut = len(data) != left
+def page_size(header: bytes) -> int:
+    """Returns the size of a page by its header; 0 if it is none, too much if a part is missing."""
+    if not header.startswith(b"OggS"[: len(header)]):
+        return 0
+    if len(header) < _HEADER_BYTES:
+        return _HEADER_BYTES + 1
+    return _HEADER_BYTES + header[26] + sum(header[_HEADER_BYTES:][: header[26]])

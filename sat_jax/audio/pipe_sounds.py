@@ -1,6 +1,6 @@
 """Opens the sounds in a pipe one after another, with libsndfile or ffmpeg."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import soundfile
@@ -8,13 +8,14 @@ import soundfile
 from sat_jax.audio.containers import container_of, find_start
 from sat_jax.audio.ffmpeg import open_with_ffmpeg
 from sat_jax.audio.files import ADVICE
+from sat_jax.audio.films import FilmEnd
 from sat_jax.audio.headers import Header, read_header, walk_chunks
 from sat_jax.audio.layout import with_size
 from sat_jax.audio.libsndfile import describe_error, known_frames
 from sat_jax.audio.metadata_tags import skip_tags
-from sat_jax.audio.ogg import PageEnd
 from sat_jax.audio.pipe_file import READ_BYTES, PipeFile, PipeSound
 from sat_jax.errors import SatError
+from sat_jax.runtime.live_input import input_is_ended
 
 MAX_HEADER_BYTES = 1 << 25
 """What may come before the samples, such as pictures."""
@@ -81,13 +82,11 @@ def open_sounds(pipe: PipeFile, container: str, name: str) -> Iterator[PipedSoun
             return
     else:
         reason = f"{following} from a pipe"
-    content: Iterable[bytes] = pipe.pieces()
-    if following == "Ogg":
-        content = PageEnd(content)
+    content = FilmEnd(pipe.pieces(), following or "")
     with open_with_ffmpeg(name, reason=reason, content=content) as sound:
         yield PipedSound(sound)
-    if isinstance(content, PageEnd) and content.is_cut:
-        raise SatError(f"{name}: truncated: it ends in the middle of an Ogg page: {ADVICE}")
+    if content.loss and not input_is_ended():
+        raise SatError(f"{name}: {content.loss}: {ADVICE}")
 
 
 def _open(pipe: PipeFile, container: str) -> PipedSound:

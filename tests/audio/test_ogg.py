@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sat_jax.audio import read_blocks
-from sat_jax.audio.ogg import PageEnd
+from sat_jax.audio.films import FilmEnd
 from sat_jax.errors import SatError
 from tests.support.sounds import noise, read, write
 
@@ -99,9 +99,9 @@ def test_a_stream_that_ends_within_a_page(ogg_file, size):
     ends = [*pages[1:4], len(content)]
     for end in [*ends, *(each - 1 for each in ends), *(each + 20 for each in ends[:-1])]:
         pieces = [content[start : min(start + size, end)] for start in range(0, end, size)]
-        stream = PageEnd(pieces)
+        stream = FilmEnd(pieces, "Ogg")
         assert list(stream) == pieces
-        assert stream.is_cut == (end not in ends)
-    stream = PageEnd([content, b"TAG", bytes(99)])
+        assert bool(stream.loss) == (end not in ends)
+    stream = FilmEnd([content, b"TAG", bytes(99)], "Ogg")
     list(stream)
-    assert not stream.is_cut
+    assert not stream.loss

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sat_jax.audio.films import FilmEnd
 from tests.audio.test_files import wav_bytes
 from tests.audio.test_live import live_error, read_live
 from tests.support.sounds import noise, read, write
@@ -113,3 +114,37 @@ def test_compressed_samples_of_unknown_length(tmp_path, subtype):
     have, want = read_live(io.BytesIO(content)), read(path)
     np.testing.assert_array_equal(have[: len(want)], want)
     assert len(want) <= len(have) < len(want) + 1_100  # The last block is filled.
+
+
+FLV = b"FLV\1\5\0\0\0\x09\0\0\0\0" + 3 * (b"\x08\0\0\x20" + bytes(7 + 32 + 4))
+AVI = b"RIFF" + struct.pack("<I", 304) + b"AVI " + bytes(300)
+PAGE = b"OggS\0" + bytes(21) + b"\3\xff\xff\x0a" + bytes(520)
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 64) + bytes(40)
+ASF += bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 90) + bytes(66)
+MP4 = b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\x40mdat" + bytes(56) + b"\0\0\0\x08free"
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("FLV", FLV, (13, 60, 107, 154)),
+        ("AVI", AVI, (312,)),
+        ("Ogg", 3 * PAGE, (550, 1_100, 1_650)),
+        ("ASF", ASF, (64, 154)),
+        ("MP4", MP4, (16, 80, 88)),
+    ],
+    ids=["FLV", "AVI", "Ogg", "ASF", "MP4"],
+)
+def test_a_cut_within_a_part_of_a_film_is_seen(name, content, parts, step):
+    def loss(length):
+        film = FilmEnd((content[k : min(k + step, length)] for k in range(0, length, step)), name)
+        assert b"".join(film) == content[:length]
+        return film.loss
+
+    assert parts[-1] == len(content)
+    for part in parts:
+        assert loss(part) == ""
+        assert f" {part} bytes" in loss(part - 3)
+    content += b"TAG" + bytes(125)
+    assert loss(len(content)) == ""
