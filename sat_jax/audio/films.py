@@ -3,6 +3,7 @@
 ffmpeg reads only the first of joined files, and does not report some that were cut.
 """
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -107,9 +108,10 @@ class FilmEnd:
         """Steps over the boxes whose headers have come."""
         while self._size_of and self._total >= self._place + header_bytes:
             header = self._data[self._place - self._total :][:_LONGEST_HEADER]
-            size = self._size_of(header, self._place == 0)
+            is_tag = skip_tags(io.BytesIO(header), 0, len(header)) > 0
+            size = 0 if is_tag else self._size_of(header, self._place == 0)
             if not size:
-                self._size_of = None  # Tags, or another file.
+                self._size_of = None  # Another file may follow, too.
             self._place += size
         self._data = self._data[max(0, len(self._data) + self._place - self._total) :]
 

@@ -146,5 +146,7 @@ def test_a_cut_within_a_part_of_a_film_is_seen(name, content, parts, step):
     for part in parts:
         assert loss(part) == ""
         assert f" {part} bytes" in loss(part - 3)
-    content += b"TAG" + bytes(125)
-    assert loss(len(content)) == ""
+    end = len(content)
+    for tag in (b"TAG" + bytes(125), b"APETAGEX" + struct.pack("<4I8x", 2_000, 32, 0, 1 << 31)):
+        content = content[:end] + tag
+        assert loss(len(content)) == ""
