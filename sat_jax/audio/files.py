@@ -207,7 +207,7 @@ def _read_with_ffmpeg(
 
 
 def _skip_junk(file: BinaryIO, name: str, begin: int, end: int, reason: str) -> int:
-    """Returns where a sound begins behind bytes that are none; `end` if there is no other."""
+    """Returns where the next sound begins behind other bytes; `end` if there is none."""
     start = find_start(read_at(file, begin, min(2 * _MAX_JUNK, end - begin)))
     if start is not None:
         return begin + start

@@ -17,7 +17,7 @@ from sat_jax.audio.sound_warnings import Warn, warn_in_python
 from sat_jax.errors import SatError
 
 _BLOCK_SECONDS = 0.02  # Tags wait for the end of a block.
-_READ_WHOLE = ("CAF", "VOC", "SDS", "WavPack", "Monkey's Audio")  # What is at their end matters.
+_READ_WHOLE = ("CAF", "VOC", "SDS", "WavPack", "Monkey's Audio")  # Their end is needed first.
 
 
 def read_live_blocks(

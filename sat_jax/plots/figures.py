@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sat_jax.errors import SatError
-from sat_jax.runtime.files import atomic_write, explain_write_errors
+from sat_jax.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -78,16 +78,10 @@ def new_figure(width: float, height: float) -> "Figure":
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Saves a picture completely or not at all; replaces an existing file.
 
-    Args:
-      figure: the picture.
-      path: the file; its folder is created.
-
     Raises:
       SatError: the file cannot be written.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
-    with explain_write_errors(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary, warnings.catch_warnings():
         # Characters that no installed font has are drawn as boxes; that is warning enough.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -13,6 +13,7 @@ from sat_jax.audio import read_blocks, read_live_blocks
 from sat_jax.errors import SatError
 from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool
+from sat_jax.runtime.files import explain_write_errors
 from sat_jax.runtime.live_input import input_is_ended
 from sat_jax.streaming.incremental import SpectrogramStream
 from sat_jax.streaming.scored_chunk import ScoredChunk
@@ -136,6 +137,8 @@ class OneRecording:
                 self._picture.add(frames)
             frontend, classes = self._tagger.config.frontend, self._selection.classes
             is_stdin = self._recording.name == STDIN
+            with explain_write_errors(paths.plot):
+                paths.plot.parent.mkdir(parents=True, exist_ok=True)  # As the recordings' folders.
             with _DRAWING:
                 plot_recording(
                     paths.plot,

@@ -1,4 +1,4 @@
-"""A file on the network of which the exact content is known."""
+"""Files on the network whose exact content is known."""
 
 import hashlib
 from pathlib import Path

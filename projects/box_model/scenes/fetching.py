@@ -13,7 +13,7 @@ from sat_jax.errors import SatError
 from sat_jax.runtime.files import explain_write_errors
 
 _REQUESTED = ".asked"
-"""File in a source's folder that lists the requested files, of which some may be missing."""
+"""File in a source's folder that lists the requested files; some may be missing."""
 
 
 def fetch_files(
