@@ -80,7 +80,7 @@ class FilmEnd:
     """Yields the pieces of a file from a pipe, and finds out by its sizes whether it was cut.
 
     Attributes:
-      loss: says what is missing, once all pieces were taken; "" if nothing is.
+      loss: names the missing part after the last piece; "" for a whole file.
     """
 
     def __init__(self, pieces: Iterable[bytes], container: str) -> None:

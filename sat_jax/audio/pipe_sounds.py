@@ -24,7 +24,7 @@ _MP3_TOLERANCE = 0.1  # seconds
 _READ_AHEAD = 1 << 14
 _LEAST_SAMPLES = 512  # bytes
 _OPEN_SIZE = 0xFFFF_0000
-"""What libsndfile is told of an open size: it refuses some values that stand for one."""
+"""Replaces open sizes in headers, because libsndfile refuses some of their usual values."""
 
 _BY_LIBSNDFILE = ("WAV", "AIFF", "AU", "FLAC", "MP3", "SPHERE", "IRCAM", "old")
 _BIG_ENDIAN = ("AIFF", "AU", "SVX")

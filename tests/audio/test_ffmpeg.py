@@ -74,7 +74,7 @@ def test_stopping_early_stops_ffmpeg(tmp_path, monkeypatch):
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="needs an installed ffmpeg")
 @pytest.mark.parametrize("name", ["a.m4a", "-a: 100%.mka"])
 def test_installed_ffmpeg(tmp_path, monkeypatch, name):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
@@ -93,7 +93,7 @@ def test_installed_ffmpeg(tmp_path, monkeypatch, name):
     assert "ffmpeg" in error_of(name)
 
 
-@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="needs an installed ffmpeg")
 def test_ffmpeg_decodes_past_lost_packets(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_ffmpeg_decodes_past_lost_packets(tmp_path, monkeypatch):
     assert 0.7 * whole < sum(blocks) < whole
 
 
-@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="needs an installed ffmpeg")
 def test_what_a_header_promises_holds_for_ffmpeg_too(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
     monkeypatch.chdir(tmp_path)

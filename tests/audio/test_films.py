@@ -105,7 +105,7 @@ def test_where_an_ogg_file_ends(tmp_path):
             assert find_end(file, 0, len(content + behind)) == len(content)
 
 
-@pytest.mark.skipif(REAL_FFMPEG is None, reason="ffmpeg is not installed")
+@pytest.mark.skipif(REAL_FFMPEG is None, reason="needs an installed ffmpeg")
 def test_all_of_joined_films_is_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(REAL_FFMPEG))
     write(tmp_path / "a.wav", noise(32_000), 16_000)

@@ -73,7 +73,7 @@ def test_damaged_weights_are_one_line_and_nothing_later(checkpoint, tmp_path, mo
     assert "\n" not in str(caught.value)
     gc.collect()
     assert (late, caplog.messages) == ([], [])
-    assert sys.unraisablehook is hook  # Nothing is hidden, because nothing is left behind.
+    assert sys.unraisablehook is hook  # Reading leaves no threads that would need a hook.
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, "\x00"])

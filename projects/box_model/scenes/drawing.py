@@ -63,7 +63,7 @@ class SoundPicker:
         return pick_one(self.pick_source([label], rng), rng)
 
     def pick_source(self, labels: Sequence[str], rng: np.random.Generator) -> Source:
-        """Draws a source of one of the classes, all of which have sounds."""
+        """Draws a source of one of the classes. Each of them must have sounds."""
         return pick_one(self._sources[pick_one(labels, rng)], rng)
 
     def below(self, names: Iterable[str]) -> dict[str, list[str]]:

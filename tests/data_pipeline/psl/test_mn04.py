@@ -133,7 +133,7 @@ REAL_SCORES = {
 @pytest.mark.parametrize("name", REAL_SCORES)
 def test_real_scores_are_the_stored_ones(name):
     if not REAL_WEIGHTS.is_file():
-        pytest.skip(f"the teacher's weights are not at {REAL_WEIGHTS}")
+        pytest.skip(f"needs the teacher's weights, downloaded to {REAL_WEIGHTS}")
     samples, rate = soundfile.read(EXAMPLES / f"{name}.flac", dtype="float32", always_2d=True)
     samples = soxr.resample(samples.mean(axis=1), rate, RATE)
     [(_, probs)] = mn04.Mn04Scorer(read_network(read_state_dict(REAL_WEIGHTS))).score(

@@ -55,7 +55,7 @@ def test_sources_are_fetched_and_read(tmp_path, monkeypatch):
     folder, told = tmp_path / "packages", []
     fetch_sources(folder, lambda source, count: told.append((source, count)))
     assert told == [(SOUNDFONT[0], 1), ("toy", 5), ("farm", 1)]
-    fetch_sources(folder, lambda source, count: None, only={"toy"})  # Nothing is missing.
+    fetch_sources(folder, lambda source, count: None, only={"toy"})  # It has all files.
     assert fetched == [SOUNDFONT[0], "toy", "farm"]
     sounds = [
         Sound(f"{one.source}/{one.path}", one.labels, one.group, one.split) for one in rows[:5]

@@ -53,7 +53,7 @@ def test_recordings_are_unique_and_not_contradicted_by_yamnet():
     trusted = {"sonic-pi-samples", "hydrogen-data", "sound-icons"}
     for one in recordings:
         assert one.licence
-        # Nothing is written outside the folder of its source.
+        # Unpacking stays in the folder of its source.
         assert ".." not in f"{one.source}/{one.path}".split("/") and one.path[0] != "/"
         if one.teacher_rank and one.source not in trusted:
             assert int(one.teacher_rank) <= 50, one
