@@ -3,13 +3,15 @@ r"""Trains the bundled model: a masked autoencoder, a clip model, then streaming
 python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2,3
 
 The scenes come from `python -m projects.box_model.scenes --packages data/packages --data_dir
-data/tfds`. For each seed:
+data/tfds`. The teacher mn04 (4 MB, downloaded once) labels windows of them. For each seed:
 
-1. A masked autoencoder learns from single sounds.
-2. A clip model (audiotransformer_xs) starts from it, and learns from the same sounds, then scenes.
-3. SAT_XS_2s and SAT_XS_1s start from the clip model, and learn from labels of each chunk. A model
-   without a cache learns the same beside each of them.
-4. All models are measured on test scenes, whose sounds no model has learned from.
+1. A masked autoencoder learns from solo scenes.
+2. A clip model (audiotransformer_xs) starts from it, and learns from windows of 2 s of all scenes.
+3. All others start from that one: a clip model that learns from whole scenes, and SAT_XS_2s and
+   SAT_XS_1s, which learn from labels of each chunk. A model without a cache learns the same beside
+   each of them.
+4. All models are measured on test scenes and on real recordings, whose sounds no model has learned
+   from.
 
 `--size tiny` makes all models larger. The same command resumes a stopped run, and processes with
 other seeds can use the same WORKDIR. Results are WORKDIR/results.md and results.png. Flags after a
@@ -25,12 +27,15 @@ from absl import flags
 from projects.box_model.measured import (
     CLIP_MODEL,
     DELAYS,
-    LONGER_CLIP_MODEL,
+    RECORDINGS_FOLDER,
+    SCENES_FOLDER,
     SIZES,
+    WINDOWS_MODEL,
     streaming_model,
     without_memory,
 )
 from projects.box_model.results import write_results
+from projects.box_model.scenes.scenes import SOLO
 from projects.box_model.stages import run_stage
 from sat_jax.errors import SatError
 from sat_jax.runtime.command_line import Program, require_flags
@@ -40,8 +45,7 @@ COMMON = (
     "--config.checkpoint_minutes=3",
     "--config.keep_best=1",
 )
-# Single sounds in short windows, as in the next stage. Only the encoder is used later, and a small
-# decoder halves the time of a step.
+# Only the encoder is used later, and a small decoder halves the time of a step.
 MAE = (
     "--config.data.window_seconds=2",
     "--config.model.encoder.target_length=192",
@@ -53,19 +57,23 @@ MAE = (
     "--config.optimizer.learning_rate=1e-3",
     "--config.glorot_init=True",
 )
-# An untrained model learns classes sooner from short windows of single sounds than from scenes: see
-# docs/history.md. Mixup makes new scenes of them.
-SOUNDS = (
+# Short windows give more steps per second than scenes, and their labels are exact. Mixup makes new
+# scenes of them.
+WINDOWS = (
     "--config.data.window_seconds=2",
     "--config.model.target_length=192",
-    "--config.data.batch_size=32",
-    "--config.num_steps=4000",
+    "--config.data.batch_size=64",
+    "--config.num_steps=8000",
     "--config.evaluate_every=1000",
     "--config.optimizer.learning_rate=1e-3",
     "--config.optimizer.layer_decay=1.0",
+    "--config.ema_decay=0.999",
     "--config.glorot_init=True",
-    # A sound has three or four of 527 classes; see configs/common.py.
+    # A window has three or four of 527 classes; see sat_jax/training/defaults.py.
     "--config.head_bias=-5.0",
+    "--config.data.psl_share=1.0",
+    "--config.data.sampler=shuffle",
+    "--config.augment.gain_db=6",
     "--config.augment.time_masks=0",
     "--config.augment.freq_masks=1",
 )
@@ -73,33 +81,36 @@ SOUNDS = (
 VIT = (
     "--config.model.time_patchout=0.5",
     "--config.data.batch_size=32",
-    "--config.num_steps=1000",
+    "--config.num_steps=1500",
     "--config.evaluate_every=500",
     "--config.optimizer.learning_rate=5e-4",
     "--config.optimizer.layer_decay=1.0",
+    "--config.ema_decay=0.998",
+    "--config.data.psl_share=1.0",
     "--config.data.sampler=shuffle",
     # Scenes are mixtures already, and steps are few.
     "--config.augment.mixup=0.0",
     "--config.augment.time_masks=0",
     "--config.augment.freq_masks=1",
 )
-# Steps of the streaming models, and of the clip model that is trained for as long.
-LONGER = (
-    "--config.data.batch_size=16",
-    "--config.num_steps=3600",
-    "--config.evaluate_every=600",
-)
-# Onsets are known, so each chunk has its own target.
+# Each chunk has its own target.
 SAT = (
-    *LONGER,
+    "--config.data.batch_size=16",
+    "--config.num_steps=10000",
+    "--config.evaluate_every=2000",
     "--config.optimizer.learning_rate=5e-4",
+    "--config.ema_decay=0.999",
     "--config.loss_per_chunk=True",
     "--config.data.psl_share=1.0",
     "--config.data.sampler=shuffle",
+    "--config.augment.gain_db=6",
     "--config.silence_share=0.25",
 )
 # The same windows, targets and steps, without a cache.
 WITHOUT_MEMORY = ("--config.model.cache_length=0", "--config.silence_share=0.0")
+TRAINING = ("train", SOLO)
+VALIDATION = "validation+sounds_validation"
+"""Scenes and real recordings."""
 
 FLAGS = flags.FlagValues()
 
@@ -112,6 +123,12 @@ _WORKDIR = flags.DEFINE_string(
 _SIZE = flags.DEFINE_enum("size", "xs", list(SIZES), "Size of all models.", flag_values=FLAGS)
 _SEEDS = flags.DEFINE_list(
     "seeds", ["0"], "Seeds, separated by commas; each trains all models.", flag_values=FLAGS
+)
+_TEACHER = flags.DEFINE_string(
+    "teacher",
+    "mn04",
+    "The --model of sat-jax psl; empty: labels are the known sounds alone.",
+    flag_values=FLAGS,
 )
 
 
@@ -127,8 +144,6 @@ def main(arguments: Sequence[str]) -> bool:
             f"--data_dir {tfds}"
         )
     course = _Course(work, tfds, f"the dataset {dataset_fingerprint(folder)}", arguments)
-    for seconds in DELAYS:
-        course.label_chunks(seconds)
     for seed in _SEEDS.value:
         course.train(int(seed))
         course.measure(int(seed))
@@ -138,10 +153,6 @@ def main(arguments: Sequence[str]) -> bool:
 
 def _scenes(tfds: Path) -> Path:
     return tfds / "pkg_audio" / "2.0.0"
-
-
-def _learning(config: str) -> tuple[str, ...]:
-    return ("train.py", f"--config=configs/{config}")
 
 
 def _streaming_model(seconds: int) -> str:
@@ -156,64 +167,69 @@ class _Course:
         # Other scenes may take the same place later.
         self._inputs = (data,)
 
-    def label_chunks(self, seconds: int) -> None:
-        """Labels the chunks of the training scenes, one per second, from the known onsets."""
-        result = self._labels(seconds)
-        command = ("-m", "data_pipeline.psl", f"--strong={self._strong('train')}")
-        windows = (f"--window={seconds}", "--hop=1", "--top_k=30", f"--output={result}")
-        self._run("labels", result, (*command, *windows, *self._source("train")))
+    def label(self, split: str, seconds: int) -> str:
+        """Labels a split's windows of so many seconds, and returns the file.
+
+        A class has the higher of the teacher's score and 1 where it is known to be heard.
+        """
+        result = self._work / f"labels_{split}_{seconds}s.parquet"
+        teacher = (f"--model={_TEACHER.value}", "--clip_context") if _TEACHER.value else ()
+        command = ("-m", "data_pipeline.psl", *teacher, f"--strong={self._strong(split)}")
+        windows = (f"--window={seconds}", f"--hop={seconds}", "--top_k=30", f"--output={result}")
+        self._run("labels", result, (*command, *windows, *self._source(split)))
+        return str(result)
 
     def train(self, seed: int) -> None:
         """Trains all models of a seed."""
         at = self._work / f"seed{seed}"
-        mae, sounds, vit = at / "mae", at / "sounds", at / CLIP_MODEL
-        common = (*self._source("validation", "valid_"), *COMMON, f"--config.seed={seed}")
-        data = (*self._source("sounds"), *common)
-        command = (*_learning(f"mae.py:{_SIZE.value}"), *MAE, *data, f"--workdir={mae}")
-        self._run("mae", mae / "model", (*command, *self._more))
-        clip_model = _learning(f"vit.py:{_SIZE.value}")
-        start = (f"--init={mae / 'model'}", f"--workdir={sounds}")
-        command = (*clip_model, *SOUNDS, *data, *start)
-        self._run("sounds", sounds / "model", (*command, *self._more))
-        common = (*self._source("train"), *common)
-        command = (*clip_model, *VIT, f"--init={sounds / 'model'}", *common, f"--workdir={vit}")
-        self._run(CLIP_MODEL, vit / "model", (*command, *self._more))
-        longer = at / LONGER_CLIP_MODEL
-        command = (*clip_model, *VIT, *LONGER, f"--init={vit / 'model'}", *common)
-        self._run(
-            LONGER_CLIP_MODEL, longer / "model", (*command, f"--workdir={longer}", *self._more)
-        )
+        common = (*self._source(VALIDATION, "valid_"), *COMMON, f"--config.seed={seed}")
+
+        def train(name: str, config: str, *changes: str, start: str = "") -> None:
+            command = ("train.py", f"--config=configs/{config}", *changes, *common)
+            where = (
+                *((f"--init={at / start / 'model'}",) if start else ()),
+                f"--workdir={at / name}",
+            )
+            self._run(name, at / name / "model", (*command, *where, *self._more))
+
+        size = _SIZE.value
+        train("mae", f"mae.py:{size}", *MAE, *self._source(SOLO))
+        train(WINDOWS_MODEL, f"vit.py:{size}", *WINDOWS, *self._labelled(2), start="mae")
         for seconds in DELAYS:
             name = _streaming_model(seconds)
-            start = (f"--init={vit / 'model'}", f"--psl={self._labels(seconds)}")
-            command = (*_learning(f"sat.py:{name}"), *SAT, *start, *common)
-            for other, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
-                run = at / other
-                about = (f"--config.name={other}", f"--workdir={run}")
-                self._run(other, run / "model", (*command, *changes, *about, *self._more))
+            for model, changes in ((name, ()), (without_memory(name), WITHOUT_MEMORY)):
+                changes = (*SAT, *changes, *self._labelled(seconds), f"--config.name={model}")
+                train(model, f"sat.py:{name}", *changes, start=WINDOWS_MODEL)
+        train(CLIP_MODEL, f"vit.py:{size}", *VIT, *self._labelled(10), start=WINDOWS_MODEL)
 
     def measure(self, seed: int) -> None:
         """Measures all taggers of a seed, and what their cache is worth."""
         at = self._work / f"seed{seed}"
-        source = (*self._source("test"), f"--strong={self._strong('test')}")
+        scenes = (*self._source("test"), f"--strong={self._strong('test')}")
+        sources = {SCENES_FOLDER: scenes, RECORDINGS_FOLDER: self._source("sounds_test")}
         # Mode "chunks" takes the cache away from a streaming model, which shows its worth.
-        clip_models = (CLIP_MODEL, LONGER_CLIP_MODEL)
-        evaluations = dict.fromkeys(clip_models, ("2,1", "chunks,sliding,clip"))
+        evaluations = {
+            WINDOWS_MODEL: ("2,1", "chunks"),
+            CLIP_MODEL: ("2,1", "chunks,sliding,clip"),
+        }
         for seconds in DELAYS:
             name = _streaming_model(seconds)
             evaluations[name] = (f"{seconds}", "stream,chunks")
             evaluations[without_memory(name)] = (f"{seconds}", "chunks")
-        for name, (delays, modes) in evaluations.items():
-            model, result = at / name / "model", at / "measured" / name
-            how = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
-            command = ("evaluate.py", f"--model={model}", *how, "--noplots", *source)
-            self._run("measuring", result / "metrics.json", command)
+        for folder, source in sources.items():
+            for name, (delays, modes) in evaluations.items():
+                model, result = at / name / "model", at / folder / name
+                how = (f"--chunk={delays}", f"--mode={modes}", f"--workdir={result}", "--nocost")
+                command = ("evaluate.py", f"--model={model}", *how, "--noplots", *source)
+                self._run("measuring", result / "metrics.json", command)
         result = at / "memory.json"
-        where = (f"--measured={at / 'measured'}", f"--output={result}")
-        self._run("measuring", result, ("-m", "projects.box_model.measure_memory", *where, *source))
+        where = (f"--measured={at / SCENES_FOLDER}", f"--output={result}")
+        self._run("measuring", result, ("-m", "projects.box_model.measure_memory", *where, *scenes))
 
-    def _labels(self, seconds: int) -> Path:
-        return self._work / f"labels_{seconds}s.parquet"
+    def _labelled(self, seconds: int) -> tuple[str, ...]:
+        """Returns flags for all training scenes with labels of windows."""
+        labels = ",".join(self.label(split, seconds) for split in TRAINING)
+        return (*self._source("+".join(TRAINING)), f"--psl={labels}")
 
     def _strong(self, split: str) -> Path:
         return _scenes(self._tfds) / f"strong_{split}.tsv"

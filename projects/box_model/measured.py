@@ -19,11 +19,14 @@ DELAYS = (2, 1)
 SIZES = {"xs": "XS", "tiny": "T", "small": "S", "base": "B"}
 """Sizes in configs, and in the names of streaming models."""
 
-CLIP_MODEL = "vit"
-"""The model that streaming models start from."""
+WINDOWS_MODEL = "windows"
+"""The clip model that learns from windows of 2 s; all others start from it."""
 
-LONGER_CLIP_MODEL = "vit_longer"
-"""The clip model after as many more steps as the streaming models."""
+CLIP_MODEL = "vit"
+"""The clip model that learns from whole scenes."""
+
+SCENES_FOLDER, RECORDINGS_FOLDER = "measured", "recordings"
+"""Folders of a seed with results on the test scenes, and on held-out recordings as they are."""
 
 MIN_SCENES = 8
 """Results of a class in fewer test scenes are not shown, because they are mostly chance."""
@@ -93,14 +96,14 @@ def without_memory(name: str) -> str:
 def all_taggers(size: str) -> list[str]:
     """Returns the names of all measured models of a seed, for a size such as "XS"."""
     streaming = [streaming_model(size, seconds) for seconds in DELAYS]
-    return [CLIP_MODEL, LONGER_CLIP_MODEL, *streaming, *map(without_memory, streaming)]
+    return [CLIP_MODEL, WINDOWS_MODEL, *streaming, *map(without_memory, streaming)]
 
 
-def read_measured(work: Path) -> Results:
+def read_measured(work: Path, folder: str = SCENES_FOLDER) -> Results:
     """Reads the metrics.json of evaluate.py of all models and seeds."""
     return _by_setting(
         (_seed(path.parents[2]), Setting(result["mode"], result["delay"], path.parent.name), result)
-        for path, result in _measurements(work)
+        for path, result in _measurements(work, folder)
     )
 
 
@@ -129,7 +132,7 @@ def read_kinds_of_classes(work: Path) -> Results:
             Setting(result["mode"], result["delay"], path.parent.name),
             _by_kind(_read_classes(path, result)),
         )
-        for path, result in _measurements(work)
+        for path, result in _measurements(work, SCENES_FOLDER)
     )
 
 
@@ -139,7 +142,7 @@ def read_class_results(work: Path, seed: int, setting: Setting) -> list[ClassRes
     Raises:
       SatError: the setting was not measured.
     """
-    for path, result in _measurements(work):
+    for path, result in _measurements(work, SCENES_FOLDER):
         found = Setting(result["mode"], result["delay"], path.parent.name)
         if (_seed(path.parents[2]), found) == (seed, setting):
             return sorted(_read_classes(path, result), key=lambda one: -one.average_precision)
@@ -169,13 +172,17 @@ def best_seed(work: Path, model: str) -> tuple[int, float]:
     if not any(work.glob(f"{_SEEDS}/{model}")):
         raise SatError(f"{work} has no {model}: name the --workdir of projects.box_model.course")
     scores = read_validation(work)
-    measured, memory = read_measured(work), read_memory(work, SCENES[0])
+    measured = {
+        folder: read_measured(work, folder) for folder in (SCENES_FOLDER, RECORDINGS_FOLDER)
+    }
+    memory = read_memory(work, SCENES[0])
     for folder in sorted(work.glob(_SEEDS)):
         seed, names = _seed(folder), all_taggers(model.split("_")[1])
         complete = {
             **{folder / name / "model": seed in scores.get(name, {}) for name in names},
             **{
-                folder / "measured" / name / "metrics.json": _is_complete(measured, seed, name)
+                folder / data / name / "metrics.json": _is_complete(results, seed, name)
+                for data, results in measured.items()
                 for name in names
             },
             folder / "memory.json": all(_is_complete(memory, seed, name) for name in names),
@@ -194,8 +201,8 @@ def _is_complete(results: Results, seed: int, model: str) -> bool:
     return bool(settings) and all(seed in by_seed for by_seed in settings)
 
 
-def _measurements(work: Path) -> Iterator[tuple[Path, Any]]:
-    for path in sorted(work.glob(f"{_SEEDS}/measured/*/metrics.json")):
+def _measurements(work: Path, folder: str) -> Iterator[tuple[Path, Any]]:
+    for path in sorted(work.glob(f"{_SEEDS}/{folder}/*/metrics.json")):
         for result in _read_rows(path, _RESULT):
             yield path, result
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from projects.box_model.measured import (
     CLIP_MODEL,
-    LONGER_CLIP_MODEL,
     MIN_SCENES,
+    RECORDINGS_FOLDER,
     SCENES,
+    WINDOWS_MODEL,
     Results,
     Setting,
     read_kinds_of_classes,
@@ -45,7 +46,8 @@ def write_results(work: Path) -> str:
         raise SatError(f"{work} has no results: name the --workdir of projects.box_model.course")
     by_kind = read_kinds_of_classes(work)
     parts = [
-        _table(results),
+        _table(results, _COLUMNS),
+        _recordings(read_measured(work, RECORDINGS_FOLDER)),
         _gains(results, by_kind),
         *(
             _kinds(
@@ -72,14 +74,22 @@ def write_results(work: Path) -> str:
     return text
 
 
-def _table(results: Results) -> list[str]:
+def _recordings(results: Results) -> list[str]:
+    """Tabulates the results on held-out recordings."""
+    if not results:
+        return []
+    columns = {name: _COLUMNS[name] for name in ("mAP", "lwlrap")}
+    return ["The same on held-out recordings that are not mixed:", "", *_table(results, columns)]
+
+
+def _table(results: Results, columns: Mapping[str, Sequence[str]]) -> list[str]:
     lines = [
-        f"| model | mode | delay s | seeds | {' | '.join(_COLUMNS)} |",
-        "|---|---|--:|--:|" + "--:|" * len(_COLUMNS),
+        f"| model | mode | delay s | seeds | {' | '.join(columns)} |",
+        "|---|---|--:|--:|" + "--:|" * len(columns),
     ]
     for setting in _sorted(results):
         by_seed = results[setting].values()
-        cells = [_spread([_at(result, keys) for result in by_seed]) for keys in _COLUMNS.values()]
+        cells = [_spread([_at(result, keys) for result in by_seed]) for keys in columns.values()]
         lines.append(f"{_about(setting, len(by_seed))} {' | '.join(cells)} |")
     return [*lines, "", "(Mean over seeds, and lowest to highest.)"]
 
@@ -106,7 +116,7 @@ def _gains(results: Results, by_kind: Results) -> list[str]:
     seeds = sorted({seed for setting in streams for seed in results[setting]})
     rows = []
     for setting in streams:
-        for model in (CLIP_MODEL, LONGER_CLIP_MODEL, without_memory(setting.model)):
+        for model in (CLIP_MODEL, WINDOWS_MODEL, without_memory(setting.model)):
             other = Setting("chunks", setting.delay, model)
             for measure, (by_setting, keys) in measures.items():
                 ours, theirs = by_setting.get(setting, {}), by_setting.get(other, {})
@@ -190,7 +200,7 @@ def _validation(scores: Mapping[str, Mapping[int, float]]) -> list[str]:
         return []
     seeds = sorted({seed for by_seed in scores.values() for seed in by_seed})
     lines = [
-        "mAP on the validation scenes:",
+        "mAP on the validation scenes and recordings:",
         "",
         f"| model | {' | '.join(f'seed {seed}' for seed in seeds)} |",
         "|---|" + "--:|" * len(seeds),

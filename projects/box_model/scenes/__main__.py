@@ -4,8 +4,9 @@ python -m projects.box_model.scenes --packages data/packages --data_dir data/tfd
 
 Downloads Debian packages (9 GB) and GitHub repositories, unpacks the recordings without installing
 anything or being root, plays instruments from a soundfont (pip install --no-deps tinysoundfont),
-and mixes scenes of ten seconds: half of sounds that go together, half of random ones. Folder
-projects/box_model/data has clips.csv (recordings, licences), repositories.csv and places.csv.
+and mixes scenes of ten seconds: half of sounds that go together, half of random ones, and as many
+of one source alone. Folder projects/box_model/data has clips.csv (recordings, licences),
+repositories.csv and places.csv.
 
 The same command resumes a stopped run with the next source. The scenes are the same each time.
 """
@@ -37,7 +38,7 @@ _COUNTS = {
     split: flags.DEFINE_integer(
         f"num_{split}", count, f"Scenes in {split}.", lower_bound=1, flag_values=FLAGS
     )
-    for split, count in (("train", 20_000), ("validation", 600), ("test", 1200))
+    for split, count in (("train", 20_000), ("solo", 20_000), ("validation", 600), ("test", 1200))
 }
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "Threads that mix.", lower_bound=1, flag_values=FLAGS
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str]) -> bool:
         from projects.box_model.scenes.builder import PkgAudio
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[train]'") from error
+    from projects.box_model.scenes.scenes import SOLO
     from projects.box_model.scenes.sound_library import Library, fetch_sources
     from projects.box_model.scenes.soundfont import load_player
     from projects.box_model.scenes.sounds import SPLITS, all_sounds, split_sounds
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str]) -> bool:
     prepare(builder)
     for split in SPLITS:
         print(f"{split}: {counts[split]} scenes of {len(sounds[split])} sounds")
+    print(f"{SOLO}: {counts[SOLO]} scenes of one source of train")
     return False
 
 

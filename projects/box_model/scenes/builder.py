@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -17,17 +17,21 @@ from data_pipeline.sources.tfds.building import (
     clip_features,
 )
 from projects.box_model.scenes.places import read_places
-from projects.box_model.scenes.scenes import Mixer, Read, Scene, to_clip
+from projects.box_model.scenes.scenes import SOLO, Mixer, Read, Scene, to_clip
 from projects.box_model.scenes.sounds import SPLITS, Sound, class_indices, is_played
 from sat_jax.labels import audioset_labels
 from sat_jax.runtime.threads import map_ahead
 
-SOUNDS = {"train": "sounds", "validation": "sounds_validation", "test": "sounds_test"}
-"""Splits of single sounds: all of the training scenes, and the recordings of the others."""
+SOUNDS = {"validation": "sounds_validation", "test": "sounds_test"}
+"""Splits of held-out recordings as they are."""
 
 
 class PkgAudio(tfds.core.GeneratorBasedBuilder):
-    """Scenes in the splits train, validation and test, which share no sound; and single sounds."""
+    """Scenes in the splits train, validation and test, which share no sound.
+
+    The split solo has scenes of one training source each; sounds_validation and sounds_test have
+    the recordings of these scenes as they are.
+    """
 
     name = "pkg_audio"
     # TFDS downloads nothing here. The empty table keeps it from searching for checksums.
@@ -54,7 +58,7 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
         Args:
           sounds: sounds of each split. Without them, an existing dataset can be read.
           read: returns a sound's samples; called from several threads.
-          counts: number of scenes in each split.
+          counts: number of scenes in each split, solo too.
           workers: threads that mix.
           progress: whether to show progress bars on a terminal.
           **kwargs: see `tfds.core.GeneratorBasedBuilder`.
@@ -72,27 +76,34 @@ class PkgAudio(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        assert self._counts is not None
-        scenes = {split: self._generate_examples(split, self._counts[split]) for split in SPLITS}
+        mixers = {split: self._mixer(split) for split in SPLITS}
+        mixes = {split: mixer.mix for split, mixer in mixers.items()}
+        mixes[SOLO] = mixers["train"].mix_solo
+        scenes = {split: self._generate_examples(split, mix) for split, mix in mixes.items()}
         return scenes | {name: self._generate_sounds(split) for split, name in SOUNDS.items()}
 
+    def _mixer(self, split: str) -> Mixer:
+        assert self._sounds is not None and self._read is not None
+        return Mixer(split, self._sounds[split], read_places(), self._read)
+
     def _generate_sounds(self, split: str) -> Iterator[tuple[str, Example]]:
-        """Yields the sounds of a split: to be measured, real recordings that are not mixed."""
         assert self._sounds is not None and self._read is not None
         for sound in self._sounds[split]:
-            if split == "train" or not is_played(sound):
+            if not is_played(sound):
                 samples = to_clip(self._read(sound))
                 yield sound.name, clip_example(sound.name, samples, class_indices(sound.labels))
 
-    def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, Example]]:
-        assert self._sounds is not None and self._read is not None
-        mixer = Mixer(split, self._sounds[split], read_places(), self._read)
+    def _generate_examples(
+        self, split: str, mix: Callable[[int], Scene]
+    ) -> Iterator[tuple[str, Example]]:
+        assert self._counts is not None
+        count = self._counts[split]
         path = epath.Path(os.fspath(self.data_path / strong_name(split)))
         with path.open("w") as file:
             events = csv.writer(file, delimiter="\t", lineterminator="\n")
             events.writerow(LAYOUTS[1])
             workers = self._workers
-            scenes = map_ahead(mixer.mix, range(count), workers=workers, ahead=4 * workers)
+            scenes = map_ahead(mix, range(count), workers=workers, ahead=4 * workers)
             bar = tqdm(
                 scenes, split, count, unit=" scenes", disable=None if self._progress else True
             )

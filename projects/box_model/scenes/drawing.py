@@ -59,8 +59,12 @@ class SoundPicker:
 
     def pick(self, rng: np.random.Generator) -> Sound:
         """Draws a sound of any class."""
+        return pick_one(self.pick_any_source(rng), rng)
+
+    def pick_any_source(self, rng: np.random.Generator) -> Source:
+        """Draws a source of any class."""
         label = self._labels[rng.choice(len(self._labels), p=self._shares)]
-        return pick_one(self.pick_source([label], rng), rng)
+        return self.pick_source([label], rng)
 
     def pick_source(self, labels: Sequence[str], rng: np.random.Generator) -> Source:
         """Draws a source of one of the classes. Each of them must have sounds."""

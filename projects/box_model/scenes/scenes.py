@@ -2,8 +2,8 @@
 
 Scenes with even numbers are related: one place, a background that goes on, and a few sources that
 come and go, each heard several times. Those with odd numbers are random: up to four sounds that
-have nothing to do with each other. A scene is a pure function of its split, its number and the
-sounds.
+have nothing to do with each other. Solo scenes have one source, changed more strongly. A scene is a
+pure function of its split, its number and the sounds.
 """
 
 import collections
@@ -31,13 +31,14 @@ from sat_jax.labels import Event
 
 SECONDS = 10.0
 NUM_SAMPLES = round(SECONDS * SAMPLE_RATE)
-RANDOM = "random"
-"""Stands for the place in the name of a random scene."""
+RANDOM, SOLO = "random", "solo"
+"""Stand for the place in the names of scenes that have none."""
 
 _COUNTS = (0.05, 0.35, 0.3, 0.2, 0.1)
 """Shares of random scenes with 0, 1, ... sounds."""
 _SPEEDS = (0.88, 1.14)
 """Training sounds are played this much slower to faster."""
+_SOLO_SPEEDS = (0.7, 1.4)
 _FADE = SAMPLE_RATE // 200
 
 Read = Callable[[Sound], np.ndarray]
@@ -64,7 +65,7 @@ class Scene(NamedTuple):
 
 def is_related(name: str) -> bool:
     """Whether the scene of this name is one of sounds that go together."""
-    return name.split("_")[1] != RANDOM
+    return name.split("_")[1] not in (RANDOM, SOLO)
 
 
 class Mixer:
@@ -95,13 +96,34 @@ class Mixer:
             self._add_random(mixture, rng)
         else:
             place = self._add_related(mixture, rng)
-        _lay(draw_noise(NUM_SAMPLES, self._bank, rng), mixture.samples, 0)
-        name = f"{self._split}_{place}_{number:06d}"
-        return Scene(name, _to_int16(mixture.samples, rng), mixture.events())
+        return self._finish(f"{place}_{number:06d}", mixture, rng)
+
+    def mix_solo(self, number: int) -> Scene:
+        """Mixes a scene of one source, which is heard again and again, each time changed anew."""
+        rng = np.random.default_rng([len(SPLITS) + self._bank, number])
+        mixture = _Mixture()
+        source = self._picker.pick_any_source(rng)
+        start = int(rng.integers(SAMPLE_RATE // 2))
+        level = rng.uniform(-30.0, -3.0)
+        while start < NUM_SAMPLES - FRAME:
+            sound = pick_one(source, rng)
+            part = cut(self._read(sound), round(rng.uniform(1.0, SECONDS) * SAMPLE_RATE), rng)
+            speed = np.exp(rng.uniform(*np.log(_SOLO_SPEEDS)))
+            part = trim(play(part, speed, draw_equaliser(rng)))[:NUM_SAMPLES]
+            part = fade(set_level(part, level + rng.uniform(-3.0, 3.0)), _FADE, _FADE)
+            heard = add_echoes(part, self._bank, rng) if rng.random() < 0.3 else part
+            _lay(heard, mixture.samples, start)
+            mixture.mark(sound, start, start + len(part))
+            start += len(part) + round(rng.uniform(0.05, 1.0) * SAMPLE_RATE)
+        return self._finish(f"{SOLO}_{number:06d}", mixture, rng)
 
     def _can_go_on(self, sound: Sound) -> bool:
         # Shorter ones would hum when they are repeated.
         return len(trim(self._read(sound))) >= SAMPLE_RATE
+
+    def _finish(self, name: str, mixture: "_Mixture", rng: np.random.Generator) -> Scene:
+        _lay(draw_noise(NUM_SAMPLES, self._bank, rng), mixture.samples, 0)
+        return Scene(f"{self._split}_{name}", _to_int16(mixture.samples, rng), mixture.events())
 
     def _speed(self, rng: np.random.Generator) -> float:
         return rng.uniform(*_SPEEDS) if self._split == "train" else 1.0

@@ -82,11 +82,11 @@ def test_another_model_is_refused(tmp_path, box):
     "missing",
     [
         "memory.json",
-        "vit_longer/model",
+        "windows/model",
         "SAT_XS_1s/model",
         "no_memory_XS_1s/log.jsonl",
         "measured/SAT_XS_2s/metrics.json",
-        "measured/vit_longer/metrics.json",
+        "measured/windows/metrics.json",
         "measured/no_memory_XS_1s/metrics.json",
     ],
 )

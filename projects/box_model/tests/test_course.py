@@ -3,6 +3,7 @@
 import functools
 import importlib
 import operator
+import os
 import types
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
 
     def note(work, stage, result, command, inputs):
         flags = dict(flag.split("=", 1) for flag in command if "=" in flag)
-        made[str(result.relative_to(tmp_path / "seed3"))] = flags
+        made[os.path.relpath(result, tmp_path / "seed3")] = flags
 
     monkeypatch.setattr(course, "run_stage", note)
     monkeypatch.setattr(course, "_SIZE", types.SimpleNamespace(value="xs"))
@@ -32,24 +33,29 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
         if "--init" in flags
     }
     streaming = ("SAT_XS_2s", "SAT_XS_1s", "no_memory_XS_2s", "no_memory_XS_1s")
+    after = ("vit", *streaming)
     assert begins == {
-        "sounds/model": "mae/model",
-        "vit/model": "sounds/model",
-        **{f"{name}/model": "vit/model" for name in ("vit_longer", *streaming)},
+        "windows/model": "mae/model",
+        **{f"{name}/model": "windows/model" for name in after},
     }
-    assert {flags["--config.seed"] for flags in made.values()} == {"3"}
-    assert {flags["--valid_tfds"] for flags in made.values()} == {"pkg_audio:validation"}
-    assert made["mae/model"]["--tfds"] == made["sounds/model"]["--tfds"] == "pkg_audio:sounds"
-    fields = {"--config.num_steps", "--config.data.batch_size", "--config.evaluate_every"}
-    vit, longer = made["vit/model"], made["vit_longer/model"]
-    changed = {key for key in longer if longer[key] != vit.get(key)}
-    assert changed == fields | {"--init", "--workdir"} and vit.keys() == longer.keys()
-    for name in ("vit", *streaming):
-        assert made[f"{name}/model"]["--tfds"] == "pkg_audio:train"
-    for name in streaming:
-        ours = made[f"{name}/model"]
-        assert {field: ours[field] for field in fields} == {f: longer[f] for f in fields}
-        assert ours["--psl"] == str(tmp_path / f"labels_{name[-2:]}.parquet")
+    trained = {name: flags for name, flags in made.items() if name.endswith("model")}
+    assert {flags["--config.seed"] for flags in trained.values()} == {"3"}
+    valid = "pkg_audio:validation+sounds_validation"
+    assert {flags["--valid_tfds"] for flags in trained.values()} == {valid}
+    assert made["mae/model"]["--tfds"] == "pkg_audio:solo"
+    for name, seconds in (("windows", 2), ("vit", 10), *((one, one[-2]) for one in streaming)):
+        flags = made[f"{name}/model"]
+        assert flags["--tfds"] == "pkg_audio:train+solo"
+        files = [
+            str(tmp_path / f"labels_{split}_{seconds}s.parquet") for split in ("train", "solo")
+        ]
+        assert flags["--psl"] == ",".join(files)
+        assert flags["--config.data.psl_share"] == "1.0"
+        for split, file in zip(("train", "solo"), files, strict=True):
+            labels = made[f"../{Path(file).name}"]
+            assert labels["--tfds"] == f"pkg_audio:{split}"
+            assert labels["--strong"].endswith(f"strong_{split}.tsv")
+            assert labels["--window"] == labels["--hop"] == str(seconds)
     other = {"--config.model.cache_length": "0", "--config.silence_share": "0.0"}
     for seconds in (2, 1):
         ours, theirs = (made[f"{name}_XS_{seconds}s/model"] for name in ("SAT", "no_memory"))
@@ -59,20 +65,23 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
 
     made.clear()
     stages_of.measure(3)
+    measured = {"measured": "pkg_audio:test", "recordings": "pkg_audio:sounds_test"}
     assert set(made) == {"memory.json"} | {
-        f"measured/{name}/metrics.json" for name in ("vit", "vit_longer", *streaming)
+        f"{folder}/{name}/metrics.json"
+        for folder in measured
+        for name in ("windows", "vit", *streaming)
     }
+    assert made.pop("memory.json")["--tfds"] == "pkg_audio:test"
     for result, flags in made.items():
-        name = result.split("/")[1] if "/" in result else None
-        assert flags.get("--model") == (name and str(tmp_path / "seed3" / name / "model"))
-        assert flags["--tfds"] == "pkg_audio:test"
+        folder, name, _ = result.split("/")
+        assert flags["--model"] == str(tmp_path / "seed3" / name / "model")
+        assert flags["--tfds"] == measured[folder]
     ways = {
-        result.split("/")[1]: (flags["--chunk"], flags["--mode"])
-        for result, flags in made.items()
-        if result != "memory.json"
+        result.split("/")[1]: (flags["--chunk"], flags["--mode"]) for result, flags in made.items()
     }
     assert ways == {
-        **dict.fromkeys(("vit", "vit_longer"), ("2,1", "chunks,sliding,clip")),
+        "windows": ("2,1", "chunks"),
+        "vit": ("2,1", "chunks,sliding,clip"),
         **{f"SAT_XS_{s}s": (f"{s}", "stream,chunks") for s in (2, 1)},
         **{f"no_memory_XS_{s}s": (f"{s}", "chunks") for s in (2, 1)},
     }
@@ -84,8 +93,9 @@ def test_all_overridden_fields_exist_in_the_configs(size, monkeypatch, tmp_path)
     monkeypatch.setattr(course, "run_stage", lambda *stage, inputs: commands.append(stage[-1]))
     monkeypatch.setattr(course, "_SIZE", types.SimpleNamespace(value=size))
     course._Course(tmp_path, tmp_path, "", ()).train(0)
-    assert len(commands) == 1 + 3 + 2 * 2
-    for _, config, *flags in commands:
+    training = [command for command in commands if command[0] == "train.py"]
+    assert len(training) == 3 + 2 * 2
+    for _, config, *flags in training:
         script, _, choice = config.removeprefix("--config=configs/").partition(".py:")
         made = importlib.import_module(f"configs.{script}").get_config(choice)
         asked = [flag.split("=")[0] for flag in flags if flag.startswith("--config.")]
@@ -110,7 +120,7 @@ def test_results_of_other_scenes_are_refused(tmp_path, monkeypatch):
 
     def label():
         about = dataset_fingerprint(data)
-        course._Course(tmp_path / "work", tmp_path, f"the dataset {about}", ()).label_chunks(2)
+        course._Course(tmp_path / "work", tmp_path, f"the dataset {about}", ()).label("train", 2)
 
     label()
     label()

@@ -37,21 +37,23 @@ def cells_of(text, *begin):
 def test_tables_have_mean_and_range_over_seeds(work):
     text = write_results(work)
     assert text == (work / "results.md").read_text()
-    measures, related, unrelated, sources = cells_of(text, "SAT_XS_2s", "stream", "2", "2")
+    rows = cells_of(text, "SAT_XS_2s", "stream", "2", "2")
+    measures, recordings, related, unrelated, sources = rows
     assert measures == [
         *("0.375 (0.25 to 0.5)", "0.5 (0.5 to 0.5)", "0.125 (0.125 to 0.125)"),
         *("-", "0.01 (0.01 to 0.01)"),
     ]
+    assert recordings == ["0.5 (0.375 to 0.625)", "0.5 (0.5 to 0.5)"]
     assert related == ["0.75 (0.75 to 0.75)", "9", "0.175 (0.05 to 0.3)", "3", "-", "0"]
     assert unrelated == related
     assert sources[1::2] == ["2", "3", "5"]
     assert cells_of(text, "vit", "clip", "all", "2")[0][0] == "0.2 (0.2 to 0.2)"
     for name, other, gains in (
         ("SAT_XS_2s", "vit", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
-        ("SAT_XS_2s", "vit_longer", ["+0.150", "-1.438 to +1.738", "+0.025", "+0.275"]),
+        ("SAT_XS_2s", "windows", ["+0.150", "-1.438 to +1.738", "+0.025", "+0.275"]),
         ("SAT_XS_2s", "no_memory_XS_2s", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
         ("SAT_XS_1s", "vit", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
-        ("SAT_XS_1s", "vit_longer", ["+0.160", "-1.428 to +1.748", "+0.035", "+0.285"]),
+        ("SAT_XS_1s", "windows", ["+0.160", "-1.428 to +1.748", "+0.035", "+0.285"]),
         ("SAT_XS_1s", "no_memory_XS_1s", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
     ):
         gain, same = (
@@ -76,7 +78,7 @@ def test_the_plot_has_means_and_ranges_over_seeds(work, monkeypatch):
     [(path, curves, levels)] = drawn
     assert path == work / "results.png"
     found = {(curve.model, curve.mode): curve for curve in curves}
-    names = {("vit", "chunks"), ("vit_longer", "chunks"), ("no_memory_XS", "chunks")}
+    names = {("vit", "chunks"), ("windows", "chunks"), ("no_memory_XS", "chunks")}
     assert set(found) == names | {("SAT_XS", "stream")}
     sat = found["SAT_XS", "stream"]
     points = sorted(zip(sat.delays, sat.mean_average_precision, sat.ranges, strict=True))
@@ -84,7 +86,7 @@ def test_the_plot_has_means_and_ranges_over_seeds(work, monkeypatch):
     np.testing.assert_allclose([point[2] for point in points], [[0.26, 0.51], [0.25, 0.5]])
     assert {(level.model, level.mode) for level in levels} == {
         ("vit", "clip"),
-        ("vit_longer", "clip"),
+        ("windows", "clip"),
     }
 
 

@@ -14,7 +14,7 @@ from sat_jax.labels import audioset_labels
 NAMES = [label.name for label in audioset_labels()]
 
 
-COUNTS = {"train": 6, "validation": 2, "test": 3}
+COUNTS = {"train": 6, "solo": 5, "validation": 2, "test": 3}
 
 
 def test_it_is_the_same_each_time_and_its_tables_agree(tmp_path):
@@ -29,29 +29,31 @@ def test_it_is_the_same_each_time_and_its_tables_agree(tmp_path):
     for name in files:
         if "record" in name or name.endswith(".tsv"):
             assert (folder / name).read_bytes() == (again / name).read_bytes(), name
-    alone = TfdsSource("pkg_audio", "sounds", tmp_path / "once")
-    assert sorted(alone.clips.ids) == sorted(sound.name for sound in SOUNDS)
-    for place, name in enumerate(alone.clips.ids):
-        sound = next(sound for sound in SOUNDS if sound.name == name)
-        samples = read_tone(sound)
-        np.testing.assert_allclose(alone.read(place), 0.5 / abs(samples).max() * samples, atol=1e-4)
-        labels = np.flatnonzero(alone.clips.targets(np.array([place]), len(NAMES)))
-        assert tuple(labels) == class_indices(sound.labels)
     held_out = TfdsSource("pkg_audio", "sounds_test", tmp_path / "once")
     assert sorted(held_out.clips.ids) == sorted(sound.name for sound in SOUNDS)
-    source = TfdsSource("pkg_audio", "train", tmp_path / "once")
+    for place, name in enumerate(held_out.clips.ids):
+        sound = next(sound for sound in SOUNDS if sound.name == name)
+        samples = 0.5 / abs(read_tone(sound)).max() * read_tone(sound)
+        np.testing.assert_allclose(held_out.read(place), samples, atol=1e-4)
+        labels = np.flatnonzero(held_out.clips.targets(np.array([place]), len(NAMES)))
+        assert tuple(labels) == class_indices(sound.labels)
     mixer = Mixer("train", SOUNDS, read_places(), read_tone)
     scenes = {scene.name: scene for scene in map(mixer.mix, range(6))}
-    assert set(source.clips.ids) == scenes.keys()
     assert sum(map(is_related, scenes)) == 3
-    events = read_event_teacher(folder / "strong_train.tsv", source.clips.ids)._events
-    targets = source.clips.targets(np.arange(6), len(NAMES))
-    for place, name in enumerate(source.clips.ids):
-        scene = scenes[name]
-        np.testing.assert_allclose(source.read(place), scene.samples / 32_768, atol=1e-7)
-        assert np.flatnonzero(targets[place]).tolist() == scene.labels
-        read = [tuple(event) for event in events[place]]
-        np.testing.assert_allclose(read, [tuple(e) for e in scene.events] or [], atol=1e-4)
-    with open(folder / "strong_train.tsv", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    assert {row["filename"] for row in rows} == set(source.clips.ids)
+    solo = {scene.name: scene for scene in map(mixer.mix_solo, range(5))}
+    assert not any(map(is_related, solo))
+    for split, mixed in (("train", scenes), ("solo", solo)):
+        source = TfdsSource("pkg_audio", split, tmp_path / "once")
+        assert set(source.clips.ids) == mixed.keys()
+        table = folder / f"strong_{split}.tsv"
+        events = read_event_teacher(table, source.clips.ids)._events
+        targets = source.clips.targets(np.arange(len(mixed)), len(NAMES))
+        for place, name in enumerate(source.clips.ids):
+            scene = mixed[name]
+            np.testing.assert_allclose(source.read(place), scene.samples / 32_768, atol=1e-7)
+            assert np.flatnonzero(targets[place]).tolist() == scene.labels
+            read = [tuple(event) for event in events[place]]
+            np.testing.assert_allclose(read, [tuple(e) for e in scene.events] or [], atol=1e-4)
+        with open(table, newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        assert {row["filename"] for row in rows} == set(source.clips.ids)

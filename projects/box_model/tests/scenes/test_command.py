@@ -8,7 +8,7 @@ from tests.support.programs import run_program
 
 pytest.importorskip("tensorflow_datasets")
 
-COUNTS = {"train": 8, "validation": 4, "test": 12}
+COUNTS = {"train": 8, "solo": 8, "validation": 4, "test": 12}
 
 
 @pytest.fixture(scope="module")

@@ -135,3 +135,17 @@ def test_few_scenes_are_clipped():
         assert loud.max() <= 32_440
         clipped.append(np.count_nonzero(loud == 32_439) > 20)
     assert 0 < sum(clipped) < 8
+
+
+def test_a_solo_scene_has_one_source_at_many_speeds():
+    mix, speeds = mixer().mix_solo, []
+    for number in range(20):
+        scene = mix(number)
+        labels = {NAMES[index] for index in scene.labels}
+        [label] = labels & TONES.keys()
+        assert labels == set(with_parents(label))
+        spans = spans_of(scene, label)
+        assert spans[0][0] <= 0.5 and spans[-1][1] > 8.0
+        if label != "Rain":  # Tones of 0.7 s.
+            speeds += [0.7 / (end - start) for start, end in spans[:-1]]
+    assert 0.68 < min(speeds) < 0.75 and 1.3 < max(speeds) < 1.45
