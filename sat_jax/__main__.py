@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure models on labelled clips",
     "train": "train a model, or resume a run",
     "convert": "convert weights between PyTorch files and checkpoint folders",
+    "export": "export a model for devices without JAX",
     "models": "list models and their weights",
     "profile": "count and measure what a streaming step costs",
     "psl": "make pseudo strong labels with a teacher",

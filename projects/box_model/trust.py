@@ -45,11 +45,12 @@ def main(arguments: Sequence[str]) -> bool:
     tagger = Tagger.load(_MODEL.value)
     thresholds = load_thresholds(_MODEL.value, find_checkpoint(_MODEL.value))
     source = open_source(tagger.labels, **source_flags(FLAGS) or {})
-    every = np.arange(len(source.clips.ids))
+    count = len(source.clips.ids)
+    sounds = (source.read(i, num_samples=None, place=0.0, start=0.0) for i in range(count))
     highest = np.stack(
-        [np.max([chunk.probs for chunk in tagger.tag(source.read(clip))], axis=0) for clip in every]
+        [np.max([chunk.probs for chunk in tagger.tag(sound)], axis=0) for sound in sounds]
     )
-    truth = source.clips.targets(every, len(tagger.labels)) > 0
+    truth = source.clips.targets(np.arange(count), len(tagger.labels)) > 0
     text = write_table(truth, highest >= thresholds, tagger.labels)
     output = Path(_OUTPUT.value)
     with explain_write_errors(output), atomic_write(output) as temporary:
@@ -69,7 +70,7 @@ def write_table(truth: np.ndarray, shown: np.ndarray, labels: Sequence[str]) -> 
     recordings, detected, right = truth.sum(0), shown.sum(0), (truth & shown).sum(0)
     rows = [
         (-right[i] / max(detected[i], 1), -recordings[i], i)
-        for i in np.flatnonzero(recordings >= MIN_RECORDINGS)
+        for i in np.flatnonzero(recordings >= MIN_RECORDINGS).tolist()
     ]
     few = np.flatnonzero(recordings < MIN_RECORDINGS)
     lines = [

@@ -1,11 +1,8 @@
 """The matrix product of linear layers, with a faster way for the few rows of a streaming step.
 
 CPUs multiply some tens of rows faster with the kernel as the first factor. A streaming step then
-takes 0.80 to 0.85 of the time, see docs/performance.md. Exporters turn this way off, because their
-targets do not know `jax.lax.platform_dependent`, which chooses between the two ways:
-
-    with few_rows_product(False):
-        exported = jax.export.export(...)
+takes 0.80 to 0.85 of the time, see docs/performance.md. Exporters do without
+(`sat_jax.models.portable`): other compilers lack the choice between platforms.
 """
 
 import functools
@@ -14,8 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-few_rows_product = jax.make_user_context(True)
-"""Context manager: whether functions traced inside it use the way for few rows."""
+from sat_jax.models.portable import portable
 
 FEW_ROWS = [rows + cls_token for rows in range(8, 97, 8) for cls_token in (0, 1)]
 """Numbers of rows that CPUs multiply faster with the kernel first."""
@@ -38,7 +34,7 @@ def product(x: jax.Array, kernel: jax.Array, skip: int, precision: Precision) ->
     Returns:
       [..., y - skip].
     """
-    if few_rows_product.value and x.dtype == jnp.float32 and _has_few_rows(x):
+    if not portable.value and x.dtype == jnp.float32 and _has_few_rows(x):
         return _few_rows(x, kernel, skip, precision)
     return _plain(x, kernel, skip, precision)
 

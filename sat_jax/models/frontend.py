@@ -38,7 +38,8 @@ def mel_filterbank(config: FrontendConfig) -> np.ndarray:
 
 
 @functools.cache
-def _hann_window(n_fft: int) -> np.ndarray:
+def hann_window(n_fft: int) -> np.ndarray:
+    """Returns the periodic Hann window, float32 [n_fft]."""
     return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
@@ -53,7 +54,7 @@ def framed_power_db(samples: jax.Array, config: FrontendConfig) -> jax.Array:
       float32 [b, f, t] with t = 1 + (s - n_fft) // hop_length, at least -100 dB.
     """
     windows = frames(samples, config.n_fft, config.hop_length)
-    spectrum = jnp.fft.rfft(windows * _hann_window(config.n_fft))
+    spectrum = jnp.fft.rfft(windows * hann_window(config.n_fft))
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     mel = jnp.matmul(power, mel_filterbank(config), precision="highest")
     return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER)).swapaxes(1, 2)

@@ -14,6 +14,7 @@ from sat_jax.models.attention import (
 )
 from sat_jax.models.cache import KVPast, Past, TokenPast, append_past
 from sat_jax.models.linear import Linear
+from sat_jax.models.portable import erf
 
 POSITION_INIT = nn.initializers.normal(0.02)
 CLS_INIT = nn.initializers.normal(1e-6)
@@ -89,7 +90,7 @@ class Attention(nn.Module):
 
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU by erf, as published; `nn.gelu` uses erfc, which takes 1.5 times as long."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+    return 0.5 * x * (1.0 + erf(x * 0.5**0.5))
 
 
 class Mlp(nn.Module):

@@ -32,9 +32,15 @@ def past_positions(
     safe_steps = jnp.maximum(steps, 1)
     row = token // safe_steps
     column = time_pos_embed.shape[0] - steps + token % safe_steps
-    positions = jnp.take(time_pos_embed, column, axis=0, mode="clip")
-    positions = positions + jnp.take(freq_pos_embed, row, axis=0, mode="clip")
+    positions = _rows(time_pos_embed, column) + _rows(freq_pos_embed, row)
     return jnp.where((token >= 0)[..., None], positions, 0.0)
+
+
+def _rows(embedding: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns rows of [n, d]; indices outside of it mean the nearest row."""
+    # Exporters know this clip, unlike that of `take`.
+    index = jnp.clip(index, 0, embedding.shape[0] - 1)
+    return embedding.at[index].get(mode="promise_in_bounds")
 
 
 def resize_positions(embedding: np.ndarray, length: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from sat_jax.models.positions import past_positions
 FIXED_NORMS = {64: (10.0, 40.0), 128: (14.27, 41.58)}
 """(offset, scale) of inputs without BatchNorm, by mel bands: (x + offset) / scale, as published."""
 
+INPUT_NORM_EPSILON = 1e-5
 INPUT_NORM_MOMENTUM = 0.99
 """Share of the running statistics that one training step keeps; 0.01 in PyTorch's sense."""
 
@@ -49,7 +50,9 @@ class AudioTransformer(nn.Module):
         width, dtype = config.width, config.dtype
         if config.input_norm == "batch":
             self.input_norm = nn.BatchNorm(
-                momentum=INPUT_NORM_MOMENTUM, epsilon=1e-5, use_fast_variance=False
+                momentum=INPUT_NORM_MOMENTUM,
+                epsilon=INPUT_NORM_EPSILON,
+                use_fast_variance=False,
             )
         self.patch_embed = Linear(width, dtype)
         self.time_pos_embed = self.param(

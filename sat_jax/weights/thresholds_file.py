@@ -68,6 +68,11 @@ def save_thresholds(
     return path
 
 
+def has_thresholds(name_or_path: str | Path) -> bool:
+    """Whether a model has thresholds that `load_thresholds` can try to read."""
+    return _find(name_or_path).is_file()
+
+
 def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndarray:
     """Reads the thresholds of a model; of a bundled one those that it came with, if none else.
 
@@ -81,9 +86,7 @@ def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndar
     Raises:
       SatError: there are none, they belong to other weights or classes, or the file is damaged.
     """
-    path = thresholds_path(name_or_path)
-    if not path.is_file() and (folder := bundled_folder(str(name_or_path))):
-        path = folder / _FILE
+    path = _find(name_or_path)
     if not path.is_file():
         raise SatError(
             f"{name_or_path} has no thresholds ({path} is missing): run sat-jax evaluate "
@@ -111,6 +114,13 @@ def load_thresholds(name_or_path: str | Path, checkpoint: Checkpoint) -> np.ndar
 def _is_probability(value: object) -> bool:
     # In Python, True is an int.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= 1.0
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = thresholds_path(name_or_path)
+    if not path.is_file() and (folder := bundled_folder(str(name_or_path))):
+        return folder / _FILE
+    return path
 
 
 def _read(path: Path) -> tuple[Any, list[dict[str, Any]]]:

@@ -32,7 +32,7 @@ PAGES_FOR_DEVELOPERS = [  # Their code needs a clone, downloads or hours, and is
 ]
 HOMES = [ROOT, *(ROOT / name for name in ("sat_jax", "data_pipeline", "projects/box_model"))]
 """Folders to which the developers' pages shorten paths."""
-NOT_THERE = {"site/", "sat_jax/export/", "sat_jax/commands/NAME.py", "runs/esc10/results.md"}
+NOT_THERE = {"site/", "sat_jax/commands/NAME.py", "runs/esc10/results.md"}
 """Paths on the developers' pages that are built, or that are still to be written."""
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.M | re.S)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

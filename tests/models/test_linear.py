@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sat_jax.models.few_rows import FEW_ROWS, FEWEST_VALUES, few_rows_product
+from sat_jax.models.few_rows import FEW_ROWS, FEWEST_VALUES
 from sat_jax.models.linear import Linear
+from sat_jax.models.portable import portable
 from tests.support.jaxprs import equations
 
 
@@ -66,7 +67,7 @@ def test_few_rows_are_multiplied_kernel_first_unless_switched_off(rows, width, d
         return {equation.primitive.name for equation in equations(apply, variables, x)}
 
     assert ("conv_general_dilated" in primitives()) == is_few
-    with few_rows_product(False):
+    with portable(True):
         assert not primitives() & {"conv_general_dilated", "platform_index", "custom_jvp_call"}
     assert (rows in FEW_ROWS and rows * width >= FEWEST_VALUES) >= is_few
 

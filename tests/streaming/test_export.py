@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sat_jax.config import ModelConfig
-from sat_jax.models.few_rows import few_rows_product
+from sat_jax.models.portable import portable
 from sat_jax.models.transformer import init_variables
 from sat_jax.streaming import ModelState, StreamingModel, make_framing
 
@@ -27,7 +27,7 @@ def test_a_step_for_any_number_of_streams() -> None:
     (batch,) = jax.export.symbolic_shape("b")
     shapes = [jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype) for x in leaves]
     window = jax.ShapeDtypeStruct((batch, streams.framing.window), np.float32)
-    with few_rows_product(False):
+    with portable(True):
         exported = jax.export.export(jax.jit(step), platforms=("cpu",))(variables, window, shapes)
     sound = 0.1 * np.random.default_rng(0).standard_normal((2, streams.framing.window))
     sound = sound.astype(np.float32)

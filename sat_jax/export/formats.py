@@ -1,0 +1,92 @@
+"""The formats of an exported step. A new one is a row of `FORMATS`.
+
+Command lines read the table for --help, so this module imports no exporter.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sat_jax.export.check import Run
+from sat_jax.export.precision import Precision
+from sat_jax.streaming.model import StreamingModel
+from sat_jax.streaming.pieces import Variables
+
+
+class Export(NamedTuple):
+    """An exported step.
+
+    Attributes:
+      content: of the file.
+      about: facts for export.json.
+      run: runs it here, to compare it with the model.
+      batch_sizes: numbers of streams to compare.
+    """
+
+    content: bytes
+    about: dict[str, object]
+    run: Run
+    batch_sizes: tuple[int, ...] = (1, 3)
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Attributes:
+      file: name of the exported file.
+      extra: of the package, with what the exporter needs.
+      export: exports a model; its arguments are those of `export_onnx`.
+      precisions: that it can store, the default first.
+    """
+
+    file: str
+    extra: str
+    export: Callable[[StreamingModel, Variables, Precision, int | None], Export]
+    precisions: tuple[Precision, ...]
+
+
+def export_onnx(
+    model: StreamingModel, variables: Variables, precision: Precision, opset: int | None
+) -> Export:
+    """Exports to ONNX.
+
+    Args:
+      model: without embeddings.
+      variables: its weights.
+      precision: of the stored matrices.
+      opset: version of ONNX's operators; None is the newest.
+    """
+    from sat_jax.export.onnx_runtime import load_step
+    from sat_jax.export.onnx_writer import OPSETS, write_onnx
+
+    opset = opset or OPSETS[1]
+    content = write_onnx(model, variables, precision=precision, opset=opset).SerializeToString()
+    return Export(content, {"opset": opset}, load_step(content))
+
+
+def export_litert(
+    model: StreamingModel, variables: Variables, precision: Precision, opset: int | None
+) -> Export:
+    """Exports to LiteRT."""
+    from sat_jax.export.litert import load_step, write_litert
+
+    del opset
+    content = write_litert(model, variables, precision=precision)
+    return Export(content, {"batch": 1}, load_step(content), batch_sizes=(1,))
+
+
+def export_stablehlo(
+    model: StreamingModel, variables: Variables, precision: Precision, opset: int | None
+) -> Export:
+    """Exports to StableHLO."""
+    from sat_jax.export.stablehlo import PLATFORMS, load_step, write_stablehlo
+
+    del precision, opset
+    content = write_stablehlo(model, variables)
+    return Export(content, {"platforms": PLATFORMS}, load_step(content))
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", "onnx", export_onnx, ("float16", "float32", "int8")),
+    "litert": Format("model.tflite", "litert", export_litert, ("float16", "float32", "int8")),
+    "stablehlo": Format("model.stablehlo", "", export_stablehlo, ("float32",)),
+}

@@ -1,0 +1,146 @@
+"""Builds an ONNX graph op by op, with readable names."""
+
+from collections.abc import Sequence
+from typing import Any, NewType
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sat_jax.export.precision import Precision
+
+Value = NewType("Value", str)
+"""The name of a value in the graph."""
+
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+
+
+class Graph:
+    """A graph that grows node by node.
+
+    Values are named after the scope and the op that makes them, such as "blocks.3/attn/MatMul_1".
+
+    Attributes:
+      opset: version of ONNX's operators.
+      precision: how `matrix` stores weights.
+    """
+
+    def __init__(self, opset: int, precision: Precision) -> None:
+        """Starts an empty graph."""
+        self.opset, self.precision = opset, precision
+        self._scopes: list[str] = []
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, onnx.TensorProto] = {}
+        self._constants: dict[tuple[Any, ...], Value] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._used: dict[str, int] = {}
+
+    def scope(self, name: str) -> "_Scope":
+        """Returns a context manager: names inside it begin with `name`."""
+        return _Scope(self._scopes, name)
+
+    def root(self) -> "_Scope":
+        """Returns a context manager: names inside it begin at the root."""
+        return _Scope(self._scopes, None)
+
+    def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
+        """Adds a node with one output."""
+        [value] = self.ops(kind, 1, *inputs, **attributes)
+        return value
+
+    def ops(self, kind: str, outputs: int, *inputs: Value | None, **attributes: Any) -> list[Value]:
+        """Adds a node with several outputs. None stands for an optional input that is left out."""
+        name = self._name(kind)
+        values = [Value(name if outputs == 1 else f"{name}:{i}") for i in range(outputs)]
+        given = [value or "" for value in inputs]
+        self._nodes.append(helper.make_node(kind, given, values, name=name, **attributes))
+        return values
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> Value:
+        """Adds an input of the graph; strings in a shape are free sizes."""
+        self._inputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
+        return Value(name)
+
+    def output(self, value: Value, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+        """Makes a value an output of the graph."""
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[dtype], shape))
+
+    def vector(self, name: str, array: np.ndarray) -> Value:
+        """Adds a weight that keeps its precision."""
+        path = self._path(name)
+        self._weights[path] = numpy_helper.from_array(np.ascontiguousarray(array), path)
+        return Value(path)
+
+    def matrix(self, name: str, array: np.ndarray) -> Value:
+        """Adds a weight matrix [in, out] in the graph's precision, and returns it as float32."""
+        if self.precision == "float32":
+            return self.vector(name, array)
+        with self.scope(name):
+            if self.precision == "float16":
+                stored = self.vector("float16", array.astype(np.float16))
+                return self.op("Cast", stored, to=TensorProto.FLOAT)
+            parts = zip(("levels", "scale", "zero"), quantize(array), strict=True)
+            quantized = [self.vector(part, each) for part, each in parts]
+            return self.op("DequantizeLinear", *quantized, axis=1)
+
+    def constant(self, values: Any, dtype: type[np.generic] = np.int64) -> Value:
+        """Returns a constant array; equal ones are stored once."""
+        array = np.asarray(values, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self._weights[name] = numpy_helper.from_array(array, name)
+            self._constants[key] = Value(name)
+        return self._constants[key]
+
+    def to_model(self, name: str, doc: str) -> onnx.ModelProto:
+        """Returns the model, checked and with the shapes of all values."""
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._weights.values()), doc
+        )
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(
+            graph,
+            opset_imports=opsets,
+            producer_name="sat-jax",
+            ir_version=helper.find_min_ir_version_for(opsets),
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+
+    def _path(self, name: str) -> str:
+        return "/".join([*self._scopes, name])
+
+    def _name(self, kind: str) -> str:
+        path = self._path(kind)
+        count = self._used[path] = self._used.get(path, -1) + 1
+        return f"{path}_{count}" if count else path
+
+
+class _Scope:
+    """Adds a name to the scopes, or leaves them all, until the end of the context."""
+
+    def __init__(self, scopes: list[str], name: str | None) -> None:
+        self._scopes, self._own, self._before = scopes, name, list[str]()
+
+    def __enter__(self) -> None:
+        self._before = self._scopes[:]
+        self._scopes[:] = [] if self._own is None else [*self._before, self._own]
+
+    def __exit__(self, *error: object) -> None:
+        self._scopes[:] = self._before
+
+
+def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rounds a matrix [in, out] to 256 levels per output, from its lowest to its highest value.
+
+    Returns:
+      Levels uint8 [in, out], scales float32 [out] and the level of 0, uint8 [out].
+    """
+    low, high = np.minimum(array.min(0), 0.0), np.maximum(array.max(0), 0.0)
+    scale = (np.maximum(high - low, 1e-12) / 255.0).astype(np.float32)
+    zero = np.rint(-low / scale)
+    levels = np.clip(np.rint(array / scale) + zero, 0, 255)
+    return levels.astype(np.uint8), scale, zero.astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Files that are copied into an exported folder; nothing here imports sat_jax."""

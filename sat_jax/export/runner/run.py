@@ -1,0 +1,227 @@
+"""Tags sounds with the exported model in this file's folder, chunk by chunk.
+
+    python run.py sound.wav
+    arecord -q -f S16_LE -r 16000 | python run.py -
+
+needs Python 3.9, numpy, and what runs the model: onnxruntime for .onnx, ai-edge-litert for .tflite,
+jax for .stablehlo. "-" is standard input: mono 16-bit PCM at the model's rate.
+WAV files are read by the standard library, others by soundfile if that is installed. In a program:
+
+    stream = Stream()
+    for samples in microphone:  # float32 in [-1, 1], any number at a time
+        for start, end, probs in stream.push(samples):
+            print(start, end, stream.top(probs, 3))
+
+The file belongs to sat-jax and has its licence, Apache-2.0.
+"""
+
+import argparse
+import json
+import math
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+
+
+def load_onnx(path, threads):
+    """Returns the model as a function from a dict of arrays to a dict of arrays."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that spin would take the other programs' time while they wait.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda arrays: dict(zip(names, session.run(None, arrays)))  # noqa: B905 - Python 3.9
+
+
+def load_litert(path, threads):
+    """Returns the model as a function from a dict of arrays to a dict of arrays."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    step = Interpreter(model_path=path, num_threads=threads).get_signature_runner()
+    return lambda arrays: step(**arrays)
+
+
+def load_stablehlo(path, threads):
+    """Returns the model as a function from a dict of arrays to a dict of arrays."""
+    import jax
+    from jax import export
+
+    call = jax.jit(export.deserialize(bytearray(Path(path).read_bytes())).call)
+    return lambda arrays: {name: np.asarray(array) for name, array in call(arrays).items()}
+
+
+ENGINES = {"onnx": load_onnx, "litert": load_litert, "stablehlo": load_stablehlo}
+
+
+class Step:
+    """The exported step: samples and state in, probabilities and the next state out."""
+
+    def __init__(self, folder=HERE, threads=1):
+        """Loads the model.
+
+        Args:
+          folder: with export.json and the model.
+          threads: of the runtime.
+        """
+        self.about = json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))
+        self._run = ENGINES[self.about["kind"]](
+            str(Path(folder) / self.about["model_file"]), threads
+        )
+        self._initial = {}
+        with open(Path(folder) / self.about["state_file"], "rb") as file:
+            for each in self.about["state"]:
+                dtype = np.dtype(each["dtype"]).newbyteorder("<")
+                values = np.fromfile(file, dtype, math.prod(each["shape"]))
+                self._initial[each["name"]] = values.reshape(1, *each["shape"])
+
+    def new_state(self, streams=1):
+        """Returns the state of new streams: arrays whose first axis is the stream."""
+        return {name: np.repeat(array, streams, axis=0) for name, array in self._initial.items()}
+
+    def __call__(self, samples, state):
+        """Scores the next window of each stream.
+
+        Args:
+          samples: float32 [streams, window] in [-1, 1].
+          state: from `new_state` or the call before.
+
+        Returns:
+          Probabilities float32 [streams, classes], and the next state.
+        """
+        found = self._run({"samples": samples, **state})
+        return found["probs"], {name: found["new_" + name] for name in state}
+
+
+class Stream:
+    """One stream: takes any number of samples, and gives the chunks that they complete."""
+
+    def __init__(self, step=None):
+        """Starts a stream at time 0."""
+        self.step = step or Step()
+        self.about = self.step.about
+        self.labels = [each["name"] for each in self.about["labels"]]
+        self._state = self.step.new_state()
+        # The window begins `margin` samples before its chunk.
+        self._samples = np.zeros(self.about["margin"], np.float32)
+        self._started = self.about["margin"] == 0
+        self._chunks = 0
+
+    def push(self, samples):
+        """Takes float32 samples [n]; returns (start, end, probabilities) of each new chunk."""
+        self._samples = np.concatenate([self._samples, np.asarray(samples, np.float32)])
+        if not self._started and len(self._samples) > 2 * self.about["margin"]:
+            self._mirror_begin()
+        chunks = []
+        while self._started and len(self._samples) >= self.about["window"]:
+            window = self._samples[None, : self.about["window"]]
+            probs, self._state = self.step(window, self._state)
+            self._samples = self._samples[self.about["hop"] :]
+            start = self._chunks * self.about["hop"] / self.about["sample_rate"]
+            self._chunks += 1
+            end = self._chunks * self.about["hop"] / self.about["sample_rate"]
+            chunks.append((start, end, probs[0]))
+        return chunks
+
+    def finish(self):
+        """Fills the last chunk up with silence, if one began; returns it as `push` does."""
+        left = len(self._samples) - self.about["margin"]
+        if left <= 0:
+            return []
+        begin = self._chunks * self.about["hop"]
+        silence = np.zeros(self.about["window"], np.float32)
+        chunks = self.push(silence)[:1]
+        end = (begin + left) / self.about["sample_rate"]
+        return [(start, min(end, whole), probs) for start, whole, probs in chunks]
+
+    def top(self, probs, count):
+        """Returns the (label, probability) of the most probable classes."""
+        order = np.argsort(-probs, kind="stable")[:count]
+        return [(self.labels[i], float(probs[i])) for i in order]
+
+    def _mirror_begin(self):
+        """The spectrogram of the first chunk begins with the mirror image of its samples."""
+        margin = self.about["margin"]
+        self._samples[:margin] = self._samples[margin + 1 : 2 * margin + 1][::-1]
+        self._started = True
+
+
+def read_blocks(path, rate):
+    """Yields a sound as float32 blocks, mono at a rate; "-" is PCM from standard input."""
+    if path == "-":
+        while block := sys.stdin.buffer.read(rate // 5 * 2):
+            yield np.frombuffer(block[: len(block) // 2 * 2], "<i2").astype(np.float32) / 32768
+        return
+    try:
+        with wave.open(path, "rb") as file:
+            if file.getsampwidth() != 2:
+                raise wave.Error("not 16 bits")
+            data, channels = file.readframes(file.getnframes()), file.getnchannels()
+            found = file.getframerate()
+        sound = np.frombuffer(data, "<i2").astype(np.float32).reshape(-1, channels) / 32768
+    except (wave.Error, EOFError) as error:
+        try:
+            import soundfile
+        except ModuleNotFoundError:
+            sys.exit(f"run.py: {path} is not a WAV of 16 bits ({error}): pip install soundfile")
+        sound, found = soundfile.read(path, dtype="float32", always_2d=True)
+    yield resample(sound.mean(1), found, rate)
+
+
+def resample(sound, rate, new_rate, taps=32):
+    """Resamples by a windowed sinc: float32 [n] -> [n * new_rate / rate]."""
+    if rate == new_rate:
+        return sound
+    ratio = rate / new_rate
+    cutoff = min(1.0, 1.0 / ratio)
+    half = round(taps / cutoff)
+    padded = np.pad(sound, half + 1)
+    offsets, blocks = np.arange(-half, half + 1), []
+    for first in range(0, int(len(sound) / ratio), 4096):
+        at = np.arange(first, min(first + 4096, int(len(sound) / ratio))) * ratio
+        near = np.floor(at).astype(int)
+        distance = offsets - (at - near)[:, None]
+        window = 0.5 + 0.5 * np.cos(np.pi * distance / (half + 1))
+        kernel = cutoff * np.sinc(cutoff * distance) * window
+        blocks.append((padded[near[:, None] + offsets + half + 1] * kernel).sum(1))
+    return np.concatenate(blocks or [sound[:0]]).astype(np.float32)
+
+
+def main():
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="Tags sounds chunk by chunk.")
+    parser.add_argument("sounds", nargs="+", help="files; - is 16-bit PCM from standard input")
+    parser.add_argument("-k", "--top_k", type=int, default=5, help="tags of each chunk")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    step = Step(threads=arguments.threads)
+    for path in arguments.sounds:
+        if path != "-" and not Path(path).is_file():
+            sys.exit(f"run.py: {path} is not a file")
+        print(f"===== {path} =====")
+        stream = Stream(step)
+        for block in read_blocks(path, step.about["sample_rate"]):
+            show(stream, stream.push(block), arguments.top_k)
+        show(stream, stream.finish(), arguments.top_k)
+
+
+def show(stream, chunks, count):
+    """Prints the most probable classes of each chunk."""
+    for start, end, probs in chunks:
+        for rank, (label, prob) in enumerate(stream.top(probs, count), 1):
+            span = f"[{round(start, 3)}s]-[{round(end, 3)}s]"
+            print(f"{span} Topk-{rank} {label:<30} {prob:.4f}")
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,141 @@
+"""run.py of an exported folder: the same answers, from numpy and the runtime alone."""
+
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from sat_jax import Tagger
+from sat_jax.commands import export
+from sat_jax.export.runner import run
+from tests.support.programs import run_program
+
+ROOT = Path(__file__).parents[2]
+CHOIR = ROOT / "examples" / "choir.flac"
+CONCERT = ROOT / "examples" / "concert.flac"
+
+
+@pytest.fixture(scope="module", params=["chunk", "seamless"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, kind):
+    path = tmp_path_factory.mktemp("export") / "listener"
+    flags = (f"--framing={kind}", "--precision=float32", "--nocheck", "--chunk=1.92")
+    assert run_program(export.PROGRAM, "export", *flags, str(path)) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def tagger(kind):
+    return Tagger.load("SAT_XS_2s", framing=kind, chunk_seconds=1.92)
+
+
+def program(folder, *arguments, stdin=None):
+    """Runs run.py where our package and JAX can't be imported."""
+    block = "import sys, runpy; sys.modules.update(dict.fromkeys(['jax', 'sat_jax', 'flax']));"
+    code = f"{block} sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(folder / "run.py"), *map(str, arguments)]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=120)
+
+
+def test_a_stream_gives_the_chunks_of_the_tagger(folder, tagger):
+    """In odd pieces; the last chunk is that of a sound with silence behind it."""
+    samples, _ = soundfile.read(CONCERT, dtype="float32")
+    stream, found, rng, at = run.Stream(run.Step(folder)), [], np.random.default_rng(0), 0
+    while at < len(samples):
+        size = int(rng.integers(1, 20_000))
+        found += stream.push(samples[at : at + size])
+        at += size
+    found += stream.finish()
+    hop = tagger.framing.hop
+    whole = np.concatenate([samples, np.zeros(3 * hop, np.float32)])
+    expected = list(tagger.tag(whole))[: -(-len(samples) // hop)]
+    assert len(found) == len(expected) == 5
+    for (start, end, probs), chunk in zip(found, expected, strict=True):
+        assert start == pytest.approx(chunk.start)
+        assert end == pytest.approx(min(chunk.end, len(samples) / 16_000))
+        np.testing.assert_allclose(probs, chunk.probs, atol=2e-5)
+    assert stream.finish() == [] or len(samples) % hop
+
+
+def test_several_streams_are_rows(folder, kind):
+    step, rng = run.Step(folder), np.random.default_rng(1)
+    windows = rng.uniform(-0.5, 0.5, (3, step.about["window"])).astype(np.float32)
+    probs, state = step(windows, step.new_state(3))
+    for row in range(3):
+        alone, own = step(windows[row : row + 1], step.new_state())
+        np.testing.assert_allclose(alone[0], probs[row], atol=1e-6)
+        for name, array in own.items():
+            np.testing.assert_allclose(array[0], state[name][row], atol=1e-4)
+
+
+def test_the_program_prints_what_infer_prints(folder, tagger):
+    done = program(folder, "-k", "2", CONCERT, CHOIR)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    first, *_ = tagger.tag_file(CONCERT)
+    assert lines[0] == f"===== {CONCERT} =====" and f"===== {CHOIR} =====" in lines
+    for line, (rank, tag) in zip(lines[1:3], enumerate(first.tags(2), 1), strict=True):
+        begin, prob = line[:-6], float(line[-6:])
+        assert begin == f"[0.0s]-[1.92s] Topk-{rank} {tag.label:<30} "
+        assert prob == pytest.approx(tag.prob, abs=1e-4)
+    assert lines[3] == ""
+
+
+def test_pcm_from_standard_input(folder):
+    pcm = (soundfile.read(CONCERT, dtype="int16")[0]).astype("<i2")
+    from_file = program(folder, CONCERT).stdout.split(b"=====\n")[1]
+    from_pipe = program(folder, "-", stdin=pcm.tobytes()).stdout.split(b"=====\n")[1]
+    assert from_pipe == from_file
+
+
+def test_wav_files_need_no_library(folder, tmp_path, monkeypatch):
+    samples = soundfile.read(CONCERT, dtype="int16")[0][:40_000]
+    path = tmp_path / "stereo.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(np.stack([samples, samples], axis=1).astype("<i2").tobytes())
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    [block] = run.read_blocks(str(path), 16_000)
+    np.testing.assert_array_equal(block, samples.astype(np.float32) / 32_768)
+    with pytest.raises(SystemExit, match="pip install soundfile"):
+        list(run.read_blocks(str(CHOIR), 16_000))
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_resampling_agrees_with_soxr(rate):
+    """In the middle of the band; filters of different steepness differ at its edge."""
+    noise = np.random.default_rng(2).standard_normal(rate)
+    spectrum = np.fft.rfft(noise)
+    spectrum[round(0.8 * min(rate, 16_000) / 2) :] = 0
+    noise = np.fft.irfft(spectrum, rate).astype(np.float32)
+    ours, theirs = run.resample(noise, rate, 16_000), soxr.resample(noise, rate, 16_000)
+    middle = slice(500, -500)
+    error = ours[middle] - theirs[: len(ours)][middle]
+    assert np.abs(error).max() < 0.01 * np.abs(theirs).max()
+
+
+def test_missing_files_are_named(folder):
+    done = program(folder, "missing.wav")
+    assert done.returncode == 1 and done.stderr == b"run.py: missing.wav is not a file\n"
+
+
+def test_export_json_describes_the_model(folder, tagger, kind):
+    about = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in about["labels"]] == list(tagger.labels)
+    assert about["labels"][0]["id"] == "/m/09x0r" and 0 < about["labels"][0]["threshold"] < 1
+    assert (about["hop"], about["window"]) == (tagger.framing.hop, tagger.framing.window)
+    assert (about["sample_rate"], about["framing"]) == (16_000, kind)
+    size = sum(4 * int(np.prod(each["shape"])) for each in about["state"])
+    assert (folder / "state.bin").stat().st_size == size
