@@ -10,6 +10,7 @@ state of a new stream (state.bin), and a program that needs numpy and the runtim
 onnx: for onnxruntime, any number of streams at a time.
 litert: for LiteRT (TensorFlow Lite), one stream at a time.
 stablehlo: for JAX on CPUs, NVIDIA GPUs and TPUs, any number of streams.
+web: onnx with a page that tags the microphone and files in a browser; needs npm for the export.
 
 Weights are stored as --precision says; all arithmetic is float32. float16 halves the file and
 changes probabilities by less than 0.002; int8 halves it again.
@@ -43,7 +44,11 @@ _MODEL = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", "onnx", ["onnx", "litert", "stablehlo"], "Format of the model.", flag_values=FLAGS
+    "format",
+    "onnx",
+    ["onnx", "litert", "stablehlo", "web"],
+    "Format of the model.",
+    flag_values=FLAGS,
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",
@@ -112,7 +117,7 @@ def main(arguments: Sequence[str]) -> bool:
         ) from error
     if _CHECK.value:
         print(f"checked: {_compare(model, checkpoint.variables, exported, precision)}")
-    about = {"model": _MODEL.value, "kind": _FORMAT.value, "precision": precision}
+    about = {"model": _MODEL.value, "precision": precision}
     write_folder(
         folder,
         model,
@@ -122,9 +127,10 @@ def main(arguments: Sequence[str]) -> bool:
         about=about | exported.about,
         thresholds=thresholds,
         warmup=_WARMUP.value,
+        files=exported.files,
     )
     size = len(exported.content) / 1e6
-    print(f"{folder}: {size:.1f} MB; run: python {folder / 'run.py'} SOUND")
+    print(f"{folder}: {size:.1f} MB; {kind.hint.format(folder=folder)}")
     return False
 
 
@@ -153,7 +159,7 @@ def _compare(
 def _check(arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise flags.Error("name one folder to write to")
-    if _OPSET.value and _FORMAT.value != "onnx":
+    if _OPSET.value and _FORMAT.value not in ("onnx", "web"):
         raise flags.Error(f"--opset={_OPSET.value}: only --format onnx has operator sets")
     if _PRECISION.value not in (None, "float32") and _FORMAT.value == "stablehlo":
         raise flags.Error(f"--precision={_PRECISION.value}: --format stablehlo stores float32")

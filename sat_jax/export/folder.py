@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def write_folder(
     about: dict[str, Any],
     thresholds: Sequence[float] | None,
     warmup: Warmup,
+    files: Mapping[str, bytes],
 ) -> None:
     """Writes a folder completely or not at all.
 
@@ -47,6 +48,7 @@ def write_folder(
       about: the format's own facts for export.json.
       thresholds: of each class; None if the model has none.
       warmup: what the cache of a new stream holds.
+      files: more files, by path.
 
     Raises:
       SatError: the folder exists or cannot be written.
@@ -58,7 +60,9 @@ def write_folder(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             new = Path(temporary) / folder.name
             new.mkdir()
-            (new / model_file).write_bytes(content)
+            for name, data in {model_file: content, **files}.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_bytes(data)
             initial = initial_state(model, checkpoint.variables, warmup)
             with (new / STATE_FILE).open("wb") as file:
                 for each in state_arrays(model):

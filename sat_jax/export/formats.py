@@ -3,7 +3,8 @@
 Command lines read the table for --help, so this module imports no exporter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sat_jax.export.check import Run
@@ -20,12 +21,14 @@ class Export(NamedTuple):
       about: facts for export.json.
       run: runs it here, to compare it with the model.
       batch_sizes: numbers of streams to compare.
+      files: more files of the folder, by path.
     """
 
     content: bytes
     about: dict[str, object]
     run: Run
     batch_sizes: tuple[int, ...] = (1, 3)
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Format(NamedTuple):
@@ -36,12 +39,14 @@ class Format(NamedTuple):
       extra: of the package, with what the exporter needs.
       export: exports a model; its arguments are those of `export_onnx`.
       precisions: that it can store, the default first.
+      hint: what to do with the folder.
     """
 
     file: str
     extra: str
     export: Callable[[StreamingModel, Variables, Precision, int | None], Export]
     precisions: tuple[Precision, ...]
+    hint: str = "run: python {folder}/run.py SOUND"
 
 
 def export_onnx(
@@ -60,7 +65,7 @@ def export_onnx(
 
     opset = opset or OPSETS[1]
     content = write_onnx(model, variables, precision=precision, opset=opset).SerializeToString()
-    return Export(content, {"opset": opset}, load_step(content))
+    return Export(content, {"kind": "onnx", "opset": opset}, load_step(content))
 
 
 def export_litert(
@@ -71,7 +76,7 @@ def export_litert(
 
     del opset
     content = write_litert(model, variables, precision=precision)
-    return Export(content, {"batch": 1}, load_step(content), batch_sizes=(1,))
+    return Export(content, {"kind": "litert", "batch": 1}, load_step(content), batch_sizes=(1,))
 
 
 def export_stablehlo(
@@ -82,11 +87,28 @@ def export_stablehlo(
 
     del precision, opset
     content = write_stablehlo(model, variables)
-    return Export(content, {"platforms": PLATFORMS}, load_step(content))
+    return Export(content, {"kind": "stablehlo", "platforms": PLATFORMS}, load_step(content))
+
+
+def export_web(
+    model: StreamingModel, variables: Variables, precision: Precision, opset: int | None
+) -> Export:
+    """Exports to ONNX, with a page that runs it in a browser."""
+    from sat_jax.export.web_page import page_files
+
+    files = page_files()  # Before the longer work.
+    return export_onnx(model, variables, precision, opset)._replace(files=files)
 
 
 FORMATS = {
     "onnx": Format("model.onnx", "onnx", export_onnx, ("float16", "float32", "int8")),
     "litert": Format("model.tflite", "litert", export_litert, ("float16", "float32", "int8")),
+    "web": Format(
+        "model.onnx",
+        "onnx",
+        export_web,
+        ("float16", "float32", "int8"),
+        "run: python -m http.server -d {folder}, then open http://localhost:8000",
+    ),
     "stablehlo": Format("model.stablehlo", "", export_stablehlo, ("float32",)),
 }
