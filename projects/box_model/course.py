@@ -104,7 +104,7 @@ SAT = (
     "--config.ema_decay=0.999",
     "--config.loss_per_chunk=True",
     "--config.data.psl_share=1.0",
-    "--config.data.sampler=shuffle",
+    "--config.data.sampler=balanced",
     "--config.augment.gain_db=6",
     "--config.silence_share=0.25",
 )

@@ -89,7 +89,6 @@ def main(arguments: Sequence[str]) -> bool:
     from sat_jax.export.folder import write_folder
     from sat_jax.export.formats import FORMATS
     from sat_jax.runtime.files import check_writable_folder
-    from sat_jax.streaming.model import StreamingModel
     from sat_jax.tagger import Tagger
     from sat_jax.weights.checkpoint import Checkpoint
     from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds
@@ -107,20 +106,19 @@ def main(arguments: Sequence[str]) -> bool:
     )
     has = has_thresholds(_MODEL.value)
     thresholds = load_thresholds(_MODEL.value, checkpoint).tolist() if has else None
-    model = StreamingModel(tagger.config, tagger.framing)
     precision = cast("Precision", _PRECISION.value or kind.precisions[0])
     try:
-        exported = kind.export(model, checkpoint.variables, precision, _OPSET.value)
+        exported = kind.export(tagger.streams, checkpoint.variables, precision, _OPSET.value)
     except ModuleNotFoundError as error:
         raise SatError(
             f"{error.name} is not installed: pip install 'sat-jax[{kind.extra}]'"
         ) from error
     if _CHECK.value:
-        print(f"checked: {_compare(model, checkpoint.variables, exported, precision)}")
+        print(f"checked: {_compare(tagger.streams, checkpoint.variables, exported, precision)}")
     about = {"model": _MODEL.value, "precision": precision}
     write_folder(
         folder,
-        model,
+        tagger.streams,
         checkpoint,
         model_file=kind.file,
         content=exported.content,
