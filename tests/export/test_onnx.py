@@ -1,12 +1,15 @@
 """Exported ONNX models compute the step, in all variants."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import onnx
 import pytest
+import soundfile
 
+from sat_jax import Tagger
 from sat_jax.config import FrontendConfig, ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.export.check import compare
@@ -20,6 +23,7 @@ from sat_jax.streaming.framing import make_framing
 from sat_jax.streaming.model import StreamingModel
 from tests.support.golden_models import SMALL, full_size, small_config, small_weights
 
+HELD_OUT = Path(__file__).parents[1] / "held_out"
 TINY = ModelConfig(width=64, depth=2, num_classes=7, target_length=64, cache_length=64)
 
 
@@ -101,6 +105,19 @@ def test_full_size(name):
     model = model_of(config)
     assert_same(model, variables)
     assert_same(model, variables, precision="float16", tolerance=2e-3)
+
+
+@pytest.mark.parametrize(("precision", "same"), [("float16", 1.0), ("int8", 0.95)])
+def test_smaller_weights_name_the_same_sounds(precision, same):
+    """The most probable class of the held-out sounds."""
+    tagger = Tagger.load("SAT_XS_2s")
+    samples, rate = soundfile.read(HELD_OUT / "sounds.ogg", dtype="float32")
+    windows = samples.reshape(-1, 2 * rate)
+    exported = write_onnx(tagger.streams, tagger.variables, precision=precision)
+    state = host_arrays(tagger.streams, tagger.init(len(windows)).model)
+    outputs = load_step(exported.SerializeToString())({"samples": windows, **state})
+    probs, _ = tagger.step(windows, tagger.init(len(windows)))
+    assert np.mean(outputs["probs"].argmax(1) == np.asarray(probs).argmax(1)) >= same
 
 
 def test_a_wrong_weight_is_found():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import venv
 import wave
 from pathlib import Path
 
@@ -139,3 +140,24 @@ def test_export_json_describes_the_model(folder, tagger, kind):
     assert (about["sample_rate"], about["framing"]) == (16_000, kind)
     size = sum(4 * int(np.prod(each["shape"])) for each in about["state"])
     assert (folder / "state.bin").stat().st_size == size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "runtime"), [("onnx", "onnxruntime"), ("litert", "ai-edge-litert")]
+)
+def test_an_environment_with_numpy_and_the_runtime_is_enough(kind, runtime, tmp_path):
+    pytest.importorskip(runtime.replace("-", "_"))
+    folder, environment = tmp_path / "listener", tmp_path / "environment"
+    assert run_program(export.PROGRAM, "export", f"--format={kind}", str(folder)) == 0
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    install = ("-m", "pip", "install", "--quiet", "--no-input", "numpy", runtime)
+    subprocess.run([python, *install], check=True)
+    sound = tmp_path / "sound.wav"
+    samples, rate = soundfile.read(CONCERT, dtype="int16")
+    soundfile.write(sound, samples, rate, subtype="PCM_16")
+    command = [python, str(folder / "run.py"), "-k", "1", str(sound)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    first, *_ = Tagger.load("SAT_XS_2s").tag_file(CONCERT)
+    assert f"[0.0s]-[2.0s] Topk-1 {first.tags(1)[0].label} " in printed
