@@ -19,12 +19,11 @@ from projects.box_model.scenes.sound_library import SOUNDFONT, Library, fetch_so
 from projects.box_model.scenes.sounds import (
     Sound,
     all_sounds,
-    class_indices,
     is_played,
     split_sounds,
 )
+from projects.box_model.unlearned import unlearned_classes
 from sat_jax.errors import SatError
-from sat_jax.labels import audioset_labels
 from sat_jax.runtime.files import explain_write_errors
 
 EXAMPLES = {
@@ -62,7 +61,7 @@ def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
         folder = root / "tests" / "held_out"
         _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, s) for s in first]))
         _write_names(folder / "labels.txt", [sound.label for sound in first])
-        _write_names(folder / "never_learned.txt", _never_learned(by_split["train"]))
+        _write_names(folder / "never_learned.txt", unlearned_classes())
 
 
 def _load(packages: Path, sounds: Sequence[Sound]) -> Library:
@@ -72,11 +71,6 @@ def _load(packages: Path, sounds: Sequence[Sound]) -> Library:
     if failed := library.load(sounds):
         raise SatError("; ".join(failed.values()))
     return library
-
-
-def _never_learned(sounds: Iterable[Sound]) -> list[str]:
-    learned = {index for sound in sounds for index in class_indices(sound.labels)}
-    return [label.name for index, label in enumerate(audioset_labels()) if index not in learned]
 
 
 def _two_seconds(library: Library, sound: Sound) -> np.ndarray:

@@ -1,7 +1,7 @@
 """thresholds.json: one threshold per class, beside the checkpoint it was found for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,29 @@ def save_thresholds(
         for label, row in zip(checkpoint.labels, rows, strict=True)
     ]
     weights = fingerprint(checkpoint.config, checkpoint.variables)
-    head = json.dumps({"weights": weights, "about": dict(about)})
-    lines = ",\n".join(map(json.dumps, classes))  # A line per class.
+    write_thresholds_file(path, {"weights": weights, "about": dict(about)}, classes)
+    return path
+
+
+def write_thresholds_file(
+    path: Path, head: Mapping[str, object], classes: Sequence[Mapping[str, object]]
+) -> None:
+    """Writes the file, a line per class.
+
+    Args:
+      path: the file.
+      head: all but the classes, JSON-ready.
+      classes: a row per class.
+
+    Raises:
+      SatError: it cannot be written.
+    """
+    text, lines = json.dumps(dict(head)), ",\n".join(map(json.dumps, classes))
     check_writable_file(path)  # Creates the folder: a bundled model has none in the cache yet.
     with atomic_write(path) as temporary:
         temporary.write_text(
-            f'{head.removesuffix("}")}, "classes": [\n{lines}\n]}}\n', encoding="utf-8"
+            f'{text.removesuffix("}")}, "classes": [\n{lines}\n]}}\n', encoding="utf-8"
         )
-    return path
 
 
 def has_thresholds(name_or_path: str | Path) -> bool:

@@ -1,6 +1,7 @@
 """The table of classes that can be trusted."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,11 @@ def test_a_model_is_judged_on_its_own_thresholds(tmp_path, capsys):
     heard = [tagger.labels[i] for i in np.flatnonzero(highest >= thresholds)]
     assert len(heard) > 1
     table, output = tmp_path / "clips.csv", tmp_path / "trust.md"
+    rows = [["file", "labels"]]
+    for i in range(3):
+        rows.append([shutil.copy(path, tmp_path / f"{i}.flac"), ";".join(heard[1:])])
     with table.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["file", "labels"], *[[path, ";".join(heard[1:])]] * 3])
+        csv.writer(file).writerows(rows)
     flags = (f"--model={BUNDLED / DEFAULT_MODEL}", f"--clips={table}", f"--output={output}")
     assert run_program(trust.PROGRAM, "trust", *flags) == 0
     text = output.read_text(encoding="utf-8")
