@@ -1,0 +1,39 @@
+"""An event of one class, and what is announced of it."""
+
+from typing import Literal, NamedTuple
+
+Reason = Literal["quiet", "closed", "max"]
+"""Why an event ended: the class was no longer heard, the recording or stream ended, or `max_on`."""
+
+
+class Event(NamedTuple):
+    """A class that was heard. All times are seconds of the recording or stream.
+
+    Attributes:
+      start: beginning of the first chunk in which it was heard.
+      end: end of the last such chunk so far.
+      announced: end of the chunk with which the event reached `min_on`.
+      peak: highest score.
+      mean: mean score of the chunks in which it was heard, by their lengths.
+      chunks: number of these chunks.
+      muted: whether it started during the cooldown of the one before.
+      continues: whether it goes on where another one ended at `max_on`.
+      reason: None while it goes on.
+    """
+
+    start: float
+    end: float
+    announced: float
+    peak: float
+    mean: float
+    chunks: int
+    muted: bool = False
+    continues: bool = False
+    reason: Reason | None = None
+
+
+class Notice(NamedTuple):
+    """What a stream announces: an event starts, goes on or has ended."""
+
+    kind: Literal["start", "update", "end"]
+    event: Event
