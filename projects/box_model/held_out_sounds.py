@@ -30,9 +30,24 @@ EXAMPLES = {
     "bells": ("soundfont/Tubular bells/test/3",),
     "choir": ("sonic-pi-samples/usr/share/sonic-pi/samples/ambi_choir.flac",),
     "concert": ("soundfont/Cello/test/5", "soundfont/Clapping/test/3"),
+    "crickets": (
+        "dynamic-surroundings/src/main/resources/assets/dsurround/sounds/ambient/outside/"
+        "savanna_night.ogg",
+    ),
+    "dog": tuple(f"ss14/Resources/Audio/Animals/dog_bark{i}.ogg" for i in (1, 2, 3)),
+    "fire": ("nocturne/sounds/library/campfire-loop-stereo.mp3",),
+    "rain": ("focus-flow/public/sounds/light-rain.mp3",),
+    "water": (
+        "gcompris-qt-data/usr/share/gcompris-qt/rcc/canal_lock.rcc!/gcompris/src/activities/"
+        "canal_lock/resource/water_fill.wav",
+    ),
+    "wind": ("openclonk/planet/Sound.ocg/Environment.ocg/WindLoop.ogg",),
 }
-"""Sounds in each file, at most six seconds of each. The recordings are in the public domain
-(CC0), so that the files can be part of the project."""
+"""Sounds in each file. The recordings are in the public domain (CC0) or have the licence CC BY, so
+that the files can be part of the project; examples/README.md credits their authors."""
+
+SECONDS = 4
+"""The most of each sound."""
 
 SAMPLE_RATE = 16_000
 _ROOT = Path(__file__).parents[2]
@@ -56,7 +71,7 @@ def write_held_out_sounds(packages: Path, root: Path = _ROOT) -> None:
     library = _load(packages, [*first, *examples])
     with explain_write_errors(root):
         for file, names in EXAMPLES.items():
-            parts = [library.read(held_out[name])[: 6 * SAMPLE_RATE] for name in names]
+            parts = [library.read(held_out[name])[: SECONDS * SAMPLE_RATE] for name in names]
             _write(root / "examples" / f"{file}.flac", np.concatenate(parts))
         folder = root / "tests" / "held_out"
         _write(folder / "sounds.ogg", np.concatenate([_two_seconds(library, s) for s in first]))
