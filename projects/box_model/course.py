@@ -1,6 +1,6 @@
 r"""Trains the bundled model: a masked autoencoder, a clip model, then streaming models.
 
-python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2,3
+python -m projects.box_model.course --tfds_dir data/tfds --workdir runs/pkg_audio --seeds 0,1,2
 
 The scenes come from `python -m projects.box_model.scenes --packages data/packages --data_dir
 data/tfds`. The teacher mn04 (4 MB, downloaded once) labels windows of them. For each seed:
