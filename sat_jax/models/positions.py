@@ -40,7 +40,7 @@ def _rows(embedding: jax.Array, index: jax.Array) -> jax.Array:
     """Returns rows of [n, d]; indices outside of it mean the nearest row."""
     # Exporters know this clip, unlike that of `take`.
     index = jnp.clip(index, 0, embedding.shape[0] - 1)
-    return embedding.at[index].get(mode="promise_in_bounds")
+    return jnp.asarray(embedding).at[index].get(mode="promise_in_bounds")
 
 
 def resize_positions(embedding: np.ndarray, length: int) -> np.ndarray:

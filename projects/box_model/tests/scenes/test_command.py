@@ -27,7 +27,7 @@ def run(tmp_path, data_dir, *flags):
 def test_an_existing_dataset_is_kept(tfds_dir, tmp_path, capsys):
     assert run(tmp_path, tfds_dir) == 0
     [line] = capsys.readouterr().out.splitlines()
-    assert "8 scenes in train, 4 scenes in validation, 12 scenes in test" in line
+    assert "8 scenes in train, 8 scenes in solo, 4 scenes in validation, 12 scenes in test" in line
     assert not (tmp_path / "packages").exists()
 
 
