@@ -129,7 +129,7 @@ _SEEDS = flags.DEFINE_list(
 _TEACHER = flags.DEFINE_string(
     "teacher",
     "mn04",
-    "The --model of sat-jax psl; empty: labels are the known sounds alone.",
+    "The --model of sat-jax psl, or none: labels are the known sounds alone.",
     flag_values=FLAGS,
 )
 
@@ -175,7 +175,9 @@ class _Course:
         A class has the higher of the teacher's score and 1 where it is known to be heard.
         """
         result = self._work / f"labels_{split}_{seconds}s.parquet"
-        teacher = (f"--model={_TEACHER.value}", "--clip_context") if _TEACHER.value else ()
+        teacher: tuple[str, ...] = ()
+        if _TEACHER.value != "none":
+            teacher = (f"--model={_TEACHER.value}", "--clip_context")
         command = ("-m", "data_pipeline.psl", *teacher, f"--strong={self._strong(split)}")
         windows = (f"--window={seconds}", f"--hop={seconds}", "--top_k=30", f"--output={result}")
         self._run("labels", result, (*command, *windows, *self._source(split)))

@@ -25,7 +25,14 @@ def test_the_course_runs_once(tmp_path):
     build_dataset(tfds_dir, COUNTS)
     work = tmp_path / "work"
     few = ("--config.num_steps=2", "--config.data.batch_size=2", "--config.evaluate_every=2")
-    course = (f"--tfds_dir={tfds_dir}", f"--workdir={work}", "--seeds=0", "--teacher=", "--", *few)
+    course = (
+        f"--tfds_dir={tfds_dir}",
+        f"--workdir={work}",
+        "--seeds=0",
+        "--teacher=none",
+        "--",
+        *few,
+    )
     done = run("projects.box_model.course", *course)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("$ python") == 2 * 3 + 3 + 2 * 2 + 2 * 6 + 1
