@@ -74,6 +74,8 @@ def write_table(truth: np.ndarray, shown: np.ndarray, labels: Sequence[str]) -> 
     ]
     few = np.flatnonzero(recordings < MIN_RECORDINGS)
     lines = [
+        "# Which classes can be trusted",
+        "",
         f"Of {detected.sum()} classes shown for {len(truth)} held-out recordings, "
         f"{right.sum() / max(detected.sum(), 1):.2f} are right; of {truth.sum()} labels, "
         f"{right.sum() / max(truth.sum(), 1):.2f} are shown.",
