@@ -132,6 +132,25 @@ def test_missing_files_are_named(folder):
     assert done.returncode == 1 and done.stderr == b"run.py: missing.wav is not a file\n"
 
 
+def test_other_files_and_a_missing_runtime_are_named(folder, tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("hello")
+    done = program(folder, text)
+    [line] = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and f"{text} cannot be read" in line
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, runpy; sys.modules['onnxruntime'] = None; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
+        str(folder / "run.py"),
+        str(CONCERT),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "run.py: onnxruntime is not installed: pip install onnxruntime\n"
+
+
 def test_export_json_describes_the_model(folder, tagger, kind):
     about = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     assert [each["name"] for each in about["labels"]] == list(tagger.labels)

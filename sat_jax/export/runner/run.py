@@ -170,7 +170,10 @@ def read_blocks(path, rate):
             import soundfile
         except ModuleNotFoundError:
             sys.exit(f"run.py: {path} is not a WAV of 16 bits ({error}): pip install soundfile")
-        sound, found = soundfile.read(path, dtype="float32", always_2d=True)
+        try:
+            sound, found = soundfile.read(path, dtype="float32", always_2d=True)
+        except RuntimeError as reason:
+            sys.exit(f"run.py: {path} cannot be read ({reason}): try ffmpeg -i {path} sound.wav")
     yield resample(sound.mean(1), found, rate)
 
 
@@ -200,7 +203,11 @@ def main():
     parser.add_argument("-k", "--top_k", type=int, default=5, help="tags of each chunk")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    step = Step(threads=arguments.threads)
+    try:
+        step = Step(threads=arguments.threads)
+    except ModuleNotFoundError as error:
+        package = error.name.replace("_", "-")
+        sys.exit(f"run.py: {error.name} is not installed: pip install {package}")
     for path in arguments.sounds:
         if path != "-" and not Path(path).is_file():
             sys.exit(f"run.py: {path} is not a file")
