@@ -111,9 +111,8 @@ def page(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_tags_a_file_and_the_microphone(page):
-    page.set_input_files("#file", str(CONCERT))
-    for name in ("Cello", "Clapping"):
-        page.locator("#timeline .name", has_text=name).wait_for(timeout=20_000)
+    page.set_input_files("#file", str(CONCERT.with_name("fire.flac")))
+    page.locator("#timeline .name", has_text="Fire").wait_for(timeout=20_000)
     page.click("#listen")
     page.get_by_text("Listening.").wait_for()
     page.locator("#bars .shown .name", has_text="Cello").wait_for(timeout=30_000)
