@@ -1,4 +1,4 @@
-"""An event of one class, and what is announced of it."""
+"""An event of one class, and its announcements."""
 
 from typing import Literal, NamedTuple
 
@@ -33,7 +33,7 @@ class Event(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """What a stream announces: an event starts, goes on or has ended."""
+    """An announcement: an event starts, goes on or has ended."""
 
     kind: Literal["start", "update", "end"]
     event: Event

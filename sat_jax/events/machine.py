@@ -36,7 +36,7 @@ class EventMachine:
         return self._run if self._is_announced else None
 
     def push(self, start: float, end: float, score: float) -> list[Notice]:
-        """Takes the next chunk of the stream, and returns what is announced.
+        """Takes the next chunk of the stream, and returns the announcements.
 
         Args:
           start: seconds; the end of the chunk before.
@@ -55,7 +55,7 @@ class EventMachine:
         return notices
 
     def finish(self) -> list[Notice]:
-        """Ends the stream, and returns what is announced."""
+        """Ends the stream, and returns the announcements."""
         self._heard = False
         return self._end("closed") if self._run else []
 
