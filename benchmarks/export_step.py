@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,16 +164,23 @@ def _write_noise(path: Path) -> None:
     soundfile.write(path, noise, 16_000, subtype="PCM_16")
 
 
+# In a process of its own: a child's peak begins with the memory of the process that starts it.
+_LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+subprocess.run(sys.argv[1:], check=True, **quiet)
+seconds = time.perf_counter() - began
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3]))
+"""
+
+
 def _run(command: Sequence[str]) -> tuple[float, float]:
     """Runs a process; returns its seconds and its peak of memory in MB."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed")
-    return seconds, usage.ru_maxrss / 1e3
+    launcher = [sys.executable, "-c", _LAUNCHER, *command]
+    done = subprocess.run(launcher, check=True, stdout=subprocess.PIPE)
+    seconds, megabytes = json.loads(done.stdout)
+    return seconds, megabytes
 
 
 def as_markdown(report: dict[str, Any]) -> str:
