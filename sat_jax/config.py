@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, require
 
 PATCH_SIZE = 16
 """Side of the square patches, in mel bins and in frames."""
@@ -66,19 +66,19 @@ class FrontendConfig:
     def __post_init__(self) -> None:
         """Checks types and ranges."""
         _check_types(self, "frontend.")
-        _require(self.n_mels in (64, 128), f"frontend.n_mels={self.n_mels}: use 64 or 128")
+        require(self.n_mels in (64, 128), f"frontend.n_mels={self.n_mels}: use 64 or 128")
         _check_range("frontend.sample_rate", self.sample_rate, MIN_RATE, MAX_RATE)
         # Each mel band needs a bin of the spectrum, and a frame lasts at most a second.
         _check_range("frontend.n_fft", self.n_fft, 2 * self.n_mels, self.sample_rate)
         # The shortest sound, a patch, is mirrored by half an FFT at its edges. Frames leave no gap.
         shortest_hop = self.n_fft // (2 * PATCH_SIZE) + 1
         _check_range("frontend.hop_length", self.hop_length, shortest_hop, self.n_fft)
-        _require(
+        require(
             0.0 <= self.f_min < self.f_max <= self.sample_rate / 2,
             f"frontend.f_min={self.f_min}, frontend.f_max={self.f_max}: use a band within 0 to "
             f"{self.sample_rate / 2:g} Hz, half the sample rate",
         )
-        _require(
+        require(
             0.0 < self.top_db < math.inf, f"frontend.top_db={self.top_db}: use a number above 0"
         )
 
@@ -143,23 +143,23 @@ class ModelConfig:
         _check_range("depth", self.depth, 1)
         _check_range("num_classes", self.num_classes, 1)
         _check_range("target_length", self.target_length, PATCH_SIZE)
-        _require(
+        require(
             self.cache_length >= 0 and self.cache_length % PATCH_SIZE == 0,
             f"cache_length={self.cache_length}: use 0 for a clip model, or a multiple of "
             f"{PATCH_SIZE} frames",
         )
-        _require(
+        require(
             1.0 <= self.width * self.mlp_ratio < math.inf,
             f"mlp_ratio={self.mlp_ratio}: use a finite number of at least 1 / width",
         )
-        _require(
+        require(
             self.layer_scale is None or math.isfinite(self.layer_scale),
             f"layer_scale={self.layer_scale}: use a finite number, or None",
         )
         for name in _RATES:
             rate = getattr(self, name)
-            _require(0.0 <= rate < 1.0, f"{name}={rate}: use a share from 0 to below 1")
-        _require(
+            require(0.0 <= rate < 1.0, f"{name}={rate}: use a share from 0 to below 1")
+        require(
             not self.is_streaming or self.time_patchout == self.freq_patchout == 0.0,
             f"time_patchout={self.time_patchout}, freq_patchout={self.freq_patchout}: use 0 with a "
             "cache, whose grid of tokens patchout would break",
@@ -230,11 +230,11 @@ class MaeConfig:
         _check_types(self)
         _check_multiple("decoder_width", self.decoder_width, HEAD_WIDTH)
         _check_range("decoder_depth", self.decoder_depth, 1)
-        _require(
+        require(
             0.0 < self.mask_ratio < 1.0,
             f"mask_ratio={self.mask_ratio}: use a share above 0 and below 1",
         )
-        _require(
+        require(
             not self.encoder.is_streaming,
             f"encoder.cache_length={self.encoder.cache_length}: use 0, since an autoencoder has no "
             "cache",
@@ -301,23 +301,18 @@ def build_config(cls: type[_Config], data: Mapping[str, Any], name: str) -> _Con
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises `SatError` if a value is not one of those allowed."""
-    _require(value in allowed, f"{name}={value!r}: use one of {', '.join(allowed)}")
-
-
-def _require(is_valid: bool, message: str) -> None:
-    if not is_valid:
-        raise SatError(message)
+    require(value in allowed, f"{name}={value!r}: use one of {', '.join(allowed)}")
 
 
 def _check_multiple(name: str, value: int, unit: int) -> None:
-    _require(
+    require(
         value >= unit and value % unit == 0, f"{name}={value}: use a positive multiple of {unit}"
     )
 
 
 def _check_range(name: str, value: int, least: int, most: float = math.inf) -> None:
     limits = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
-    _require(least <= value <= most, f"{name}={value}: use a number {limits}")
+    require(least <= value <= most, f"{name}={value}: use a number {limits}")
 
 
 _TYPES: dict[Any, tuple[type, str]] = {
@@ -345,7 +340,7 @@ def _check_types(config: Any, prefix: str = "") -> None:
             continue
         kind, words = _TYPES.get(hint, (hint, f"a {hint.__name__}"))
         is_valid = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-        _require(is_valid, f"{prefix}{name}={value!r}: use {words}")
+        require(is_valid, f"{prefix}{name}={value!r}: use {words}")
 
 
 @functools.cache

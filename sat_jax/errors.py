@@ -35,3 +35,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = {part.casefold(): each for each in choices for part in (*each.split(", "), each)}
     found = difflib.get_close_matches(word.casefold(), near, n=1)
     return f": did you mean {near[found[0]]!r}?" if found else ""
+
+
+def require(is_valid: bool, message: str) -> None:
+    """Raises `SatError` with the message unless a value is valid."""
+    if not is_valid:
+        raise SatError(message)

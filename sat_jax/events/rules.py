@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from sat_jax.errors import SatError
+from sat_jax.errors import require
 
 MAX_SMOOTH = 99
 
@@ -35,15 +35,15 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        _require(0.0 < self.on < 1.0, f"on={self.on:g}: use a number above 0 and below 1")
+        require(0.0 < self.on < 1.0, f"on={self.on:g}: use a number above 0 and below 1")
         off = self.off_score
-        _require(0.0 <= off <= self.on, f"off={off:g}: use a number from 0 to on={self.on:g}")
+        require(0.0 <= off <= self.on, f"off={off:g}: use a number from 0 to on={self.on:g}")
         for name in ("min_on", "min_off", "cooldown"):
             value = getattr(self, name)
-            _require(0.0 <= value < math.inf, f"{name}={value:g}: use seconds, 0 or more")
+            require(0.0 <= value < math.inf, f"{name}={value:g}: use seconds, 0 or more")
         least = max(self.min_on, 1.0)
-        _require(self.max_on >= least, f"max_on={self.max_on:g}: use at least {least:g} s")
-        _require(
+        require(self.max_on >= least, f"max_on={self.max_on:g}: use at least {least:g} s")
+        require(
             1 <= self.smooth <= MAX_SMOOTH and self.smooth % 2 == 1,
             f"smooth={self.smooth}: use an odd number from 1 to {MAX_SMOOTH}",
         )
@@ -54,8 +54,3 @@ class Rule:
         if self.off is not None:
             return self.off
         return 1.0 / (1.0 + math.exp(1.0) * (1.0 - self.on) / self.on)
-
-
-def _require(is_valid: bool, message: str) -> None:
-    if not is_valid:
-        raise SatError(message)

@@ -1,6 +1,6 @@
 """The formats of an exported step. A new one is a row of `FORMATS`.
 
-Command lines read the table for --help, so this module imports no exporter.
+Each exporter is imported when it is used, because it needs packages of its own.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,7 @@
 """Builds an ONNX graph op by op, with readable names."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NewType
 
 import numpy as np
@@ -36,13 +37,15 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._used: dict[str, int] = {}
 
-    def scope(self, name: str) -> "_Scope":
-        """Returns a context manager: names inside it begin with `name`."""
-        return _Scope(self._scopes, name)
-
-    def root(self) -> "_Scope":
-        """Returns a context manager: names inside it begin at the root."""
-        return _Scope(self._scopes, None)
+    @contextlib.contextmanager
+    def scope(self, name: str | None) -> Iterator[None]:
+        """Names inside begin with `name`, after the scopes around it; None leaves all scopes."""
+        before = self._scopes
+        self._scopes = [] if name is None else [*before, name]
+        try:
+            yield
+        finally:
+            self._scopes = before
 
     def op(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
         """Adds a node with one output."""
@@ -117,20 +120,6 @@ class Graph:
         path = self._path(kind)
         count = self._used[path] = self._used.get(path, -1) + 1
         return f"{path}_{count}" if count else path
-
-
-class _Scope:
-    """Adds a name to the scopes, or leaves them all, until the end of the context."""
-
-    def __init__(self, scopes: list[str], name: str | None) -> None:
-        self._scopes, self._own, self._before = scopes, name, list[str]()
-
-    def __enter__(self) -> None:
-        self._before = self._scopes[:]
-        self._scopes[:] = [] if self._own is None else [*self._before, self._own]
-
-    def __exit__(self, *error: object) -> None:
-        self._scopes[:] = self._before
 
 
 def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -252,7 +252,7 @@ class Network:
                 array = array[key]
             name = "/".join(part.replace("blocks_", "blocks.") for part in path)
             values = np.asarray(array, np.float32)
-            with self._graph.root():
+            with self._graph.scope(None):
                 self._kept[path] = (
                     self._graph.matrix(name, values.T)
                     if kind == "matrix"

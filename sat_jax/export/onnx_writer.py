@@ -95,7 +95,7 @@ def _run_pieces(
     plan = plan_pieces(network.config, frames)
     outputs, first = [], 0
     for index, (length, padded) in enumerate(plan.lengths):
-        with graph.scope(f"pieces.{index}") if len(plan.lengths) > 1 else graph.root():
+        with graph.scope(f"pieces.{index}") if len(plan.lengths) > 1 else graph.scope(None):
             edges = (graph.constant([edge]) for edge in (first, first + length, 1))
             piece = graph.op("Slice", log_mel, *edges)
             if padded > length:

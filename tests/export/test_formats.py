@@ -32,9 +32,6 @@ VARIANTS = [
 
 @pytest.fixture(params=["litert", "stablehlo"])
 def kind(request):
-    if request.param == "litert":
-        pytest.importorskip("ai_edge_litert")
-        pytest.importorskip("ai_edge_quantizer")
     return FORMATS[request.param]
 
 
@@ -57,7 +54,6 @@ def test_golden_models(kind, name):
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 2e-3), ("int8", 5e-2)])
 def test_smaller_weights(precision, tolerance):
-    pytest.importorskip("ai_edge_quantizer")
     kind, model, variables = FORMATS["litert"], model_of(TINY), fresh(TINY)
     assert_same(kind, model, variables, precision=precision, tolerance=tolerance)
     whole, small = (
@@ -74,7 +70,6 @@ def test_full_size(kind, name):
 
 
 def test_litert_has_built_in_operators_only():
-    pytest.importorskip("ai_edge_litert")
     content = FORMATS["litert"].export(model_of(TINY), fresh(TINY), "float32", None).content
     assert not re.search(rb"Flex[A-Z]|XlaCallModule", content)
 
@@ -104,3 +99,7 @@ def test_the_program_runs_them(kind, tmp_path):
     found = stream.push(sound) + stream.finish()
     for (_, _, probs), chunk in zip(found, chunks, strict=True):
         np.testing.assert_allclose(probs, chunk.probs, atol=2e-3)
+
+
+def test_the_command_offers_all_formats():
+    assert set(export.FLAGS["format"].parser.enum_values) == set(FORMATS)

@@ -166,7 +166,6 @@ def test_export_json_describes_the_model(folder, tagger, kind):
     ("kind", "runtime"), [("onnx", "onnxruntime"), ("litert", "ai-edge-litert")]
 )
 def test_an_environment_with_numpy_and_the_runtime_is_enough(kind, runtime, tmp_path):
-    pytest.importorskip(runtime.replace("-", "_"))
     folder, environment = tmp_path / "listener", tmp_path / "environment"
     assert run_program(export.PROGRAM, "export", f"--format={kind}", str(folder)) == 0
     venv.create(environment, with_pip=True)

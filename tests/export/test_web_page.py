@@ -78,10 +78,12 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def page(tmp_path):
     """A page of an export in Chromium, whose microphone plays the concert."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    # A browser of 300 MB is not for every developer.
+    way_out = "a real browser: pip install playwright, and apt-get install chromium npm"
+    sync_api = pytest.importorskip("playwright.sync_api", reason=way_out)
     chromium = shutil.which("chromium")
     if not (chromium and shutil.which("npm")):
-        pytest.skip("needs the programs chromium and npm")
+        pytest.skip(way_out)
     folder, sound = tmp_path / "page", tmp_path / "microphone.wav"
     assert run_program(export.PROGRAM, "export", "--format=web", "--nocheck", str(folder)) == 0
     samples, rate = soundfile.read(CONCERT, dtype="float32")
