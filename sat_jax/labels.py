@@ -102,6 +102,21 @@ def _with_all_below(nodes: set[str]) -> set[str]:
     return found
 
 
+def classes_above(names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Returns for each class the indices of those above it in AudioSet's ontology, ascending."""
+    ids = audioset_ids(names)
+    index_of = {mid: index for index, mid in enumerate(ids) if mid}
+    return tuple(
+        tuple(sorted(index_of[mid] for mid in _ancestors(own) if mid in index_of)) for own in ids
+    )
+
+
+@functools.cache
+def _ancestors(mid: str) -> frozenset[str]:
+    parents = _ontology()[mid].parents if mid else ()
+    return frozenset(parents).union(*map(_ancestors, parents))
+
+
 def default_label_names(num_classes: int) -> tuple[str, ...]:
     """Returns AudioSet's names for 527 classes, else "class 0", "class 1", …."""
     labels = audioset_labels()

@@ -8,7 +8,9 @@ from sat_jax.events.event import Event, Reason
 from sat_jax.events.rules import Rule
 
 
-def find_events(scores: np.ndarray, times: np.ndarray, rule: Rule) -> list[Event]:
+def find_events(
+    scores: np.ndarray, times: np.ndarray, rule: Rule, *, last_end: float = -np.inf
+) -> list[Event]:
     """Returns the events of one class.
 
     1. The class is heard in a chunk whose score is at least `on`, and in those after it, until the
@@ -21,10 +23,10 @@ def find_events(scores: np.ndarray, times: np.ndarray, rule: Rule) -> list[Event
       scores: float32 [k] of chunks that follow each other.
       times: float64 [k + 1], seconds: chunk i lasts from times[i] to times[i + 1].
       rule: of the class.
+      last_end: end of the event before these chunks, for the cooldown.
     """
     heard = _heard(np.asarray(scores, np.float32), rule)
     events: list[Event] = []
-    last_end = -np.inf
     for run in _runs(heard, times, rule.min_off):
         if times[run[-1] + 1] - times[run[0]] < rule.min_on:
             continue
@@ -101,6 +103,7 @@ def _event(
         start=start,
         end=float(ends[-1]),
         announced=float(ends[ends - start >= needed][0]),
+        score=float(own[-1]),
         peak=float(own.max()),
         mean=float((own * lengths).sum() / lengths.sum()),
         chunks=len(chunks),

@@ -2,8 +2,13 @@
 
 from typing import Literal, NamedTuple
 
-Reason = Literal["quiet", "closed", "max"]
-"""Why an event ended: the class was no longer heard, the recording or stream ended, or `max_on`."""
+Reason = Literal["quiet", "closed", "max", "refined", "gap", "no_signal", "reload", "disabled"]
+"""Why an event ended.
+
+The class was no longer heard; the recording or stream ended; the event reached `max_on`; a class
+below it is heard now; sound was lost; no sound arrives; other rules apply now; or its source was
+switched off.
+"""
 
 
 class Event(NamedTuple):
@@ -13,6 +18,7 @@ class Event(NamedTuple):
       start: beginning of the first chunk in which it was heard.
       end: end of the last such chunk so far.
       announced: end of the chunk with which the event reached `min_on`.
+      score: score of the last chunk in which it was heard.
       peak: highest score.
       mean: mean score of the chunks in which it was heard, by their lengths.
       chunks: number of these chunks.
@@ -24,6 +30,7 @@ class Event(NamedTuple):
     start: float
     end: float
     announced: float
+    score: float
     peak: float
     mean: float
     chunks: int

@@ -31,8 +31,16 @@ class EventMachine:
         self._last_end = -math.inf
 
     @property
+    def is_idle(self) -> bool:
+        """Whether a chunk with a score under `on` would change nothing."""
+        return self._run is None and self._rule.smooth == 1
+
+    @property
     def event(self) -> Event | None:
-        """The event that goes on and was announced, if there is one."""
+        """The event that goes on and was announced, if there is one.
+
+        Also one that ended at `max_on`, until it is certain whether its sound goes on.
+        """
         return self._run if self._is_announced else None
 
     def push(self, start: float, end: float, score: float) -> list[Notice]:
@@ -54,10 +62,17 @@ class EventMachine:
             notices += self._hear(start, end, float(np.float32(score)))
         return notices
 
-    def finish(self) -> list[Notice]:
-        """Ends the stream, and returns the announcements."""
+    def finish(self, reason: Reason = "closed") -> list[Notice]:
+        """Ends a running event, and returns the announcements.
+
+        Chunks that follow are a new beginning; only the cooldown goes on.
+
+        Args:
+          reason: why the event ends.
+        """
         self._heard = False
-        return self._end("closed") if self._run else []
+        self._scores.clear()
+        return self._end(reason) if self._run else []
 
     def _hears(self, score: float) -> bool:
         self._scores.append(float(np.float32(score)))
@@ -81,6 +96,7 @@ class EventMachine:
         self._length += end - start
         run = run._replace(
             end=end,
+            score=score,
             peak=max(run.peak, score),
             mean=self._weighted / self._length,
             chunks=run.chunks + 1,
@@ -101,7 +117,7 @@ class EventMachine:
     def _begin(self, start: float, end: float, *, muted: bool, continues: bool) -> Event:
         self._weighted = self._length = 0.0
         self._is_announced = False
-        return Event(start, end, end, 0.0, 0.0, 0, muted, continues)
+        return Event(start, end, end, 0.0, 0.0, 0.0, 0, muted, continues)
 
     def _end(self, reason: Reason) -> list[Notice]:
         run, self._run = self._run, None
