@@ -124,22 +124,51 @@ def _check_samples(
     check.finish()
 
 
+class Resampler:
+    """Changes the sample rate of mono sound that comes in blocks.
+
+    The result does not depend on the block lengths.
+    """
+
+    def __init__(self, source_rate: int, sample_rate: int) -> None:
+        """Starts a sound.
+
+        Args:
+          source_rate: of the blocks, Hz.
+          sample_rate: of the result, Hz. Equal rates change nothing.
+        """
+        self._stream = None
+        self._shortest = math.ceil(source_rate / sample_rate)
+        self._num_samples = 0
+        if source_rate != sample_rate:
+            self._stream = soxr.ResampleStream(
+                source_rate, sample_rate, 1, dtype="float32", quality="HQ"
+            )
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Takes float32 [s], and returns the samples of the result that are complete."""
+        self._num_samples += len(block)
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def finish(self) -> np.ndarray:
+        """Returns the last samples.
+
+        Silence follows a sound that is shorter than one sample of the result.
+        """
+        if self._stream is None:
+            return np.zeros(0, np.float32)
+        padding = max(0, self._shortest - self._num_samples) if self._num_samples else 0
+        return self._stream.resample_chunk(np.zeros(padding, np.float32), last=True)
+
+
 def _resample(
     blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int
 ) -> Iterator[np.ndarray]:
-    if source_rate == sample_rate:
-        yield from blocks
-        return
-    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality="HQ")
-    shortest = math.ceil(source_rate / sample_rate)
-    num_samples = 0
+    resampler = Resampler(source_rate, sample_rate)
     for block in blocks:
-        num_samples += len(block)
-        resampled = resampler.resample_chunk(block)
+        resampled = resampler.push(block)
         if resampled.size:
             yield resampled
-    # A recording shorter than one sample of the result is padded with silence to one.
-    padding = max(0, shortest - num_samples) if num_samples else 0
-    rest = resampler.resample_chunk(np.zeros(padding, np.float32), last=True)
+    rest = resampler.finish()
     if rest.size:
         yield rest

@@ -1,0 +1,1 @@
+"""Live tagging: many streams at once, from sockets, cameras and microphones."""
