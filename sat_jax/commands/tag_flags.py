@@ -1,4 +1,4 @@
-"""The flags that `tag` and `archive` share."""
+"""The flags that commands which tag share."""
 
 import math
 
@@ -7,21 +7,20 @@ from absl import flags
 from sat_jax.weights.catalog import DEFAULT_MODEL
 
 
-def define_tag_flags(
-    flag_values: flags.FlagValues,
-) -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
-    """Defines --model, --k and --chunk and returns them."""
-    model = flags.DEFINE_string(
+def define_model_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
+    """Defines --model and returns it."""
+    return flags.DEFINE_string(
         "model",
         DEFAULT_MODEL,
         "A model's name (see sat-jax models), a checkpoint folder, or a .pt or .safetensors file.",
         short_name="m",
         flag_values=flag_values,
     )
-    k = flags.DEFINE_integer(
-        "k", 3, "The most tags per chunk.", lower_bound=1, flag_values=flag_values
-    )
-    chunk = flags.DEFINE_float(
+
+
+def define_chunk_flag(flag_values: flags.FlagValues) -> flags.FlagHolder:
+    """Defines --chunk and returns it."""
+    return flags.DEFINE_float(
         "chunk",
         None,
         "Seconds per chunk, which is the delay of a prediction. Default: the model's chunk length.",
@@ -30,7 +29,17 @@ def define_tag_flags(
         upper_bound=3600.0,
         flag_values=flag_values,
     )
-    return model, k, chunk
+
+
+def define_tag_flags(
+    flag_values: flags.FlagValues,
+) -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
+    """Defines --model, --k and --chunk and returns them."""
+    model = define_model_flag(flag_values)
+    k = flags.DEFINE_integer(
+        "k", 3, "The most tags per chunk.", lower_bound=1, flag_values=flag_values
+    )
+    return model, k, define_chunk_flag(flag_values)
 
 
 def parse_threshold(text: str | None) -> float | None:

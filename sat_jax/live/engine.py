@@ -1,5 +1,6 @@
 """Steps many live streams, the most urgent first, in one thread."""
 
+import collections
 import dataclasses
 import heapq
 import itertools
@@ -7,11 +8,12 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from sat_jax.errors import SatError
-from sat_jax.live.pool import StreamPool
+from sat_jax.live.pool import StreamPool, default_buckets
 from sat_jax.live.stream import Pace, Scored, WaitingSamples, block_levels
 from sat_jax.stream_runner import StreamRunner
 
@@ -38,6 +40,10 @@ class EngineLimits:
     max_lag: float = 4.0
 
 
+def _newest() -> "collections.deque[Any]":
+    return collections.deque(maxlen=10_000)  # Perhaps nobody reads them.
+
+
 @dataclasses.dataclass
 class EngineCounts:
     """What an engine did so far.
@@ -54,12 +60,18 @@ class EngineCounts:
     chunks: int = 0
     dropped: int = 0
     rejected: int = 0
-    lags: list[float] = dataclasses.field(default_factory=list)
-    steps: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    lags: "collections.deque[float]" = dataclasses.field(default_factory=_newest)
+    steps: "collections.deque[tuple[int, float]]" = dataclasses.field(default_factory=_newest)
 
 
-Deliver = Callable[[list[tuple["EngineStream", Scored | None]]], None]
-"""Receives, in the step thread, what was scored. None follows the last chunk of a stream."""
+Told = list[tuple["EngineStream", Scored | None]]
+"""What was scored. None follows the last chunk of a stream."""
+
+Deliver = Callable[[Told], None]
+"""Receives what was scored, in the step thread."""
+
+_Chunk = tuple["EngineStream", np.ndarray, float]
+"""A chunk float32 [hop] of a stream, and when its last sample came."""
 
 
 class EngineStream:
@@ -97,11 +109,10 @@ class Engine:
         self.hop, self.rate = tagger.framing.hop, tagger.config.frontend.sample_rate
         self.counts = EngineCounts()
         self._tagger, self._deliver, self._limits = tagger, deliver, limits
-        pool = StreamPool(tagger, limits.max_streams or 1)
-        self.seconds_a_stream = _time_a_stream(pool, self.hop)
+        self.seconds_a_stream = _time_a_stream(tagger)
         self.fitting = max(1, int(_LOAD * self.hop / self.rate / self.seconds_a_stream))
         self.capacity = limits.max_streams or self.fitting
-        self._pool = pool if limits.max_streams else StreamPool(tagger, self.capacity)
+        self._pool = StreamPool(tagger, self.capacity)
         self._free = list(range(self.capacity))
         self._heap: list[tuple[bool, float, int, EngineStream]] = []
         self._numbers = itertools.count()
@@ -251,16 +262,13 @@ class Engine:
                     self._queue(stream)
                 self._lock.notify_all()
 
-    def _take_batch(
-        self,
-    ) -> tuple[
-        list[tuple[EngineStream, np.ndarray, float]], list[tuple[EngineStream, Scored | None]]
-    ]:
+    def _take_batch(self) -> tuple[list[_Chunk], Told]:
         """Takes the most urgent chunks, and drops those that are too late."""
-        batch, told = [], []
+        batch: list[_Chunk] = []
+        told: Told = []
         now = time.monotonic()
         while self._heap and len(batch) < self._pool.buckets[-1]:
-            if batch and self._heap[0][0] and not batch[-1][0].pace == "asap":
+            if batch and self._heap[0][0] and batch[-1][0].pace != "asap":
                 break  # Recordings wait while live sound does not.
             _, _, _, stream = heapq.heappop(self._heap)
             if stream.is_closed:
@@ -282,9 +290,7 @@ class Engine:
                 batch.append((stream, stream.waiting.take_chunk(), arrival))
         return batch, told
 
-    def _step(
-        self, batch: list[tuple[EngineStream, np.ndarray, float]]
-    ) -> list[tuple[EngineStream, Scored | None]]:
+    def _step(self, batch: list[_Chunk]) -> Told:
         if not batch:
             return []
         begin = time.monotonic()
@@ -292,7 +298,7 @@ class Engine:
             [stream.row for stream, _, _ in batch], np.stack([chunk for _, chunk, _ in batch])
         )
         now = time.monotonic()
-        told: list[tuple[EngineStream, Scored | None]] = []
+        told: Told = []
         for (stream, chunk, arrival), row in zip(batch, probs, strict=True):
             stream.chunks += 1
             told.append((stream, self._scored(stream, row, now - arrival, chunk)))
@@ -301,10 +307,10 @@ class Engine:
         self.counts.steps.append((len(batch), now - begin))
         return told
 
-    def _end(self, stream: EngineStream) -> list[tuple[EngineStream, Scored | None]]:
+    def _end(self, stream: EngineStream) -> Told:
         """Scores the rest of a stream that ends."""
-        rest = stream.waiting.take_rest()
-        told: list[tuple[EngineStream, Scored | None]] = []
+        rest = stream.waiting.take_all()
+        told: Told = []
         for row in self._pool.finish(stream.row, rest, stream.chunks):
             told.append((stream, self._scored(stream, row, 0.0, rest)))
         self._free_row(stream)
@@ -319,13 +325,14 @@ class Engine:
         return Scored(first=first, end=stream.first, probs=probs, lag=lag, rms=rms)
 
 
-def _time_a_stream(pool: StreamPool, hop: int) -> float:
+def _time_a_stream(tagger: StreamRunner) -> float:
     """Returns the seconds of a step for each of its rows, in the largest bucket that is full."""
-    rows = pool.buckets[-1]
-    windows = np.zeros((rows, hop), np.float32)
+    rows = default_buckets()[-1]
+    pool = StreamPool(tagger, rows, buckets=[rows])
+    windows = np.zeros((rows, tagger.framing.hop), np.float32)
     times = []
-    for _ in range(5):
+    for _ in range(7):
         begin = time.perf_counter()
-        pool.step([0] * rows, windows)
+        pool.step(range(rows), windows)
         times.append(time.perf_counter() - begin)
     return float(np.median(times)) / rows

@@ -16,10 +16,13 @@ from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.state import ModelState, StreamState, new_streams, where_streams
 from sat_jax.streaming.state_bytes import state_from_bytes, state_to_bytes
 
-BUCKETS = {"cpu": (1, 2, 4, 8)}
-"""Rows of the compiled steps. On a CPU, large batches gain little."""
+_SIZES = (16, 64, 128, 192, 256, 384, 512, 768)
+"""Few sizes, so that a start finds its programs compiled."""
 
-_DEVICE_BUCKETS = (8, 32, 128, 512)
+
+def default_buckets() -> Sequence[int]:
+    """Returns the rows of the compiled steps. On a CPU, large batches gain little."""
+    return (1, 2, 4, 8) if jax.local_devices()[0].platform == "cpu" else (8, 32, 128, 512)
 
 
 class StreamPool:
@@ -29,35 +32,33 @@ class StreamPool:
       buckets: rows that a step can have, ascending; a step of fewer takes as long.
     """
 
-    def __init__(self, tagger: StreamRunner, size: int) -> None:
+    def __init__(
+        self, tagger: StreamRunner, size: int, *, buckets: Sequence[int] | None = None
+    ) -> None:
         """Makes a pool of new streams, and compiles or loads its programs.
 
         Args:
           tagger: a model with chunk framing.
           size: the most streams.
+          buckets: rows of its steps; None is what suits the device.
 
         Raises:
           SatError: the framing is seamless.
         """
         if tagger.framing.kind != "chunk":
             raise SatError("live streams need chunk framing: leave out seamless")
-        self._tagger, self._size = tagger, size
-        platform = jax.local_devices()[0].platform
-        self.buckets = tuple(BUCKETS.get(platform, _DEVICE_BUCKETS))
+        self._tagger = tagger
+        self._size = next((each for each in _SIZES if each >= size), -(-size // 1024) * 1024)
+        self.buckets = tuple(buckets or default_buckets())
         self._fresh = tagger.init(1).model
         with standard_modes():
             # One more row, for what fills a step up.
             self._state: ModelState = jax.tree.map(
-                lambda leaf: jnp.repeat(leaf, size + 1, 0), self._fresh
+                lambda leaf: jnp.repeat(leaf, self._size + 1, 0), self._fresh
             )
-        self._new = np.ones(size + 1, bool)
+        self._new = np.ones(self._size + 1, bool)
         self._programs = {rows: self._compile(rows) for rows in self.buckets}
         tagger.prepare(1)
-
-    @property
-    def size(self) -> int:
-        """The most streams."""
-        return self._size
 
     def reset(self, row: int) -> None:
         """Begins a new stream in a row."""

@@ -63,8 +63,9 @@ class WaitingSamples:
         self._arrivals.popleft()
         return self._take(self._hop)
 
-    def take_rest(self) -> np.ndarray:
-        """Removes all samples; there are fewer than a chunk."""
+    def take_all(self) -> np.ndarray:
+        """Removes all samples."""
+        self._arrivals.clear()
         return self._take(self._count)
 
     def _take(self, count: int) -> np.ndarray:

@@ -155,7 +155,7 @@ def test_waiting_samples_come_in_order():
         arrivals.append(waiting.arrival)
         chunks.append(waiting.take_chunk())
     assert arrivals == [24.0, 24.0, 57.0, 57.0, 57.0]
-    np.testing.assert_array_equal(np.concatenate([*chunks, waiting.take_rest()]), sent)
+    np.testing.assert_array_equal(np.concatenate([*chunks, waiting.take_all()]), sent)
     assert len(waiting) == 0
 
 

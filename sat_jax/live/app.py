@@ -1,0 +1,249 @@
+"""The server's HTTP side: page, streams, uploads, events, figures."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+from aiohttp import web
+
+from sat_jax.errors import SatError, one_line
+from sat_jax.live import protocol
+from sat_jax.live.engine import Overloaded
+from sat_jax.live.hub import Hub
+from sat_jax.live.metrics import Metrics
+from sat_jax.live.security import Guard
+from sat_jax.live.session import Session
+from sat_jax.live.source_watch import SourceWatch
+from sat_jax.live.stream import decibels
+from sat_jax.live.uploads import tag_upload
+from sat_jax.live.websocket import StreamSocket
+
+_OPEN = ("/healthz", "/readyz", "/login")
+"""Paths for which nobody needs a token."""
+
+_POLICY = "default-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class App:
+    """The routes of a server.
+
+    Attributes:
+      is_ready: whether /readyz says so.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        guard: Guard,
+        *,
+        sources: SourceWatch,
+        idle_timeout: float = 30.0,
+        max_upload: int = 100 << 20,
+    ) -> None:
+        """Stores what the routes need.
+
+        Args:
+          hub: has the streams.
+          guard: decides who may use the server.
+          sources: cameras and microphones.
+          idle_timeout: see `StreamSocket`.
+          max_upload: the most bytes of a file that is tagged.
+        """
+        self.is_ready = True
+        self._hub, self._guard, self._sources = hub, guard, sources
+        self._idle_timeout, self._max_upload = idle_timeout, max_upload
+        self._metrics = Metrics(hub)
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._uploads = asyncio.Semaphore(4)
+
+    def make(self) -> web.Application:
+        """Returns the application."""
+        app = web.Application(
+            middlewares=[self._protect], client_max_size=self._max_upload + (1 << 16)
+        )
+        static = str(resources.files("sat_jax.live") / "web")
+        app.add_routes(
+            [
+                web.get("/", self._page),
+                web.get("/v1/stream", self._stream),
+                web.get("/v1/events", self._events),
+                web.get("/v1/streams", self._streams),
+                web.get("/v1/streams/{id}", self._one_stream),
+                web.get("/v1/model", self._model),
+                web.post("/v1/tag", self._tag),
+                web.patch("/v1/sources/{name}", self._switch_source),
+                web.get("/metrics", self._figures),
+                web.get("/healthz", self._health),
+                web.get("/readyz", self._readiness),
+                web.post("/login", self._log_in),
+                web.static("/web", static),
+            ]
+        )
+        app.on_shutdown.append(self._close_sockets)
+        return app
+
+    @web.middleware
+    async def _protect(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path not in ("/healthz", "/readyz"):
+            self._guard.check_origin(request)
+        # The WebSocket checks for itself: a browser gives its token in the first message.
+        is_open = request.path in (*_OPEN, "/", "/v1/stream") or request.path.startswith("/web/")
+        if not is_open and not self._guard.is_known(request):
+            raise web.HTTPUnauthorized(
+                text="give the token: Authorization: Bearer TOKEN\n",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        response = await handler(request)
+        if not response.prepared:
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Referrer-Policy"] = "no-referrer"
+            response.headers["Content-Security-Policy"] = _POLICY
+        return response
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        page = "index.html" if self._guard.is_known(request) else "login.html"
+        text = (resources.files("sat_jax.live") / "web" / page).read_text(encoding="utf-8")
+        return web.Response(text=text, content_type="text/html")
+
+    async def _log_in(self, request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        if not self._guard.check_token(request, str(form.get("token", ""))):
+            raise web.HTTPUnauthorized(text="wrong token\n")
+        response = web.Response(status=303, headers={"Location": "./"})
+        self._guard.log_in(response, is_secure=request.secure)
+        return response
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if not self.is_ready:
+            raise web.HTTPServiceUnavailable(text="the server stops\n")
+        socket = web.WebSocketResponse(
+            max_msg_size=protocol.MAX_SOUND_BYTES, compress=False, timeout=2.0
+        )
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        try:
+            client = StreamSocket(self._hub, socket, idle_timeout=self._idle_timeout)
+            await client.run(lambda token: self._guard.is_known(request, token))
+        finally:
+            self._sockets.discard(socket)
+        return socket
+
+    async def _close_sockets(self, app: web.Application) -> None:
+        for socket in list(self._sockets):
+            await socket.close(code=protocol.CLOSED_BY_SERVER, message=b"the server stops")
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        stream, label = request.query.get("stream"), request.query.get("class")
+        last = request.headers.get("Last-Event-ID", request.query.get("after", ""))
+        if last and not last.isdecimal():
+            raise web.HTTPBadRequest(text=f"Last-Event-ID: {one_line(last)} is no number\n")
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        await response.prepare(request)
+        with self._hub.feed.subscribe(int(last) if last else None) as subscription:
+            await response.write(b": events\n\n")
+            while not subscription.is_late and self.is_ready:
+                try:
+                    async with asyncio.timeout(15.0):
+                        entry = await subscription.get()
+                except TimeoutError:
+                    await response.write(b": still here\n\n")
+                    continue
+                wanted = stream in (None, entry.stream) and label in (None, entry.message["label"])
+                if wanted:
+                    data = json.dumps(entry.message)
+                    await response.write(f"id: {entry.number}\ndata: {data}\n\n".encode())
+        return response
+
+    async def _streams(self, request: web.Request) -> web.StreamResponse:
+        sessions = [self._describe(session) for session in self._hub.sessions.values()]
+        return web.json_response({"streams": sessions, "sources": self._sources.describe()})
+
+    async def _one_stream(self, request: web.Request) -> web.StreamResponse:
+        wanted = request.match_info["id"]
+        for session in self._hub.sessions.values():
+            if wanted in (session.id, session.name):
+                return web.json_response(self._describe(session))
+        raise web.HTTPNotFound(text=f"no stream {one_line(wanted)}\n")
+
+    def _describe(self, session: Session) -> dict[str, Any]:
+        last = session.last
+        described: dict[str, Any] = {"id": session.id, "name": session.name}
+        described |= {"source": session.source, "seconds": round(session.seconds, 3)}
+        described |= {"chunks": session.chunks, "on": sorted(session.on)}
+        if last is not None:
+            tags = self._hub.selection.tags(last.probs)[:10]
+            described["end"] = last.end
+            described["lag"] = round(last.lag, 4)
+            described["level"] = round(decibels(last.rms), 1)
+            described["top"] = [[tag.index, tag.label, round(tag.prob, 4)] for tag in tags]
+        return described
+
+    async def _model(self, request: web.Request) -> web.StreamResponse:
+        tagger, engine = self._hub.tagger, self._hub.engine
+        return web.json_response(
+            {
+                "model": tagger.source,
+                "chunk": engine.hop / engine.rate,
+                "rate": engine.rate,
+                "labels": list(tagger.labels),
+                "watched": {
+                    sound.name: {"on": sound.rule.on, "off": sound.rule.off_score}
+                    for sound in self._hub.sounds()
+                },
+                "step_seconds": engine.seconds_a_stream,
+                "capacity": {"used": engine.used, "of": engine.capacity, "fit": engine.fitting},
+            }
+        )
+
+    async def _tag(self, request: web.Request) -> web.StreamResponse:
+        if not self.is_ready:
+            raise web.HTTPServiceUnavailable(text="the server stops\n")
+        async with self._uploads:
+            try:
+                return web.json_response(
+                    await tag_upload(self._hub, request, max_bytes=self._max_upload)
+                )
+            except Overloaded as error:
+                raise web.HTTPServiceUnavailable(
+                    text=f"{error}\n", headers={"Retry-After": "10"}
+                ) from error
+            except SatError as error:
+                raise web.HTTPUnprocessableEntity(text=f"{error}\n") from error
+
+    async def _switch_source(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        try:
+            wanted = await request.json()
+        except (ValueError, UnicodeDecodeError):
+            wanted = None
+        if not isinstance(wanted, dict) or not isinstance(wanted.get("enabled"), bool):
+            raise web.HTTPBadRequest(text='send {"enabled": true} or {"enabled": false}\n')
+        if not self._sources.switch(name, wanted["enabled"]):
+            raise web.HTTPNotFound(text=f"no source {one_line(name)}\n")
+        return web.json_response(self._sources.describe())
+
+    async def _figures(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=self._metrics.text(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _health(self, request: web.Request) -> web.StreamResponse:
+        if not self._hub.engine.is_alive:
+            raise web.HTTPInternalServerError(text="the step thread has ended\n")
+        return web.Response(text="ok\n")
+
+    async def _readiness(self, request: web.Request) -> web.StreamResponse:
+        if not self.is_ready:
+            raise web.HTTPServiceUnavailable(text="the server stops\n")
+        return web.Response(text="ok\n")

@@ -1,0 +1,132 @@
+r"""The settings of a server: live.toml.
+
+model = "SAT_T_2s"
+
+[server]
+listen = "0.0.0.0:8421"
+token_file = "token"
+
+[sources.garden]
+url = "rtsp://viewer:${GARDEN_PASSWORD}@192.168.1.20/stream"
+
+[rules.default]
+watch = ["alarms", "Dog", "loud"]
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from sat_jax.errors import SatError
+from sat_jax.events.rules_file import DEFAULT, RulesFile, read_toml
+from sat_jax.live.source_watch import SourceSettings
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class ServerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The table ``[server]``.
+
+    Attributes:
+      listen: HOST:PORT.
+      insecure: whether anyone who reaches another address than localhost may use the server.
+      token_file: file with the token that clients need.
+      allowed_origins: further sites whose pages may use the server.
+      trusted_proxies: addresses of proxies in front.
+      max_streams: the most streams; 0 is what this machine can step in time.
+      max_lag: seconds after which waiting sound is dropped.
+      max_upload: the most bytes of an uploaded file.
+      idle_timeout: seconds without a message after which a client is disconnected.
+      resume_window: seconds for which a stream waits for a client that went away.
+    """
+
+    listen: str = "127.0.0.1:8421"
+    insecure: bool = False
+    token_file: str = ""
+    allowed_origins: list[str] = []
+    trusted_proxies: list[str] = []
+    max_streams: int = 0
+    max_lag: float = 4.0
+    max_upload: int = 100 << 20
+    idle_timeout: float = 30.0
+    resume_window: float = 60.0
+
+
+class SourceTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A table ``[sources.NAME]``, see `SourceSettings`."""
+
+    url: str
+    rules: str = DEFAULT
+    channel: int | None = None
+    enabled: bool = True
+
+
+class LiveFile(RulesFile, forbid_unknown_fields=True, kw_only=True):
+    """A file live.toml."""
+
+    model: str = ""
+    chunk: float | None = None
+    server: ServerTable = ServerTable()
+    sources: dict[str, SourceTable] = msgspec.field(default_factory=dict)
+
+    def source_settings(self) -> dict[str, SourceSettings]:
+        """Returns the sources, with variables of the environment in their addresses.
+
+        Raises:
+          SatError: a variable is not set, or a name is not fit for topics and addresses.
+        """
+        found = {}
+        for name, table in self.sources.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+                raise SatError(f"sources.{name}: use letters, digits, - and _ in its name")
+            found[name] = SourceSettings(
+                url=expand(table.url, f"sources.{name}.url"),
+                rules=table.rules,
+                channel=table.channel,
+                enabled=table.enabled,
+            )
+        return found
+
+
+def read_live_file(path: str | Path) -> LiveFile:
+    """Reads a file of settings.
+
+    Raises:
+      SatError: it can't be read, or has unknown keys or wrong values.
+    """
+    return read_toml(path, LiveFile)
+
+
+def expand(text: str, key: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Puts variables of the environment into a text, given as ``${NAME}``.
+
+    Args:
+      text: such as an address with a password.
+      key: of the text, for errors.
+      environment: the variables.
+
+    Raises:
+      SatError: one is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            raise SatError(f"{key}: the variable {match[1]} is not set: export it")
+        return environment[match[1]]
+
+    return _VARIABLE.sub(value, text)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Parses HOST:PORT, with an IPv6 host in brackets.
+
+    Raises:
+      SatError: it is not that.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise SatError(f"listen={text}: use HOST:PORT, such as 127.0.0.1:8421")
+    return host.removeprefix("[").removesuffix("]"), int(port)

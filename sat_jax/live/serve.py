@@ -1,0 +1,212 @@
+"""Runs a server: starts all parts, reloads settings, and stops without losing streams."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from aiohttp import web
+
+from sat_jax.errors import SatError
+from sat_jax.live.app import App
+from sat_jax.live.config import LiveFile, ServerTable, parse_address, read_live_file
+from sat_jax.live.engine import EngineLimits
+from sat_jax.live.hub import Hub
+from sat_jax.live.parking import park, take_up
+from sat_jax.live.security import Guard, is_loopback, read_token
+from sat_jax.live.source_watch import SourceWatch
+from sat_jax.runtime.files import cache_dir
+from sat_jax.stream_runner import StreamRunner
+
+Report = Callable[[str], None]
+
+
+def check_server(server: ServerTable) -> tuple[str, int, str]:
+    """Returns host, port and token.
+
+    Raises:
+      SatError: the address is wrong, the token can't be read, or everyone could use the server.
+    """
+    host, port = parse_address(server.listen)
+    token = read_token(server.token_file) if server.token_file else ""
+    if not token and not server.insecure and not is_loopback(host):
+        raise SatError(
+            f"listen={server.listen}: everyone who reaches this address could listen in: give a "
+            "token_file, or set insecure = true"
+        )
+    return host, port, token
+
+
+class Server:
+    """A server and its parts."""
+
+    def __init__(
+        self,
+        tagger: StreamRunner,
+        settings: LiveFile,
+        *,
+        thresholds: np.ndarray | None = None,
+        config_path: Path | None = None,
+        report: Report,
+    ) -> None:
+        """Stores what the server needs.
+
+        Args:
+          tagger: the model.
+          settings: all others.
+          thresholds: float [y], the model's own.
+          config_path: file of the settings, to read it again on SIGHUP.
+          report: receives lines for the user.
+        """
+        self._tagger, self._settings, self._thresholds = tagger, settings, thresholds
+        self._config_path, self._report = config_path, report
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until a signal stops it.
+
+        Raises:
+          SatError: settings are wrong, or the port is taken.
+        """
+        server = self._settings.server
+        host, port, token = check_server(server)
+        limits = EngineLimits(max_streams=server.max_streams, max_lag=server.max_lag)
+        self._hub = Hub(
+            self._tagger,
+            self._settings,
+            thresholds=self._thresholds,
+            limits=limits,
+            resume_window=server.resume_window,
+        )
+        guard = Guard(
+            token=token,
+            allowed_origins=server.allowed_origins,
+            trusted_proxies=server.trusted_proxies,
+        )
+        self._sources = SourceWatch(self._hub, {})
+        app = App(
+            self._hub,
+            guard,
+            sources=self._sources,
+            idle_timeout=server.idle_timeout,
+            max_upload=server.max_upload,
+        )
+        runner = web.AppRunner(
+            app.make(), access_log=None, shutdown_timeout=5.0, handler_cancellation=True
+        )
+        await runner.setup()
+        parked = cache_dir() / "live" / f"streams-{port}.pickle"
+        try:
+            await self._listen(runner, host, port)
+            self._take_up(parked)
+            self._sources.set(self._settings.source_settings())
+            self._handle_signals()
+            self._tell_start(host, port)
+            ticking = asyncio.create_task(self._hub.run())
+            await self._stopping.wait()
+            ticking.cancel()
+            app.is_ready = False
+            self._sources.stop()
+            self._hub.engine.pause()
+            await asyncio.sleep(0)  # What was scored is told.
+            self._park(parked)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await runner.cleanup()
+            self._hub.engine.stop()
+
+    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> None:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SatError(
+                f"cannot listen on {host}:{port}: {reason.rpartition(': ')[2]}: choose another "
+                "--listen"
+            ) from error
+
+    def _tell_start(self, host: str, port: int) -> None:
+        engine = self._hub.engine
+        shown = f"[{host}]" if ":" in host else host
+        seconds = engine.hop / engine.rate
+        self._report(
+            f"listening on http://{shown}:{port}: {self._tagger.source}, chunks of {seconds:g} s, "
+            f"{engine.capacity} streams at most (a step takes "
+            f"{1e3 * engine.seconds_a_stream:.1f} ms a stream)"
+        )
+        if self._settings.server.max_streams > engine.fitting:
+            self._report(
+                f"max_streams={engine.capacity}: this machine steps {engine.fitting} in time"
+            )
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        if self._config_path is not None and hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            sys.exit(130)  # A second signal does not wait.
+        self._stopping.set()
+
+    def _reload(self) -> None:
+        """Reads rules and sources again; wrong ones leave all as it was."""
+        assert self._config_path is not None
+        try:
+            settings = read_live_file(self._config_path)
+            sources = settings.source_settings()
+            self._hub.set_rules(settings)
+            self._sources.set(sources)
+        except SatError as error:
+            self._report(f"the old settings stay: {error}")
+            return
+        self._report(f"read {self._config_path} again")
+
+    def _take_up(self, path: Path) -> None:
+        try:
+            if count := take_up(self._hub, path):
+                self._report(f"{count} streams wait for their clients")
+        except SatError as error:
+            self._report(str(error))
+
+    def _park(self, path: Path) -> None:
+        try:
+            park(self._hub, path)
+        except SatError as error:
+            self._report(str(error))
+
+
+def serve(
+    tagger: StreamRunner,
+    settings: LiveFile,
+    *,
+    thresholds: np.ndarray | None,
+    config_path: Path | None,
+    report: Report,
+) -> None:
+    """Runs a server until SIGINT or SIGTERM.
+
+    Args:
+      tagger: the model.
+      settings: all others.
+      thresholds: float [y], the model's own.
+      config_path: file of the settings.
+      report: receives lines for the user.
+
+    Raises:
+      SatError: settings are wrong, or the port is taken.
+    """
+
+    async def run() -> None:
+        server = Server(
+            tagger, settings, thresholds=thresholds, config_path=config_path, report=report
+        )
+        await server.run()
+
+    asyncio.run(run())

@@ -1,0 +1,295 @@
+"""A stream from its samples to its events, whatever brings the samples and hears the answers."""
+
+import asyncio
+import collections
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from sat_jax.audio.mono import Resampler
+from sat_jax.errors import SatError
+from sat_jax.events import EventTracker, WatchedSound
+from sat_jax.events.event import Reason
+from sat_jax.live.clock import StreamClock
+from sat_jax.live.engine import Engine
+from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores, StateChange
+from sat_jax.live.protocol import Phase
+from sat_jax.live.stream import Pace, Scored
+
+STALE_AFTER = 10.0
+"""Seconds without sound after which events end."""
+
+_HISTORY = 256
+"""Outputs kept for a client that comes back."""
+
+
+_OF_THIS_PROCESS = ("_engine", "_client", "_resampler", "listeners", "ended", "heard_at", "stream")
+"""Attributes that belong to a process."""
+
+
+class Client(Protocol):
+    """Who sends a stream and hears its answers."""
+
+    def hear(self, output: Output) -> None:
+        """Takes an output."""
+
+    def lose_stream(self) -> None:
+        """Another client has taken the stream."""
+
+
+class Session:
+    """A stream.
+
+    `push`, `lose` and `finish` are for one thread, that of its source. All else belongs to the
+    thread of the event loop.
+
+    Attributes:
+      id: short and random; begins the ids of its events.
+      name: its display name.
+      source: "mic", "rtsp", "websocket", …
+      token: what a client needs to take it up again.
+      chunks: chunks scored.
+      received: samples received, at the sender's rate.
+      heard_at: `time.monotonic` when the last sound came.
+      last: its newest scores.
+      listeners: called with each output.
+      history: the newest outputs, for a client that comes back.
+      ended: whether the stream has ended.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sounds: Sequence[WatchedSound],
+        *,
+        name: str,
+        source: str,
+        rate: int,
+        channels: int = 1,
+        pace: Pace = "realtime",
+        phase: Phase = "exact",
+        began: float | None = None,
+        skips_first: bool = False,
+    ) -> None:
+        """Begins a stream.
+
+        Args:
+          engine: scores it.
+          sounds: what is watched.
+          name: its display name.
+          source: what it comes from.
+          rate: of its samples, Hz.
+          channels: of its samples; their mean counts.
+          pace: whether it may lag.
+          phase: whether it begins with silence, so that streams are ready at different times.
+          began: the time of its first sample in seconds since 1970; None if unknown.
+          skips_first: whether the first chunk makes no event, as for a device that clicks when it
+            is switched on.
+
+        Raises:
+          SatError: `Overloaded`.
+        """
+        self.id = secrets.token_hex(4)
+        self.name, self.source = name or self.id, source
+        self.token = secrets.token_urlsafe(18)
+        self.chunks = self.received = 0
+        self.heard_at = time.monotonic()
+        self.last: Scores | None = None
+        self.listeners: list[Callable[[Output], None]] = []
+        self.ended = asyncio.Event()
+        self._client: Client | None = None
+        self.history = collections.deque[Output](maxlen=_HISTORY)
+        self.rate, self.channels, self.pace = rate, channels, pace
+        self._engine, self._skips_first = engine, skips_first
+        self._resampler = Resampler(rate, engine.rate)
+        self._clock = StreamClock(began)
+        self._marks = collections.deque[tuple[int, str]]()
+        self._is_stale = False
+        self._pushed = self._silence = self._heard_to = 0
+        self._on: frozenset[str] = frozenset()
+        self.watch(sounds)
+        self.stream = engine.open(pace)
+        if phase == "spread":
+            self._silence = engine.spread_silence()
+            self._push(np.zeros(self._silence, np.float32))
+
+    # ---- For the thread of the source.
+
+    def push(self, frames: np.ndarray) -> None:
+        """Takes the next sound, float32 [s, channels] or [s], at the sender's rate.
+
+        Raises:
+          SatError: a sample is NaN or infinite.
+        """
+        mono = frames if frames.ndim == 1 else np.ascontiguousarray(frames.T).mean(axis=0)
+        if not np.isfinite(mono).all():
+            seconds = self.received / self.rate
+            raise SatError(f"a sample after {seconds:.1f} s is NaN or infinite: send other samples")
+        self.received += len(mono)
+        self.heard_at = time.monotonic()
+        self._push(self._resampler.push(mono))
+        self._clock.note(time.time(), self.received / self.rate)
+
+    def lose(self, seconds: float) -> None:
+        """Goes on after lost sound: silence takes its place, so that times stay right."""
+        count = round(seconds * self.rate)
+        self.received += count
+        self._push(self._resampler.push(np.zeros(count, np.float32)))
+
+    def finish(self) -> None:
+        """Ends the stream; what is left is scored."""
+        self._push(self._resampler.finish())
+        self._engine.finish(self.stream)
+
+    def _push(self, samples: np.ndarray) -> None:
+        if len(samples):
+            self._pushed += len(samples)
+            self._engine.push(self.stream, samples)
+
+    # ---- For the event loop.
+
+    @property
+    def seconds(self) -> float:
+        """The length of the stream so far."""
+        return self.received / self.rate
+
+    @property
+    def on(self) -> frozenset[str]:
+        """Names of the watched sounds that are heard."""
+        return self._on
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether so much waits that a recording should not send more."""
+        return self._engine.waiting_chunks(self.stream) > 4
+
+    def park(self) -> dict[str, Any]:
+        """Returns the stream as plain data, for `take_up`. Its engine is paused."""
+        # The resampler can't be kept: the next one begins with the samples that follow.
+        self._push(self._resampler.finish())
+        waiting = self.stream.waiting.take_all()
+        names = [name for name in vars(self) if name not in _OF_THIS_PROCESS]
+        data = {name: getattr(self, name) for name in names}
+        first = self.stream.first
+        state = self._engine.to_bytes(self.stream)
+        return {"session": data, "state": state, "first": first, "waiting": waiting}
+
+    @classmethod
+    def take_up(cls, engine: Engine, data: dict[str, Any]) -> Self:
+        """Goes on with a stream of `park` in another process.
+
+        Raises:
+          SatError: the state is of another model, or `Overloaded`.
+        """
+        session = cls.__new__(cls)
+        vars(session).update(data["session"])
+        session._engine, session._client, session.listeners = engine, None, []
+        session._resampler = Resampler(session.rate, engine.rate)
+        session.ended = asyncio.Event()
+        session.heard_at = time.monotonic()
+        session.stream = engine.from_bytes(data["state"], first=data["first"], pace=session.pace)
+        if len(data["waiting"]):
+            engine.push(session.stream, data["waiting"])
+        return session
+
+    def set_client(self, client: Client | None) -> None:
+        """Gives the stream to a client, or to nobody; one that had it loses it."""
+        previous, self._client = self._client, client
+        if previous is not None and client is not None:
+            previous.lose_stream()
+
+    def watch(self, sounds: Sequence[WatchedSound]) -> None:
+        """Watches these sounds from here on."""
+        self._tracker = EventTracker(
+            sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock
+        )
+
+    def mark(self, name: str) -> None:
+        """Tells `Marked` after the scores of all whole chunks that were pushed."""
+        whole = self._pushed // self._engine.hop * self._engine.hop
+        self._marks.append((whole, name))
+        self._tell_marks()
+
+    def close(self) -> None:
+        """Ends the stream at once; what waits is lost."""
+        self._engine.close(self.stream)
+        self._end("closed")
+
+    def end_events(self, reason: Reason) -> None:
+        """Ends all events."""
+        self._tell_all(self._tracker.finish(self._seconds(self._heard_to), reason))
+        self._tell_states()
+
+    def check_signal(self) -> None:
+        """Ends all events if no sound has come for a while."""
+        is_stale = time.monotonic() - self.heard_at > STALE_AFTER
+        if is_stale and not self._is_stale:
+            self.end_events("no_signal")
+        self._is_stale = is_stale
+
+    def hear(self, scored: Scored | None) -> None:
+        """Takes what the engine tells."""
+        if scored is None:
+            self._end("closed")
+            return
+        self._heard_to = scored.end
+        start, end = self._seconds(scored.first), self._seconds(scored.end)
+        if scored.probs is None:
+            self._tell(LostSound(start=start, end=end, reason="overload"))
+        else:
+            self._hear_scores(scored, start, end)
+        self._tell_marks()
+
+    def _hear_scores(self, scored: Scored, start: float, end: float) -> None:
+        assert scored.probs is not None
+        scores = Scores(
+            chunk=self.chunks,
+            start=start,
+            end=end,
+            lag=scored.lag,
+            rms=float(np.sqrt(np.square(scored.rms).mean())),
+            peak=float(scored.rms.max(initial=0.0)),
+            probs=scored.probs,
+        )
+        self.chunks += 1
+        self.last = scores
+        self._tell(scores)
+        # What is mostly padding tells nothing.
+        is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
+        if is_whole and not (self._skips_first and scores.chunk == 0):
+            self._tell_all(self._tracker.push(start, end, scored.probs))
+        for number, level in enumerate(scored.rms.tolist()):
+            since = max(0.0, start + number / 10)
+            self._tell_all(self._tracker.push_level(since, min(since + 0.1, end), level))
+        self._tell_states()
+
+    def _seconds(self, sample: int) -> float:
+        return max(0, sample - self._silence) / self._engine.rate
+
+    def _end(self, reason: Reason) -> None:
+        self.end_events(reason)
+        self._tell(Closed(chunks=self.chunks, seconds=self.seconds))
+        self.ended.set()
+
+    def _tell_states(self) -> None:
+        on, self._on = self._on, self._tracker.on
+        for name in sorted(on ^ self._on):
+            self._tell(StateChange(name=name, is_on=name in self._on))
+
+    def _tell_marks(self) -> None:
+        while self._marks and self._heard_to >= self._marks[0][0]:
+            self._tell(Marked(id=self._marks.popleft()[1]))
+
+    def _tell_all(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            self._tell(output)
+
+    def _tell(self, output: Output) -> None:
+        self.history.append(output)
+        if self._client is not None:
+            self._client.hear(output)
+        for listener in list(self.listeners):
+            listener(output)

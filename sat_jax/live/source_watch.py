@@ -1,0 +1,178 @@
+"""Cameras and microphones of a server: a thread each, which feeds its stream."""
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sat_jax.errors import SatError
+from sat_jax.events.event import Reason
+from sat_jax.events.rules_file import DEFAULT
+from sat_jax.live.hub import Hub
+from sat_jax.live.session import Session
+from sat_jax.live.sources.open_source import open_source
+from sat_jax.live.sources.source import Gap, Source
+
+_LONGEST_GAP = 10.0
+"""Seconds of lost sound that silence replaces. After longer ones a new stream begins."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """A source.
+
+    Attributes:
+      url: see `sat_jax.live.sources.source.open_source`.
+      rules: name of the rules for it.
+      channel: the channel that is heard; None for the mean of all.
+      enabled: whether it is heard from the start.
+    """
+
+    url: str
+    rules: str = DEFAULT
+    channel: int | None = None
+    enabled: bool = True
+
+
+class _Running:
+    """A source that is heard."""
+
+    def __init__(self, source: Source, thread: threading.Thread) -> None:
+        self.source, self.thread = source, thread
+
+
+class SourceWatch:
+    """Hears all sources. All methods are for the event loop's thread."""
+
+    def __init__(self, hub: Hub, settings: Mapping[str, SourceSettings]) -> None:
+        """Checks the sources, and hears those that are enabled.
+
+        Args:
+          hub: has the streams.
+          settings: the sources by name.
+
+        Raises:
+          SatError: an address is wrong, or there are no such rules.
+        """
+        self._hub, self._loop = hub, asyncio.get_running_loop()
+        self._settings: dict[str, SourceSettings] = {}
+        self._running: dict[str, _Running] = {}
+        self._errors: dict[str, str] = {}
+        self.set(settings)
+
+    def set(self, settings: Mapping[str, SourceSettings]) -> None:
+        """Hears these sources from now on; those that are the same go on.
+
+        Raises:
+          SatError: an address is wrong, or there are no such rules; then nothing changes.
+        """
+        for source in settings.values():
+            open_source(source.url, channel=source.channel)
+            self._hub.sounds(source.rules)
+        before, self._settings = self._settings, dict(settings)
+        for name in before.keys() - settings.keys():
+            self._stop(name)
+        for name, new in settings.items():
+            if before.get(name) != new:
+                self._stop(name)
+                if new.enabled:
+                    self._start(name)
+
+    def switch(self, name: str, enabled: bool) -> bool:
+        """Hears a source, or no longer; returns whether there is one of this name."""
+        if name not in self._settings:
+            return False
+        if enabled and name not in self._running:
+            self._start(name)
+        elif not enabled:
+            self._stop(name)
+        return True
+
+    def stop(self) -> None:
+        """Stops all sources."""
+        for name in list(self._running):
+            self._stop(name)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Returns the state of each source, JSON-ready."""
+        return [self._describe(name) for name in self._settings]
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        running = self._running.get(name)
+        described: dict[str, Any] = {"name": name, "enabled": running is not None}
+        if running is None:
+            return described | {"up": False, "error": self._errors.get(name, "")}
+        status = running.source.status
+        described |= {"up": status.up, "restarts": status.restarts, "silent": status.silent}
+        return described | {"error": self._errors.get(name, "") or status.error}
+
+    def _start(self, name: str) -> None:
+        settings = self._settings[name]
+        source = open_source(settings.url, channel=settings.channel)
+        self._errors.pop(name, None)
+        thread = threading.Thread(
+            target=self._run, args=(name, settings, source), name=f"source {name}", daemon=True
+        )
+        self._running[name] = _Running(source, thread)
+        thread.start()
+
+    def _stop(self, name: str) -> None:
+        if running := self._running.pop(name, None):
+            running.source.stop()
+
+    # ---- In the source's thread.
+
+    def _run(self, name: str, settings: SourceSettings, source: Source) -> None:
+        session: Session | None = None
+        reason: Reason = "closed"
+        try:
+            for item in source.sound(self._hub.engine.rate):
+                if isinstance(item, Gap) and item.seconds >= _LONGEST_GAP:
+                    self._end(session, "gap")
+                    session = None
+                elif isinstance(item, Gap):
+                    if session is not None:
+                        session.lose(item.seconds)
+                else:
+                    session = session or self._open(name, settings)
+                    session.push(np.asarray(item))
+            reason = "disabled"
+        except SatError as error:
+            self._errors[name] = str(error)
+        self._end(session, reason)
+
+    def _open(self, name: str, settings: SourceSettings) -> Session:
+        kind = settings.url.partition(":")[0]
+        return self._in_loop(
+            lambda: self._hub.open(
+                rules=settings.rules,
+                name=name,
+                source=kind,
+                rate=self._hub.engine.rate,
+                phase="spread",
+                skips_first=True,
+            )
+        )
+
+    def _end(self, session: Session | None, reason: Reason) -> None:
+        if session is None:
+            return
+
+        def end() -> None:
+            session.end_events(reason)
+            self._hub.close(session)
+
+        self._in_loop(end)
+
+    def _in_loop(self, work: Callable[[], _Result]) -> _Result:
+        """Runs something in the event loop's thread, and returns its result."""
+
+        async def run() -> _Result:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()

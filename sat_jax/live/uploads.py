@@ -1,0 +1,107 @@
+"""Files that clients upload to be tagged."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Any
+
+from aiohttp import BodyPartReader, web
+
+from sat_jax.audio import read_blocks
+from sat_jax.errors import SatError
+from sat_jax.events import EventMessage
+from sat_jax.live.hub import Hub
+from sat_jax.live.outputs import Output, Scores
+from sat_jax.live.protocol import Want
+from sat_jax.live.session import Session
+
+_STEP = 0.02
+"""Seconds after which a full stream is looked at again."""
+
+
+async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[str, Any]:
+    """Tags a file: the body of a request, or its first part.
+
+    Args:
+      hub: has the streams.
+      request: with the queries k, from 1, and events, 0 or 1.
+      max_bytes: of the file.
+
+    Returns:
+      JSON-ready: the chunks with their tags, and the events.
+
+    Raises:
+      SatError: the file is not sound, or `Overloaded`.
+      web.HTTPException: the file is too large, or a query is wrong.
+    """
+    k = request.query.get("k", "5")
+    if not k.isdecimal() or not 1 <= int(k) <= 1000:
+        raise web.HTTPBadRequest(text="k: use 1 to 1000\n")
+    with tempfile.NamedTemporaryFile(prefix="sat-jax-", suffix=".upload") as file:
+        name = await _receive(request, file, max_bytes)
+        file.flush()
+        try:
+            return await _tag_file(hub, Path(file.name), name, int(k))
+        except SatError as error:
+            raise type(error)(str(error).replace(file.name, name)) from None
+
+
+async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str:
+    """Writes the upload to a file, and returns its name."""
+    name, body = "upload", _pieces(request.content)
+    if request.content_type.startswith("multipart/"):
+        part = await (await request.multipart()).next()
+        if not isinstance(part, BodyPartReader):
+            raise web.HTTPBadRequest(text="the first part is not a file\n")
+        name, body = part.filename or name, _parts(part)
+    size = 0
+    async for piece in body:
+        size += len(piece)
+        if size > max_bytes:
+            raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=size)
+        file.write(piece)
+    if not size:
+        raise web.HTTPBadRequest(text="no file: send one as the body, or as multipart/form-data\n")
+    return name
+
+
+async def _pieces(content: Any) -> AsyncIterator[bytes]:
+    async for piece in content.iter_chunked(1 << 16):
+        yield piece
+
+
+async def _parts(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while piece := await part.read_chunk(1 << 16):
+        yield piece
+
+
+async def _tag_file(hub: Hub, path: Path, name: str, k: int) -> dict[str, Any]:
+    session = hub.open(name=name, source="upload", rate=hub.engine.rate, pace="asap")
+    want, chunks, events = Want(k=k), [], []
+
+    def hear(output: Output) -> None:
+        if isinstance(output, Scores):
+            message = output.as_json(want, hub.selection)
+            chunks.append({key: message[key] for key in ("start", "end", "level", "top")})
+        elif isinstance(output, EventMessage) and output.kind == "end":
+            events.append(output.as_json())
+
+    session.listeners.append(hear)
+    try:
+        await _feed(session, path, hub.engine.rate)
+    except BaseException:
+        hub.close(session)
+        raise
+    session.finish()
+    await session.ended.wait()
+    return {"file": name, "seconds": session.seconds, "chunks": chunks, "events": events}
+
+
+async def _feed(session: Session, path: Path, rate: int) -> None:
+    """Pushes the samples of a file while they are decoded in a thread."""
+    blocks = read_blocks(path, sample_rate=rate)
+    while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+        session.push(block)
+        while session.is_waiting:
+            await asyncio.sleep(_STEP)

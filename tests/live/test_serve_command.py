@@ -1,0 +1,146 @@
+"""The command: starts, reloads, stops and starts again, in processes of its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import aiohttp
+import numpy as np
+import pytest
+
+from sat_jax.weights.checkpoint import save_checkpoint
+from tests.support.labelled_clips import tiny_checkpoint
+from tests.support.live_server import Stream, noise, run
+from tests.support.programs import run_command
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_checkpoint(folder, tiny_checkpoint())
+    return folder
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """A running server and its lines."""
+
+    def __init__(self, *arguments, cache):
+        environment = os.environ | {"SAT_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sat_jax", "serve", *map(str, arguments)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(self):
+        return self._process.stderr.readline()
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def wait(self):
+        with self._process:
+            return self._process.wait(timeout=30)
+
+
+@contextlib.contextmanager
+def serving(*arguments, cache):
+    process = Process(*arguments, cache=cache)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.signal(signal.SIGKILL)
+        process.wait()
+
+
+@run
+async def test_a_restart_under_load_loses_nothing(model, tmp_path):
+    config, port = tmp_path / "live.toml", free_port()
+    config.write_text(
+        f'model = "{model}"\n[server]\nlisten = "127.0.0.1:{port}"\nmax_streams = 4\nmax_lag = 60\n'
+    )
+    samples = [noise(k, 6.0) for k in range(3)]
+    streams = []
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        with serving("--config", config, cache=tmp_path) as process:
+            assert f"http://127.0.0.1:{port}" in await asyncio.to_thread(process.line)
+            streams = [await Stream.open(client) for _ in samples]
+            for stream, sound, count in zip(
+                streams, samples, (30_000, 37_777, 45_555), strict=True
+            ):
+                await stream.sound(sound[:count])
+            config.write_text("rules = 3\n")
+            process.signal(signal.SIGHUP)
+            assert "rules" in await asyncio.to_thread(process.line)
+            process.signal(signal.SIGTERM)
+            for stream in streams:
+                while await stream.read() is not None:
+                    pass
+                assert stream.code == 1001
+            assert await asyncio.to_thread(process.wait) == 0
+        config.write_text(f'model = "{model}"\n[server]\nmax_streams = 4\nmax_lag = 60\n')
+        listen = f"--listen=127.0.0.1:{port}"
+        with serving("--config", config, listen, cache=tmp_path) as process:
+            assert "3 streams" in await asyncio.to_thread(process.line)
+            assert "listening" in await asyncio.to_thread(process.line)
+            for old, sound in zip(streams, samples, strict=True):
+                hop = old.started["hop"]
+                back = await Stream.open(
+                    client, resume=old.started["resume"], position=hop * len(old.probs)
+                )
+                await back.sound(sound[back.started["position"] :])
+                await back.finish()
+                found = old.probs | back.probs
+                assert sorted(found) == list(range(len(found)))
+                np.testing.assert_allclose(
+                    np.stack([found[k] for k in sorted(found)]), whole(sound), atol=1e-6
+                )
+
+
+def whole(samples):
+    from sat_jax.tagger import Tagger
+
+    tagger = Tagger(tiny_checkpoint())
+    return np.stack([c.probs for c in tagger.tag(samples.astype(np.float32) / 32768)])
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code", "named"),
+    [
+        ("[server]\nlist = 1", [], 1, "list"),
+        ('model = "SAT_XXS"', [], 1, "SAT_XXS"),
+        ('[server]\nlisten = "0.0.0.0:1"', [], 1, "token_file"),
+        ('[sources.yard]\nurl = "rtsp://${NOT_SET}@h/"', [], 1, "NOT_SET"),
+        ("", ["--source", "yard"], 2, "NAME=URL"),
+        ("", ["--listen", "here"], 1, "HOST:PORT"),
+        ("", ["street.wav"], 2, "street.wav"),
+        ('[rules.default]\nwatch = ["Dogg"]', [], 1, "Dogg"),
+    ],
+)
+def test_wrong_settings(tmp_path, capsys, text, arguments, code, named):
+    config = tmp_path / "live.toml"
+    config.write_text(text)
+    assert run_command("serve", "--config", config, *arguments) == code
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
+
+
+def test_a_port_that_is_taken(model, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert run_command("serve", "-m", model, "--listen", address) == 1
+    assert address in capsys.readouterr().err
