@@ -22,6 +22,7 @@ from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.outputs import TagsPlace
 from sat_jax.tagging.progress import ProgressBar
 from sat_jax.tagging.result_paths import ResultPaths
+from sat_jax.tagging.selections import EventSelection
 from sat_jax.tagging.writers import TagWriter, TextStream, save_scores, stack_chunks
 from sat_jax.tags import TagSelection
 
@@ -41,7 +42,7 @@ class OneRecording:
         tagger: Tagger,
         recording: Recording,
         options: TaggingOptions,
-        selection: TagSelection,
+        selection: TagSelection | EventSelection,
         *,
         progress: ProgressBar,
         warn: Callable[[str], None],
@@ -53,7 +54,7 @@ class OneRecording:
           tagger: the model.
           recording: what to tag.
           options: the settings.
-          selection: which tags of a chunk to write.
+          selection: chooses what to write.
           progress: follows the recording.
           warn: receives a line if the sound is improbable.
           stop: ends the recording, as Ctrl-C does, from another thread.

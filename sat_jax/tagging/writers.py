@@ -1,4 +1,4 @@
-"""Writes tags to a text stream and scores to ``.npz`` files."""
+"""Writes tags or events to a text stream, and scores to ``.npz`` files."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
+from sat_jax.tagging.selections import EventSelection
 from sat_jax.tags import TagSelection
 
 
@@ -30,14 +31,14 @@ class OutputError(SatError):
 
 
 class TagWriter:
-    """Writes tags to a stream, and flushes it after each chunk."""
+    """Writes tags or events to a stream, and flushes it after each chunk."""
 
     def __init__(
         self,
         stream: TextStream,
         *,
         format_name: str,
-        selection: TagSelection,
+        selection: TagSelection | EventSelection,
         header: bool = True,
     ) -> None:
         """Writes the format's header.
@@ -45,7 +46,7 @@ class TagWriter:
         Args:
           stream: the output.
           format_name: a key of `FORMATS`.
-          selection: which tags of a chunk to write.
+          selection: chooses what to write; of the kind that the format needs.
           header: False if the stream has it already.
 
         Raises:
@@ -54,7 +55,6 @@ class TagWriter:
         """
         check_format(format_name, 1)
         self._stream = stream
-        self._selection = selection
         self._format = FORMATS[format_name](selection)
         if header:
             self._write(self._format.header)
@@ -83,7 +83,7 @@ class TagWriter:
             self._write(self._format.end())
 
     def _write_chunk(self, chunk: ScoredChunk) -> None:
-        self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
+        self._write(self._format.chunk(chunk))
 
     def _write(self, text: str) -> None:
         write_now(self._stream, text)
