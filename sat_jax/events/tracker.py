@@ -96,7 +96,7 @@ class EventTracker:
         return [self._message(number, notice, end, end - start, heard) for number, notice in told]
 
     def push_level(self, start: float, end: float, level: float) -> list[EventMessage]:
-        """Takes the level of the next 0.1 s, for the sound "loud".
+        """Takes the level of the next 0.1 s, for the sound "loud", see `Level`.
 
         Args:
           start: seconds.

@@ -13,7 +13,7 @@ from sat_jax.errors import one_line
 from sat_jax.tagging.output_format import OutputFormat, rounded
 
 if TYPE_CHECKING:
-    from sat_jax.events import EventMessage
+    from sat_jax.events import EventMessage, Level
     from sat_jax.streaming.scored_chunk import ScoredChunk
     from sat_jax.tagging.selections import EventSelection
 
@@ -29,12 +29,12 @@ class EventFormat(OutputFormat):
         self._tracker, self._now = self._selection.track(name, began), 0.0
         return super().begin(name, began)
 
-    def chunk(self, chunk: "ScoredChunk") -> str:
+    def chunk(self, chunk: "ScoredChunk", levels: Sequence["Level"] = ()) -> str:
         """Returns the text that can be told now that a chunk is scored."""
         self._now = chunk.end
-        if chunk.end - chunk.start < self._selection.shortest:
-            return ""
-        messages = self._tracker.push(chunk.start, chunk.end, chunk.probs)
+        messages = [each for level in levels for each in self._tracker.push_level(*level)]
+        if chunk.end - chunk.start >= self._selection.shortest:
+            messages += self._tracker.push(chunk.start, chunk.end, chunk.probs)
         return self.tell(messages, self._tracker.unfinished_since)
 
     def end(self) -> str:

@@ -1,10 +1,12 @@
 """What the text formats of tags and events have in common."""
 
 import abc
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from sat_jax.events import Level
     from sat_jax.streaming.scored_chunk import ScoredChunk
 
 
@@ -41,8 +43,13 @@ class OutputFormat(abc.ABC):
         return ""
 
     @abc.abstractmethod
-    def chunk(self, chunk: "ScoredChunk") -> str:
-        """Returns the text that can be told now that a chunk is scored."""
+    def chunk(self, chunk: "ScoredChunk", levels: Sequence["Level"] = ()) -> str:
+        """Returns the text that can be told now that a chunk is scored.
+
+        Args:
+          chunk: the next one.
+          levels: of the sound up to its end, since those before.
+        """
 
     def end(self) -> str:
         """Returns the text after a recording's last chunk."""

@@ -13,6 +13,7 @@ from sat_jax.tagging.output_format import OutputFormat, rounded
 from sat_jax.tagging.start_time import clock_time
 
 if TYPE_CHECKING:
+    from sat_jax.events import Level
     from sat_jax.streaming.scored_chunk import ScoredChunk
     from sat_jax.tags import Tag, TagSelection
 
@@ -22,7 +23,7 @@ class TagFormat(OutputFormat):
 
     _selection: "TagSelection"
 
-    def chunk(self, chunk: "ScoredChunk") -> str:
+    def chunk(self, chunk: "ScoredChunk", levels: Sequence["Level"] = ()) -> str:
         """Returns the text for a chunk."""
         return self.tags(chunk, self._selection.tags(chunk.probs))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sat_jax.errors import SatError
+from sat_jax.events import Level
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
@@ -62,7 +63,7 @@ class TagWriter:
     @contextlib.contextmanager
     def recording(
         self, name: str, began: datetime | None = None
-    ) -> Iterator[Callable[[ScoredChunk], None]]:
+    ) -> Iterator[Callable[[ScoredChunk, Sequence[Level]], None]]:
         """Writes one recording. It is also completed when the body fails.
 
         Args:
@@ -70,7 +71,7 @@ class TagWriter:
           began: the time of its first sample, for formats with dates and times.
 
         Yields:
-          A function that writes the next chunk.
+          A function that writes the next chunk, given the levels up to its end.
 
         Raises:
           OutputError: the output cannot be written.
@@ -82,8 +83,8 @@ class TagWriter:
         finally:
             self._write(self._format.end())
 
-    def _write_chunk(self, chunk: ScoredChunk) -> None:
-        self._write(self._format.chunk(chunk))
+    def _write_chunk(self, chunk: ScoredChunk, levels: Sequence[Level] = ()) -> None:
+        self._write(self._format.chunk(chunk, levels))
 
     def _write(self, text: str) -> None:
         write_now(self._stream, text)

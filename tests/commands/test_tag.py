@@ -218,9 +218,19 @@ def test_events_are_those_of_the_saved_scores(tiny, tmp_path, capsys):
         ]
     assert {each["class"] for each in told} == {1, 3}
     assert told[0]["id"] == f"sound.wav.{round(16_000 * told[0]['start'])}.{told[0]['class']}"
-    assert datetime.fromisoformat(told[0]["time"]) - timedelta(seconds=told[0]["start"]) == (
-        datetime(2026, 11, 29, 15)
-    )
+    since = datetime.fromisoformat(told[0]["time"]) - datetime(2026, 11, 29, 15)
+    assert since.total_seconds() == round(told[0]["start"], 3)
+
+
+def test_loud_sounds_are_events(tiny, tmp_path, capsys):
+    path, rules = tmp_path / "sound.wav", tmp_path / "rules.toml"
+    samples = 0.01 * noise(4.0)
+    samples[17_600:25_600] += 0.5  # From 1.1 s to 1.6 s.
+    soundfile.write(path, samples, 16_000)
+    rules.write_text('[rules.default]\nwatch = ["loud"]\n[rules.default.class.loud]\nmin_off = 1\n')
+    assert run("-m", tiny, "--format=events-csv", "--rules", rules, path) == 0
+    [row] = capsys.readouterr().out.splitlines()[1:]
+    assert row.removeprefix(f"{path},") == "1.1,1.6,loud,0.5,0.5,,,quiet"
 
 
 @pytest.mark.parametrize("format_name", ["events", "events-csv", "srt"])
