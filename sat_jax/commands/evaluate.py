@@ -26,6 +26,7 @@ from sat_jax.weights.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from sat_jax.evaluation.clips import LabeledClips
+    from sat_jax.events import Watch
 
 _MAX_SECONDS = 3600.0
 """A window must fit in memory."""
@@ -73,7 +74,15 @@ _BUFFER = flags.DEFINE_float(
 _STRONG = flags.DEFINE_string(
     "strong",
     None,
-    "TSV table of strong labels, in AudioSet's layout: adds segment mAP, PSDS1 and onset delay.",
+    "TSV table of strong labels, in AudioSet's layout: adds segment mAP, PSDS1, onset delay and F1 "
+    "of events.",
+    flag_values=FLAGS,
+)
+_RULES = flags.DEFINE_string(
+    "rules",
+    None,
+    "TOML file that says when a class becomes an event, for F1 of events. Default: as sat-jax tag "
+    "--format events.",
     flag_values=FLAGS,
 )
 _THRESHOLD = flags.DEFINE_float(
@@ -89,6 +98,12 @@ _SAVE_THRESHOLDS = flags.DEFINE_string(
     None,
     "f1 or precision=P: find a threshold for each class on these clips and save them beside the "
     "checkpoint, for sat-jax tag --threshold auto.",
+    flag_values=FLAGS,
+)
+_SAVE_RULES = flags.DEFINE_string(
+    "save_rules",
+    None,
+    "File for rules with the best F1 of events on these clips, for sat-jax tag --rules.",
     flag_values=FLAGS,
 )
 _BATCH = flags.DEFINE_integer(
@@ -125,8 +140,10 @@ def main(arguments: Sequence[str]) -> bool:
     # Imported late, so that wrong flags and --help are answered at once.
     from sat_jax.evaluation.measure import (
         check_libraries,
+        class_rules,
         evaluate,
         measure_cost,
+        save_best_rules,
         save_class_thresholds,
     )
     from sat_jax.evaluation.modes import make_modes
@@ -157,6 +174,11 @@ def main(arguments: Sequence[str]) -> bool:
         )
         for name in dict.fromkeys(_MODELS.value)
     ]
+    watch = _read_watch()
+    rules = {
+        each.name: class_rules(each, watch, PROGRAM.report) if _STRONG.value else {}
+        for each in candidates
+    }
     for candidate in candidates:
         _check_candidate(candidate.name, candidate.clips)
     runs = [
@@ -170,6 +192,7 @@ def main(arguments: Sequence[str]) -> bool:
         evaluate(
             run,
             threshold=_THRESHOLD.value,
+            rules=rules[run.model],
             cost=measure_cost(run) if _COST.value else None,
             report=lambda message: PROGRAM.report(f"{_STRONG.value}: {message}"),
         )
@@ -180,6 +203,9 @@ def main(arguments: Sequence[str]) -> bool:
         for run in runs:
             path = save_class_thresholds(run, _precision())
             PROGRAM.report(f"thresholds of {run.model}: {path}")
+    if _SAVE_RULES.value:
+        for run in runs:
+            PROGRAM.report(save_best_rules(run, _SAVE_RULES.value))
     if _PLOTS.value:
         from sat_jax.evaluation.result_plots import plot_evaluations
 
@@ -201,6 +227,13 @@ def _open_clips(label_names: tuple[str, ...], sample_rate: int) -> "LabeledClips
     )
 
 
+def _read_watch() -> "Watch":
+    from sat_jax.events import Watch
+    from sat_jax.events.rules_file import read_rules
+
+    return read_rules(_RULES.value).named() if _RULES.value else Watch()
+
+
 def _check_candidate(model: str, clips: "LabeledClips") -> None:
     """Checks the flags whose values depend on a model or on the clips."""
     from sat_jax.runtime.files import check_writable_file
@@ -210,6 +243,8 @@ def _check_candidate(model: str, clips: "LabeledClips") -> None:
         clips.index_of(_PLOT_CLIP.value)
     if _SAVE_THRESHOLDS.value:
         check_writable_file(thresholds_path(model))
+    if _SAVE_RULES.value:
+        check_writable_file(Path(_SAVE_RULES.value))
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -231,7 +266,14 @@ def _check(arguments: Sequence[str]) -> None:
         )
     if _FRAMING.value == "seamless" and set(_MODES.value) != {"stream"}:
         raise flags.Error("--framing=seamless needs --mode=stream alone: run others separately")
-    _check_thresholds(delays)
+    _check_strong()
+    _check_thresholds()
+    for name, value in (
+        ("save_thresholds", _SAVE_THRESHOLDS.value),
+        ("save_rules", _SAVE_RULES.value),
+    ):
+        if value and len(set(_MODES.value)) * max(1, len(set(delays))) > 1:
+            raise flags.Error(f"--{name} needs one --mode and one --chunk")
     if _PLOT_CLIP.value and not _PLOTS.value:
         raise flags.Error(f"--plot_clip={_PLOT_CLIP.value} needs --plots")
 
@@ -264,7 +306,15 @@ def _refuse_unused_flags() -> None:
             )
 
 
-def _check_thresholds(delays: Sequence[float]) -> None:
+def _check_strong() -> None:
+    for name in ("rules", "save_rules"):
+        if FLAGS[name].value and not _STRONG.value:
+            raise flags.Error(f"--{name} has no effect without --strong: give strong labels")
+    if _SAVE_RULES.value and len(set(_MODELS.value)) > 1:
+        raise flags.Error("--save_rules needs one --model: its rules fit no other")
+
+
+def _check_thresholds() -> None:
     if _SAVE_THRESHOLDS.value is None:
         return
     if _SAVE_THRESHOLDS.value != "f1" and not 0.0 < (_precision() or 0.0) <= 1.0:
@@ -272,8 +322,6 @@ def _check_thresholds(delays: Sequence[float]) -> None:
             f"--save_thresholds={_SAVE_THRESHOLDS.value}: give f1, or precision=P with P above 0 "
             "and at most 1"
         )
-    if len(set(_MODES.value)) * max(1, len(set(delays))) > 1:
-        raise flags.Error("--save_thresholds needs one --mode and one --chunk")
 
 
 def _precision() -> float | None:

@@ -32,6 +32,8 @@ from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.start_time import StartTime
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sat_jax.tagger import Tagger
     from sat_jax.weights.checkpoint import Checkpoint
 
@@ -71,7 +73,8 @@ _THRESHOLD = flags.DEFINE_string(
     "threshold",
     None,
     "Show only tags of at least this probability, from 0 to 1. auto uses each class's own "
-    "threshold, from sat-jax evaluate --save_thresholds.",
+    "threshold, from sat-jax evaluate --save_thresholds. Events start with it; their default is "
+    "auto if the model has thresholds, else 0.5.",
     flag_values=FLAGS,
 )
 _ONLY = flags.DEFINE_multi_string(
@@ -87,6 +90,12 @@ _WITHOUT = flags.DEFINE_multi_string(
     "Never tag this class, given as for --only. Repeat the flag for more.",
     flag_values=FLAGS,
 )
+_RULES = flags.DEFINE_string(
+    "rules",
+    None,
+    "TOML file that says which sounds become events, and when they start and end.",
+    flag_values=FLAGS,
+)
 _START_TIME = flags.DEFINE_string(
     "start_time",
     None,
@@ -96,7 +105,11 @@ _START_TIME = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 _FORMAT = flags.DEFINE_enum(
-    "format", "text", list(FORMATS), "Format of the tags.", flag_values=FLAGS
+    "format",
+    "text",
+    list(FORMATS),
+    "text, jsonl and csv hold tags of chunks; the others hold events.",
+    flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "File for the tags. Default: standard output.", flag_values=FLAGS
@@ -190,11 +203,13 @@ def main(arguments: Sequence[str]) -> bool:
         # Imported late, so that --help and wrong flags are answered at once.
         from sat_jax.tagging.recordings import tag_recordings
 
-        checkpoint, tagger = _load_tagger()
-        if _THRESHOLD.value == "auto":
-            from sat_jax.weights.thresholds_file import load_thresholds
+        if _RULES.value:
+            from sat_jax.events.rules_file import read_rules
 
-            thresholds = load_thresholds(_MODEL.value, checkpoint)
+            options = dataclasses.replace(options, watch=read_rules(_RULES.value).named())
+        checkpoint, tagger = _load_tagger()
+        thresholds = _load_thresholds(checkpoint)
+        if thresholds is not None:
             options = dataclasses.replace(options, threshold=thresholds)
         if _RANDOM_WEIGHTS.value:
             # Programs read the other formats, and this line would disturb them.
@@ -263,6 +278,16 @@ def _load_tagger() -> "tuple[Checkpoint, Tagger]":
     )
 
 
+def _load_thresholds(checkpoint: "Checkpoint") -> "np.ndarray | None":
+    """Returns the model's own thresholds, if they are wanted."""
+    from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds
+
+    is_wanted = _THRESHOLD.value == "auto"
+    if _THRESHOLD.value is None and FORMATS[_FORMAT.value].tells_events:
+        is_wanted = not _RANDOM_WEIGHTS.value and has_thresholds(_MODEL.value)
+    return load_thresholds(_MODEL.value, checkpoint) if is_wanted else None
+
+
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
     """Pauses garbage collection: at start-up it takes a tenth of the time and finds nothing."""
@@ -278,6 +303,9 @@ def _check(arguments: Sequence[str]) -> None:
     check_options(_options(), [Recording.named(argument) for argument in arguments])
     other_mode = ("aggregate",) if _MODE.value == "stream" else ("chunk", "warmup", "framing")
     _refuse_flags(other_mode, f"--mode={_MODE.value}")
+    _refuse_flags(
+        ("k",) if FORMATS[_FORMAT.value].tells_events else ("rules",), f"--format={_FORMAT.value}"
+    )
     if STDIN not in arguments:
         _refuse_flags(("stdin_rate", "stdin_channels"), "recordings other than -")
     if _EMBEDDINGS.value and not _SCORES_OUT.value:

@@ -1,7 +1,7 @@
 """Metrics, thresholds and costs of a run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,13 @@ from sat_jax.errors import SatError
 from sat_jax.evaluation.clip_scores import aggregate
 from sat_jax.evaluation.clips import Report
 from sat_jax.evaluation.results import Cost, Evaluation, StrongMetrics
-from sat_jax.evaluation.run import Run
+from sat_jax.evaluation.run import Candidate, Run
+from sat_jax.events import Rule, Watch, watched_sounds
+from sat_jax.events.rules_file import write_rules
+from sat_jax.metrics.event_scores import score_events
 from sat_jax.metrics.psds import check_psds, psds1
 from sat_jax.metrics.ranking import check_sklearn, compute_metrics
+from sat_jax.metrics.rule_search import search_rules
 from sat_jax.metrics.stability import Stability, measure_stability
 from sat_jax.metrics.strong import (
     TimedClip,
@@ -24,8 +28,9 @@ from sat_jax.metrics.strong import (
 from sat_jax.metrics.threshold_search import best_f1_thresholds, precision_thresholds
 from sat_jax.plots.figures import check_plot
 from sat_jax.profile.measure import profile_step
+from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.thresholds_file import save_thresholds
+from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds, save_thresholds
 
 _MIB = 2.0**20
 
@@ -51,14 +56,41 @@ def check_libraries(*, plots: bool, strong_labels: bool, report: Report) -> None
             report(f"{error}; left out PSDS1")
 
 
+def class_rules(candidate: Candidate, watch: Watch, report: Report) -> dict[int, Rule]:
+    """Returns by which rule each class becomes events, by index of the class.
+
+    Args:
+      candidate: the model.
+      watch: what to watch. Groups are left out: clips are labelled with classes.
+      report: prints why the model's own thresholds are not used.
+
+    Raises:
+      SatError: see `sat_jax.events.watched_sounds`.
+    """
+    thresholds, tagger = None, candidate.tagger
+    if has_thresholds(candidate.name):
+        try:
+            thresholds = load_thresholds(candidate.name, _checkpoint(tagger))
+        except SatError as error:  # They may be made again by this very run.
+            report(f"{error}; events start at 0.5")
+    sounds = watched_sounds(watch, tagger.labels, thresholds)
+    return {sound.index: sound.rule for sound in sounds if sound.index is not None}
+
+
 def evaluate(
-    run: Run, *, threshold: float, cost: Cost | None, report: Report = lambda message: None
+    run: Run,
+    *,
+    threshold: float,
+    rules: Mapping[int, Rule],
+    cost: Cost | None,
+    report: Report = lambda message: None,
 ) -> Evaluation:
     """Computes the metrics of a run.
 
     Args:
       run: from `sat_jax.evaluation.run.score_candidate`.
       threshold: probability from which a class counts as detected, for stability and onsets.
+      rules: from `class_rules`.
       cost: from `measure_cost`.
       report: prints why there are no strong-label metrics.
 
@@ -75,7 +107,7 @@ def evaluate(
         metrics=compute_metrics(targets, scores),
         threshold=threshold,
         stability=_measure_stability(run, threshold) if has_chunks else None,
-        strong=_measure_strong(run, threshold, report) if has_chunks else None,
+        strong=_measure_strong(run, threshold, rules, report) if has_chunks else None,
         missing=run.missing,
         cost=cost,
         clips_per_second=run.clips_per_second,
@@ -137,12 +169,6 @@ def save_class_thresholds(run: Run, precision: float | None) -> Path:
         found = best_f1_thresholds(targets, scores)
     else:
         found = precision_thresholds(targets, scores, precision=precision)
-    checkpoint = Checkpoint(
-        config=tagger.config,
-        variables=tagger.variables,
-        labels=tagger.labels,
-        source=tagger.source,
-    )
     columns = {
         "threshold": found.values,
         "f1": found.f1,
@@ -152,7 +178,43 @@ def save_class_thresholds(run: Run, precision: float | None) -> Path:
     }
     goal = "best F1" if precision is None else f"precision {precision:g}"
     about = {"goal": goal, "mode": run.mode.title, **counts}
-    return save_thresholds(run.model, checkpoint, columns, about=about)
+    return save_thresholds(run.model, _checkpoint(tagger), columns, about=about)
+
+
+def save_best_rules(run: Run, path: str | Path) -> str:
+    """Finds rules with the best F1 of events, and saves them for ``sat-jax tag --rules``.
+
+    Args:
+      run: scores of clips with strong labels.
+      path: the file.
+
+    Returns:
+      A line on what was found.
+
+    Raises:
+      SatError: no event overlaps its clip, or the file can't be written.
+    """
+    clips = _timed_clips(run)
+    if not _has_events(clips):
+        raise SatError("no event overlaps its clip: rules need strong labels of these clips")
+    found = search_rules(clips)
+    scores = score_events(clips, found)
+    about = (
+        f"found for {Path(run.model).name} ({run.mode.title}) on {len(clips)} clips with "
+        f"{scores.labelled.sum()} events: F1 {scores.macro_f1 or 0.0:.3f}"
+    )
+    rules = {run.tagger.labels[index]: rule for index, rule in found.items()}
+    write_rules(path, rules, about=about)
+    return f"rules {about}; {path}"
+
+
+def _checkpoint(tagger: Tagger) -> Checkpoint:
+    return Checkpoint(
+        config=tagger.config,
+        variables=tagger.variables,
+        labels=tagger.labels,
+        source=tagger.source,
+    )
 
 
 def _targets_and_scores(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +235,9 @@ def _measure_stability(run: Run, threshold: float) -> Stability:
     )
 
 
-def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMetrics | None:
+def _measure_strong(
+    run: Run, threshold: float, rules: Mapping[int, Rule], report: Report
+) -> StrongMetrics | None:
     """Computes strong-label metrics; None if no event falls inside a clip."""
     clips = _timed_clips(run)
     if not _has_events(clips):
@@ -190,6 +254,7 @@ def _measure_strong(run: Run, threshold: float, report: Report) -> StrongMetrics
         segments=segment_average_precision(clips),
         onsets=onset_delays(clips, threshold),
         psds1=_psds1(clips),
+        told=score_events(clips, rules),
     )
 
 

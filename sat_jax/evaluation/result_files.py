@@ -119,6 +119,10 @@ def _write_classes(path: Path, evaluation: Evaluation) -> None:
     if strong:
         columns["segment_positives"] = strong.segments.positives.tolist()
         columns["segment_average_precision"] = _or_empty(strong.segments.average_precision)
+        columns["events"] = strong.told.labelled.tolist()
+        columns["events_told"] = strong.told.told.tolist()
+        columns["event_f1"] = _or_empty(strong.told.f1)
+        columns["false_alarms_per_hour"] = (strong.told.false_alarms / strong.told.hours).tolist()
     _write_csv(path, list(columns), zip(*columns.values(), strict=True))
 
 

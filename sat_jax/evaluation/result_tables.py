@@ -35,6 +35,10 @@ def _metrics(evaluation: Evaluation) -> dict[str, str]:
         "PSDS1": _number(strong.psds1 if strong else None),
         "onset delay s": _number(strong.onsets.median if strong else None),
         "events found": _percent(strong.onsets.share_detected if strong else None),
+        "event F1": _percent(strong.told.macro_f1 if strong else None),
+        "micro F1": _percent(strong.told.micro_f1 if strong else None),
+        "event delay s": _number(strong.told.median_delay if strong else None),
+        "false alarms/h": _number(strong.told.false_alarms_per_hour if strong else None),
         "clips/s": "" if not evaluation.clips_per_second else f"{evaluation.clips_per_second:.3g}",
     }
 

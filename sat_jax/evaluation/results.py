@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from sat_jax.evaluation.modes import Mode
+from sat_jax.metrics.event_scores import EventScores
 from sat_jax.metrics.ranking import Metrics
 from sat_jax.metrics.stability import Stability
 from sat_jax.metrics.strong import OnsetDelays, SegmentPrecision
@@ -44,12 +45,14 @@ class StrongMetrics:
       segments: average precision over chunks.
       onsets: time from onset to detection.
       psds1: in [0, 1]; None if sed_scores_eval is not installed.
+      told: how well events are told.
     """
 
     num_clips: int
     segments: SegmentPrecision
     onsets: OnsetDelays
     psds1: float | None
+    told: EventScores
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the overall numbers, JSON-ready."""
@@ -63,6 +66,12 @@ class StrongMetrics:
             "events_detected": self.onsets.detected,
             "onset_delay_median": self.onsets.median,
             "onset_delay_mean": self.onsets.mean,
+            "event_classes": self.told.num_classes,
+            "event_collar": self.told.collar,
+            "event_F1": self.told.macro_f1,
+            "event_F1_micro": self.told.micro_f1,
+            "event_delay_median": self.told.median_delay,
+            "false_alarms_per_hour": self.told.false_alarms_per_hour,
         }
 
 

@@ -8,6 +8,7 @@ class while one below it is told.
 from sat_jax.events.definition import find_events
 from sat_jax.events.event import Event, Notice
 from sat_jax.events.groups import GROUPS
+from sat_jax.events.levels import Level, LevelMeter
 from sat_jax.events.machine import EventMachine
 from sat_jax.events.message import EventMessage
 from sat_jax.events.rules import Rule
@@ -20,6 +21,8 @@ __all__ = [
     "EventMachine",
     "EventMessage",
     "EventTracker",
+    "Level",
+    "LevelMeter",
     "Notice",
     "Rule",
     "Watch",

@@ -7,6 +7,7 @@ finds in each part without covered chunks. One that is interrupted by a covered 
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from sat_jax.events.event import Event, Notice, Reason
@@ -55,6 +56,12 @@ class FoldedMachine:
     def is_on(self) -> bool:
         """Whether the class is heard, whatever the classes below it do."""
         return self._state.event is not None
+
+    @property
+    def since(self) -> float:
+        """No event that is still to end starts before this second."""
+        waiting = self._waiting[0].start if self._waiting else math.inf
+        return min(waiting, self._machine.since)
 
     def push(self, start: float, end: float, score: float) -> list[Notice]:
         """Takes the next chunk, see `EventMachine.push`."""

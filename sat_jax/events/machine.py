@@ -43,6 +43,11 @@ class EventMachine:
         """
         return self._run if self._is_announced else None
 
+    @property
+    def since(self) -> float:
+        """Start of the event that goes on, announced or not; inf if nothing is heard."""
+        return self._run.start if self._run else math.inf
+
     def push(self, start: float, end: float, score: float) -> list[Notice]:
         """Takes the next chunk of the stream, and returns the announcements.
 

@@ -11,6 +11,7 @@ min_off = 5.0
 on = 0.7
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from sat_jax.errors import SatError, one_line
+from sat_jax.events.rules import Rule
 from sat_jax.events.watching import Parents, Watch
+from sat_jax.runtime.files import atomic_write
 
 DEFAULT = "default"
 """The rules that are used if no others are named."""
@@ -85,6 +88,28 @@ def read_rules(path: str | Path) -> RulesFile:
       SatError: it can't be read, is not TOML, or has unknown keys or wrong values.
     """
     return read_toml(path, RulesFile)
+
+
+def write_rules(path: str | Path, rules: Mapping[str, Rule], *, about: str) -> None:
+    """Writes a file of rules; replaces an existing one.
+
+    Args:
+      path: the file.
+      rules: by the name of the class; all with the same `min_on` and `min_off`.
+      about: a line on where they come from.
+
+    Raises:
+      SatError: it can't be written.
+    """
+    shared = next(iter(rules.values()))
+    lines = [f"# {one_line(about)}", f"[rules.{DEFAULT}]"]
+    lines += [f"min_on = {shared.min_on}", f"min_off = {shared.min_off}"]
+    for name, rule in rules.items():
+        # A JSON string is a TOML string too.
+        lines += ["", f"[rules.{DEFAULT}.class.{json.dumps(name)}]"]
+        lines += [f"on = {rule.on}", f"off = {rule.off_score}"]
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_toml(path: str | Path, kind: type[_Table]) -> _Table:

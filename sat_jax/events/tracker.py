@@ -1,5 +1,6 @@
 """Follows all watched sounds of one stream: chunks in, messages out."""
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -55,6 +56,7 @@ class EventTracker:
         self._smoothed = {number for number, s in enumerate(sounds) if s.rule.smooth > 1}
         self._busy: set[int] = set(self._smoothed)
         self._last_ids: dict[int, str] = {}
+        self._resolutions: dict[int, float] = {}
 
     @property
     def on(self) -> frozenset[str]:
@@ -64,6 +66,12 @@ class EventTracker:
             for number in self._busy
             if number in self._machines and self._machines[number].is_on
         )
+
+    @property
+    def unfinished_since(self) -> float:
+        """No event that is still to end starts before this second; inf if there is none."""
+        busy = (self._machines[number] for number in self._busy if number in self._machines)
+        return min((machine.since for machine in busy), default=math.inf)
 
     def push(self, start: float, end: float, probs: np.ndarray) -> list[EventMessage]:
         """Takes the next chunk of the stream.
@@ -88,7 +96,7 @@ class EventTracker:
         return [self._message(number, notice, end, end - start, heard) for number, notice in told]
 
     def push_level(self, start: float, end: float, level: float) -> list[EventMessage]:
-        """Takes the level of the next 0.1 s, for the sound "loud".
+        """Takes the level of the next 0.1 s, for the sound "loud", see `Level`.
 
         Args:
           start: seconds.
@@ -135,9 +143,12 @@ class EventTracker:
                 self._busy.add(number)
 
     def _message(
-        self, number: int, notice: Notice, now: float, resolution: float, heard: set[int]
+        self, number: int, notice: Notice, now: float, length: float, heard: set[int]
     ) -> EventMessage:
         sound, event, kind = self._sounds[number], notice.event, notice.kind
+        # The last chunk is often shorter, and at the end there is none.
+        resolution = max(length, self._resolutions.get(number, 0.0))
+        self._resolutions[number] = resolution
         name = f"{self._session}.{round(event.start * self._rate)}.{sound.key}"
         began = self._clock(event.start)
         message = EventMessage(

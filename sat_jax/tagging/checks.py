@@ -38,13 +38,29 @@ def check_options(options: TaggingOptions, recordings: Sequence[Recording]) -> N
         raise SatError("skip_existing has no effect without output_dir: give the folder")
     check_format(options.format_name, 1 if options.output_dir else len(recordings))
     if options.start_time and not FORMATS[options.format_name].has_clock:
+        others = ", ".join(key for key, value in FORMATS.items() if value.has_clock)
         raise SatError(
             f"start_time has no effect with format {options.format_name}, whose times count from "
-            "the start: use text, jsonl or csv"
+            f"the start: use one of {others}"
         )
+    if FORMATS[options.format_name].tells_events:
+        _check_events(options)
     if options.plot:
         check_suffix(options.plot)
     _check_overwriting(options, recordings)
+
+
+def _check_events(options: TaggingOptions) -> None:
+    if options.mode == "clip":
+        others = ", ".join(key for key, value in FORMATS.items() if not value.tells_events)
+        raise SatError(
+            f"mode clip has no events for format {options.format_name}: use mode stream, or one of "
+            f"{others}"
+        )
+    if isinstance(options.threshold, float) and not 0.0 < options.threshold < 1.0:
+        raise SatError(
+            f"threshold={options.threshold:g} starts no events: use a number above 0 and below 1"
+        )
 
 
 def _check_overwriting(options: TaggingOptions, recordings: Sequence[Recording]) -> None:

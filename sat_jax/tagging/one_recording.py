@@ -11,6 +11,7 @@ import numpy as np
 
 from sat_jax.audio import read_blocks, read_live_blocks
 from sat_jax.errors import SatError
+from sat_jax.events import Level, LevelMeter
 from sat_jax.plots.recording import plot_recording
 from sat_jax.plots.spectrogram import SpectrogramPool
 from sat_jax.runtime.files import explain_write_errors
@@ -22,6 +23,7 @@ from sat_jax.tagging.options import STDIN, Recording, TaggingOptions
 from sat_jax.tagging.outputs import TagsPlace
 from sat_jax.tagging.progress import ProgressBar
 from sat_jax.tagging.result_paths import ResultPaths
+from sat_jax.tagging.selections import EventSelection
 from sat_jax.tagging.writers import TagWriter, TextStream, save_scores, stack_chunks
 from sat_jax.tags import TagSelection
 
@@ -41,7 +43,7 @@ class OneRecording:
         tagger: Tagger,
         recording: Recording,
         options: TaggingOptions,
-        selection: TagSelection,
+        selection: TagSelection | EventSelection,
         *,
         progress: ProgressBar,
         warn: Callable[[str], None],
@@ -53,7 +55,7 @@ class OneRecording:
           tagger: the model.
           recording: what to tag.
           options: the settings.
-          selection: which tags of a chunk to write.
+          selection: chooses what to write.
           progress: follows the recording.
           warn: receives a line if the sound is improbable.
           stop: ends the recording, as Ctrl-C does, from another thread.
@@ -69,6 +71,7 @@ class OneRecording:
         self._chunks: list[ScoredChunk] = []
         self._began: datetime | None = None  # The time of the first sample.
         self._damage: SatError | None = None
+        self._levels: list[Level] = []
         frontend = tagger.config.frontend
         if options.plot:
             self._spectrogram = SpectrogramStream(frontend, tagger.programs)
@@ -121,7 +124,7 @@ class OneRecording:
         )
         with writer.recording(self._recording.name, self._began) as write:
             for chunk in chunks:
-                write(chunk)
+                write(chunk, self._take_levels(chunk.end))
                 self.seconds = chunk.end
                 if options.scores_out or options.plot:
                     self._chunks.append(chunk)
@@ -157,6 +160,8 @@ class OneRecording:
             blocks = self._timed(blocks)
         if options.plot:
             blocks = self._add_to_picture(blocks)
+        if isinstance(self._selection, EventSelection):
+            blocks = self._measure(blocks)
         if options.mode == "clip":
             return self._tagger.clip(blocks, aggregation=options.aggregation)
         if self._recording.is_live:  # Its producer must not wait while programs are compiled.
@@ -207,6 +212,19 @@ class OneRecording:
         except SatError as error:
             # Whoever ends live sound wants what was heard, however little.
             self._damage = None if input_is_ended() else error
+
+    def _measure(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the same blocks, and keeps their levels."""
+        meter = LevelMeter(self._tagger.config.frontend.sample_rate)
+        for block in blocks:
+            self._levels += meter.push(block)
+            yield block
+
+    def _take_levels(self, end: float) -> list[Level]:
+        """Returns the levels up to a second of the recording, once."""
+        taken = [level for level in self._levels if level.end <= end]
+        self._levels = self._levels[len(taken) :]
+        return taken
 
     def _add_to_picture(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the same blocks, and adds their frames to the picture."""

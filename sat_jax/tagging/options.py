@@ -13,6 +13,7 @@ from sat_jax.config import Aggregation, Mode, Warmup
 if TYPE_CHECKING:
     import numpy as np
 
+    from sat_jax.events import Watch
     from sat_jax.tagging.start_time import StartTime
 
 STDIN = "-"
@@ -49,11 +50,12 @@ class TaggingOptions:
       mode: "stream" tags chunk by chunk, "clip" tags each recording once, as a whole.
       aggregation: how clip mode combines the scores of a recording's windows.
       warmup: how stream mode fills the cache before the first chunk.
-      k: the most tags per chunk.
+      k: the most tags per chunk; without effect on events.
       threshold: the least probability of a tag, one for all classes or [y] per class; None for no
-        threshold.
+        threshold. An event starts with it; None is 0.5.
       only: the only classes that may be tags; empty for all, see `sat_jax.labels.select_classes`.
       without: classes that are never tags.
+      watch: which sounds become events, and when; `threshold`, `only` and `without` go before it.
       start_time: how recordings get the time of their first sample; None to show no clock times.
       format_name: a key of `sat_jax.tagging.formats.FORMATS`.
       output: the file for the tags; None or "-" for standard output.
@@ -77,6 +79,7 @@ class TaggingOptions:
     threshold: "float | np.ndarray | None" = None
     only: Sequence[str] = ()
     without: Sequence[str] = ()
+    watch: "Watch | None" = None
     start_time: "StartTime | None" = None
     format_name: str = "text"
     output: str | None = None

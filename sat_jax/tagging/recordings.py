@@ -18,6 +18,7 @@ from sat_jax.tagging.options import Recording, TaggingOptions
 from sat_jax.tagging.outputs import ResultFile, SharedText, TagsPlace
 from sat_jax.tagging.progress import ProgressBar, Summary, writes_files
 from sat_jax.tagging.result_paths import ResultPaths, result_paths
+from sat_jax.tagging.selections import EventSelection, make_selection
 from sat_jax.tagging.writers import OutputError, write_now
 from sat_jax.tags import TagSelection
 
@@ -56,13 +57,7 @@ def tag_recordings(
       SatError: the output cannot be written.
       KeyboardInterrupt: the user stopped the run; all results so far are written.
     """
-    selection = TagSelection(
-        labels=tagger.labels,
-        k=options.k,
-        threshold=options.threshold,
-        only=options.only,
-        without=options.without,
-    )
+    selection = make_selection(tagger, options)
     rate = tagger.config.frontend.sample_rate
     stopped = False
     with (
@@ -119,7 +114,7 @@ class _Run:
         self,
         tagger: Tagger,
         options: TaggingOptions,
-        selection: TagSelection,
+        selection: TagSelection | EventSelection,
         text: SharedText | None,
         progress: ProgressBar,
         *,

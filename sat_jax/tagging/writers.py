@@ -1,4 +1,4 @@
-"""Writes tags to a text stream and scores to ``.npz`` files."""
+"""Writes tags or events to a text stream, and scores to ``.npz`` files."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sat_jax.errors import SatError
+from sat_jax.events import Level
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagging.formats import FORMATS, check_format
+from sat_jax.tagging.selections import EventSelection
 from sat_jax.tags import TagSelection
 
 
@@ -30,14 +32,14 @@ class OutputError(SatError):
 
 
 class TagWriter:
-    """Writes tags to a stream, and flushes it after each chunk."""
+    """Writes tags or events to a stream, and flushes it after each chunk."""
 
     def __init__(
         self,
         stream: TextStream,
         *,
         format_name: str,
-        selection: TagSelection,
+        selection: TagSelection | EventSelection,
         header: bool = True,
     ) -> None:
         """Writes the format's header.
@@ -45,7 +47,7 @@ class TagWriter:
         Args:
           stream: the output.
           format_name: a key of `FORMATS`.
-          selection: which tags of a chunk to write.
+          selection: chooses what to write; of the kind that the format needs.
           header: False if the stream has it already.
 
         Raises:
@@ -54,7 +56,6 @@ class TagWriter:
         """
         check_format(format_name, 1)
         self._stream = stream
-        self._selection = selection
         self._format = FORMATS[format_name](selection)
         if header:
             self._write(self._format.header)
@@ -62,7 +63,7 @@ class TagWriter:
     @contextlib.contextmanager
     def recording(
         self, name: str, began: datetime | None = None
-    ) -> Iterator[Callable[[ScoredChunk], None]]:
+    ) -> Iterator[Callable[[ScoredChunk, Sequence[Level]], None]]:
         """Writes one recording. It is also completed when the body fails.
 
         Args:
@@ -70,7 +71,7 @@ class TagWriter:
           began: the time of its first sample, for formats with dates and times.
 
         Yields:
-          A function that writes the next chunk.
+          A function that writes the next chunk, given the levels up to its end.
 
         Raises:
           OutputError: the output cannot be written.
@@ -82,8 +83,8 @@ class TagWriter:
         finally:
             self._write(self._format.end())
 
-    def _write_chunk(self, chunk: ScoredChunk) -> None:
-        self._write(self._format.chunk(chunk, self._selection.tags(chunk.probs)))
+    def _write_chunk(self, chunk: ScoredChunk, levels: Sequence[Level] = ()) -> None:
+        self._write(self._format.chunk(chunk, levels))
 
     def _write(self, text: str) -> None:
         write_now(self._stream, text)

@@ -12,6 +12,8 @@ import sklearn.metrics
 import soundfile
 
 from sat_jax.audio import read_blocks
+from sat_jax.events import Rule, find_events
+from sat_jax.events.rules_file import read_rules
 from sat_jax.tagger import Tagger
 from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 from sat_jax.weights.thresholds_file import load_thresholds
@@ -233,6 +235,49 @@ def test_thresholds_reach_tagging(folder, cwd, stream_scores, capsys):
     assert any(len(line["tags"]) < len(LABELS) for line in lines)
 
 
+def test_rules_of_events_reach_tagging(folder, cwd, capsys):
+    rng = np.random.default_rng(0)
+    tagger = Tagger(load_checkpoint(folder / "model"), chunk_seconds=0.5)
+    # Labels of what the model happens to tell of "Dog", so that there is something to find.
+    scores = [[c.probs[0] for c in tagger.tag_file(folder / f"{i}.wav")] for i in range(NUM_CLIPS)]
+    middle = np.median(np.concatenate(scores))
+    rows = [("filename", "onset", "offset", "event_label")]
+    for index, row in enumerate(scores):
+        for k in np.flatnonzero(np.array(row) > middle):
+            rows.append(
+                (f"{index}.wav", f"{0.5 * k + rng.uniform(0, 0.2)}", f"{0.5 * k + 0.5}", "Dog")
+            )
+    (cwd / "strong.tsv").write_text("\n".join("\t".join(row) for row in rows) + "\n")
+    flags = ["-m", folder / "model", "-c", "0.5", "--clips", folder / "table.csv"]
+    flags += ["--strong=strong.tsv", "--noplots", "--nocost", "--workdir=out"]
+    code, out, err = evaluate(*flags, "--save_rules=rules.toml")
+    assert code == 0 and "event F1" in out
+    [default] = read_results(cwd / "out")
+    assert "rules.toml" in err[-1]
+    assert evaluate(*flags, "--rules=rules.toml")[0] == 0
+    [tuned] = read_results(cwd / "out")
+    assert tuned["strong"]["event_F1"] > (default["strong"]["event_F1"] or 0.0)
+    assert f"F1 {tuned['strong']['event_F1']:.3f}" in (cwd / "rules.toml").read_text()
+    assert (tuned["strong"]["event_collar"], tuned["strong"]["event_classes"]) == (0.5, 1)
+    [table] = (cwd / "out/per_class").iterdir()
+    dog, *_ = read_csv(table)
+    assert int(dog["events"]) == len(rows) - 1 and float(dog["event_f1"]) > 0
+
+    rule = read_rules("rules.toml").named()
+    flags = ["-m", folder / "model", "-c", "0.5", "--rules=rules.toml", "--only=Dog"]
+    capsys.readouterr()
+    assert run_command("tag", *flags, "--format=events-csv", folder / "0.wav") == 0
+    told = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    expected = find_events(
+        np.array(scores[0]),
+        np.array([0.0, *(c.end for c in tagger.tag_file(folder / "0.wav"))]),
+        Rule(**rule.rule, **rule.by_name["Dog"]),
+    )
+    assert [(float(e["start"]), float(e["end"])) for e in told] == [
+        (e.start, e.end) for e in expected
+    ]
+
+
 def test_clips_that_cannot_be_read_are_reported_and_counted(folder, cwd):
     rows = [(row["file"], row["labels"]) for row in read_csv(folder / "table.csv")]
     write_table(cwd / "table.csv", [*rows, ("lost.wav", "Dog")])
@@ -287,6 +332,10 @@ CLIPS = ("--clips", "a.csv", "--workdir", "out")
         ([*CLIPS, "--save_thresholds=f2"], 2, ["--save_thresholds=f2"]),
         ([*CLIPS, "--save_thresholds=precision=1.5"], 2, ["precision=1.5"]),
         ([*CLIPS, "--save_thresholds=f1", "-c", "1,2"], 2, ["--save_thresholds", "--chunk"]),
+        ([*CLIPS, "--rules=a.toml"], 2, ["--rules", "--strong"]),
+        ([*CLIPS, "--save_rules=a.toml"], 2, ["--save_rules", "--strong"]),
+        ([*CLIPS, "--save_rules=a", "--strong=a", "-m", "b", "-m", "c"], 2, ["--save_rules"]),
+        ([*CLIPS, "--save_rules=a", "--strong=a", "-c", "1,2"], 2, ["--save_rules", "--chunk"]),
         ([*CLIPS, "--plot_clip=a", "--noplots"], 2, ["--plot_clip=a"]),
         ([*CLIPS, "a.wav"], 2, ["a.wav"]),
         ([*CLIPS, "-m", "none"], 1, ["none"]),

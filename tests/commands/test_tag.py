@@ -20,11 +20,13 @@ from sat_jax.audio import mono
 from sat_jax.commands import tag
 from sat_jax.config import ModelConfig
 from sat_jax.convert import convert_file
+from sat_jax.events import Rule, find_events
 from sat_jax.labels import default_label_names
 from sat_jax.models.transformer import init_variables
 from sat_jax.tagging import one_recording
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from sat_jax.weights.thresholds_file import save_thresholds
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -148,9 +150,10 @@ def test_published_commands_take_flags_on_both_sides(tiny, sound, capsys):
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_every_format_to_a_file(format_name, tiny, sound, tmp_path, capsys):
     output = tmp_path / "tags"
-    assert run("-m", tiny, "--format", format_name, "--output", output, sound) == 0
+    flags = ("-m", tiny, "--format", format_name, "--threshold", "0.1")
+    assert run(*flags, "--output", output, sound) == 0
     assert capsys.readouterr().out == ""
-    assert run("-m", tiny, "--format", format_name, sound) == 0
+    assert run(*flags, sound) == 0
     printed = capsys.readouterr().out
     assert printed == output.read_text("utf-8")
     assert "class " in printed
@@ -182,6 +185,99 @@ def test_tags_and_pictures_of_chosen_classes(tiny, sound, tmp_path, monkeypatch,
 
     assert run("-m", tiny, "--only", "class 7", sound) == 1
     assert "'class 7'" in capsys.readouterr().err
+
+
+def events_of(printed):
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_events_are_those_of_the_saved_scores(tiny, tmp_path, capsys):
+    path, chosen = tmp_path / "sound.wav", ("--only", "class 1", "--only", "class 3")
+    time = np.arange(18 * 5333) / 16_000  # 18 chunks.
+    soundfile.write(path, noise(time.size / 16e3) * (np.sin(2 * np.pi * time / 1.7) > 0), 16_000)
+    saved = scores(tmp_path, "-m", tiny, recording=path)
+    probs, times = saved["probs"], np.append(saved["start"], saved["end"][-1])
+    capsys.readouterr()
+    on, other = (float(np.median(probs[:, index])) for index in (1, 3))
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f"[rules.default]\noff = {min(on, other) / 2}\nmin_off = 0.5\n"
+        f'[rules.default.class."class 1"]\noff = {on}\n'
+        f'[rules.default.class."class 3"]\non = {other}\n'
+    )
+    flags = ("--format=events", "--threshold", on, *chosen, "--rules", rules)
+    assert run("-m", tiny, *flags, "--start_time=2026-11-29T15:00:00", path) == 0
+    told = events_of(capsys.readouterr().out)
+    for index, on_off in ((1, (on, on)), (3, (other, min(on, other) / 2))):
+        own = [each for each in told if each["kind"] == "end" and each["class"] == index]
+        rule = Rule(on=on_off[0], off=on_off[1], min_off=0.5)
+        expected = find_events(probs[:, index], times, rule)
+        assert len(expected) == 1 or index == 1
+        assert [(each["start"], each["end"], each["reason"]) for each in own] == [
+            (round(event.start, 6), round(event.end, 6), event.reason) for event in expected
+        ]
+    assert {each["class"] for each in told} == {1, 3}
+    assert told[0]["id"] == f"sound.wav.{round(16_000 * told[0]['start'])}.{told[0]['class']}"
+    since = datetime.fromisoformat(told[0]["time"]) - datetime(2026, 11, 29, 15)
+    assert since.total_seconds() == round(told[0]["start"], 3)
+
+
+def test_loud_sounds_are_events(tiny, tmp_path, capsys):
+    path, rules = tmp_path / "sound.wav", tmp_path / "rules.toml"
+    samples = 0.01 * noise(4.0)
+    samples[17_600:25_600] += 0.5  # From 1.1 s to 1.6 s.
+    soundfile.write(path, samples, 16_000)
+    rules.write_text('[rules.default]\nwatch = ["loud"]\n[rules.default.class.loud]\nmin_off = 1\n')
+    assert run("-m", tiny, "--format=events-csv", "--rules", rules, path) == 0
+    [row] = capsys.readouterr().out.splitlines()[1:]
+    assert row.removeprefix(f"{path},") == "1.1,1.6,loud,0.5,0.5,,,quiet"
+
+
+@pytest.mark.parametrize("format_name", ["events", "events-csv", "srt"])
+def test_events_of_live_sound_are_those_of_the_file(
+    format_name, tiny, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, noise(3.0), 16_000, subtype="PCM_16")
+    flags = ("-m", tiny, "--format", format_name, "--threshold", "0.4")
+    assert run(*flags, path) == 0
+    want = capsys.readouterr().out.replace(str(path), "-").replace("sound.wav.", "stdin.")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert run(*flags, "-") == 0
+    assert capsys.readouterr().out == want != ""
+
+
+def test_events_start_with_the_model_s_thresholds(tiny, sound, tmp_path, capsys):
+    """A class with a threshold of 1 can't be told."""
+    model = shutil.copytree(tiny, tmp_path / "model")
+    probs = scores(tmp_path, "-m", model, recording=sound)["probs"]
+    low = float(probs.min() / 2)
+    values = np.array([low, 1.0, 0.999, low, 1.0])
+    save_thresholds(model, load_checkpoint(model), {"threshold": values}, about={})
+    capsys.readouterr()
+    for flags in ((), ("--threshold=auto",)):
+        assert run("-m", model, "--format=events-csv", *flags, sound) == 0
+        rows = capsys.readouterr().out.splitlines()[1:]
+        assert {row.split(",")[3] for row in rows} == {"class 0", "class 3"}
+    assert run("-m", model, "--format=events-csv", "--threshold", low, sound) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (None, "rules.toml"),
+        ("[rules.default]\nwatc = []", "watc"),
+        ("[rules.default]\non = 2", "on=2"),
+    ],
+)
+def test_rules_that_cannot_be_used(rules, named, tiny, sound, tmp_path, capsys):
+    path = tmp_path / "rules.toml"
+    if rules:
+        path.write_text(rules)
+    assert run("-m", tiny, "--format=events", "--rules", path, sound) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and named in captured.err and captured.err.count("\n") == 1
 
 
 def test_recordings_do_not_depend_on_each_other(tiny, tmp_path):
@@ -545,6 +641,11 @@ def test_an_unknown_model(sound, capsys):
         ["--stdin_channels", "2", "a.wav"],
         ["--nopad_last=3", "a.wav"],
         ["--format", "srt", "a.wav", "b.wav"],
+        ["--format", "raven", "--start_time=name", "a.wav"],
+        ["--format", "events", "-k", "3", "a.wav"],
+        ["--format", "events", "--mode", "clip", "a.wav"],
+        ["--format", "srt", "--threshold", "1", "a.wav"],
+        ["--format", "jsonl", "--rules", "rules.toml", "a.wav"],
         ["-", "-"],
         [],
     ],

@@ -94,7 +94,7 @@ def test_jobs_change_no_bit_and_no_order(tiny, day, capsys):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_for_each_recording_holds_what_it_gives_alone(name, tiny, day, capsys):
-    flags = ("-m", tiny, "--format", name)
+    flags = ("-m", tiny, "--format", name, "--threshold", "0.3")
     Path("day/cut.flac").unlink()
     assert run(*flags, "--recursive", "--output_dir", "out", "day") == 0
     captured = capsys.readouterr()

@@ -33,7 +33,7 @@ def expected_scores(checkpoint):
 @pytest.mark.parametrize("aggregation", ["mean", "max", "last"])
 def test_metrics_equal_scikit_learn_s(expected_scores, model, tmp_path, aggregation):
     run = run_mode(model, tmp_path, Mode(delay=DELAY, aggregation=aggregation))
-    numbers = evaluate(run, threshold=0.4, cost=None).to_dict()
+    numbers = evaluate(run, threshold=0.4, rules={}, cost=None).to_dict()
     targets = make_clips().targets(len(LABELS))
     reduce = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "last": lambda x: x[-1]}
     scores = np.stack([reduce[aggregation](each) for each in expected_scores])
@@ -73,7 +73,7 @@ def test_strong_labels_are_compared_chunk_by_chunk(expected_scores, model, check
     }
     folder = shutil.copytree(model, tmp_path / "model")
     run = run_mode(folder, tmp_path, Mode(delay=DELAY), make_clips(events=events))
-    strong = evaluate(run, threshold=0.3, cost=None).to_dict()["strong"]
+    strong = evaluate(run, threshold=0.3, rules={}, cost=None).to_dict()["strong"]
     targets, delays = [], []
     for index in sorted(events):
         scores, length = expected_scores[index], LENGTHS[index] / RATE
@@ -111,23 +111,23 @@ def test_predictions_without_length_are_left_out(model, tmp_path):
     """With seamless framing a last prediction may cover no further audio."""
     clips = make_clips(events={0: (Event(0, 0.0, 1.0),)})
     run = run_mode(model, tmp_path, Mode(delay=DELAY), clips)
-    wanted = evaluate(run, threshold=0.0, cost=None).to_dict()["strong"]
+    wanted = evaluate(run, threshold=0.0, rules={}, cost=None).to_dict()["strong"]
     index, num_samples, probs = run.scores[0]
     longer = ClipScores(index, num_samples, np.concatenate([probs, probs[-1:]]))
     run = dataclasses.replace(run, scores=run.scores | {0: longer})
     start, end = run.times(0)
     assert (end > start).tolist() == [True, True, False]
-    assert evaluate(run, threshold=0.0, cost=None).to_dict()["strong"] == wanted
+    assert evaluate(run, threshold=0.0, rules={}, cost=None).to_dict()["strong"] == wanted
 
 
 def test_events_outside_of_their_clips_leave_the_other_metrics(model, tmp_path):
     events = {3: (Event(3, 1.5, 2.0),), 0: (Event(0, 7.25, 9.0), Event(1, 8.0, 9.0)), 4: ()}
     messages = []
     run = run_mode(model, tmp_path, Mode(delay=DELAY), make_clips(events=events))
-    result = evaluate(run, threshold=0.3, cost=None, report=messages.append)
+    result = evaluate(run, threshold=0.3, rules={}, cost=None, report=messages.append)
     plain = run_mode(model, tmp_path, Mode(delay=DELAY))
     assert result.to_dict() | {"clips_per_second": 0} == evaluate(
-        plain, threshold=0.3, cost=None
+        plain, threshold=0.3, rules={}, cost=None
     ).to_dict() | {"clips_per_second": 0}
     [message] = messages
     assert "clip0" in message and "7.25" in message

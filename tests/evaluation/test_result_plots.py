@@ -23,7 +23,7 @@ def test_classes_with_events_come_first(run, tmp_path, monkeypatch):
     monkeypatch.setattr(result_plots, "plot_clip_scores", lambda path, **what: drawn.append(what))
     for name in ("plot_class_ap", "plot_map_by_delay"):
         monkeypatch.setattr(result_plots, name, lambda *args, **options: None)
-    result = evaluate(run, threshold=0.5, cost=None)
+    result = evaluate(run, threshold=0.5, rules={}, cost=None)
     result_plots.plot_evaluations(tmp_path, [run], [result], clip="clip0")
     # Its weak labels are 0, 2 and 5.
     assert drawn[0]["classes"] == [3, 4, 0, 2, 5, 1]

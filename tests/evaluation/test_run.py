@@ -26,10 +26,10 @@ def check_equal_scores(run, other):
 @pytest.mark.parametrize("name", ["stream", "chunks", "sliding", "clip"])
 def test_order_and_batch_size_change_no_metric(model, tmp_path, name):
     mode = Mode(name=name, delay=None if name == "clip" else 0.5, buffer=1.0)
-    one = evaluate(run_mode(model, tmp_path, mode), threshold=0.5, cost=None).to_dict()
+    one = evaluate(run_mode(model, tmp_path, mode), threshold=0.5, rules={}, cost=None).to_dict()
     backwards = make_clips(order=range(len(LENGTHS) - 1, -1, -1))
     run = run_mode(model, tmp_path, mode, backwards, batch_size=7)
-    other = evaluate(run, threshold=0.5, cost=None).to_dict()
+    other = evaluate(run, threshold=0.5, rules={}, cost=None).to_dict()
     for metric in ("mAP", "mAUC", "dprime", "lwlrap"):
         assert other[metric] == pytest.approx(one[metric], rel=1e-12), metric
 
@@ -103,7 +103,9 @@ def test_clips_that_cannot_be_read_are_left_out_and_tried_again(model, tmp_path)
     assert [str(message) for message in messages] == ["clip 2 is gone", "clip 5 is gone"]
     kept = [index for index in range(len(LENGTHS)) if index not in (2, 5)]
     fewer = run_mode(model, tmp_path, CHUNKS, make_clips(order=kept))
-    metrics = [evaluate(each, threshold=0.5, cost=None).to_dict() for each in (run, fewer)]
+    metrics = [
+        evaluate(each, threshold=0.5, rules={}, cost=None).to_dict() for each in (run, fewer)
+    ]
     for name in ("mAP", "mAUC", "lwlrap"):
         assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-12)
     complete = run_mode(model, tmp_path, CHUNKS, make_clips(description={"same": 1}))

@@ -166,7 +166,31 @@ def test_a_message_as_json():
     tracker.push(36.0, 38.0, scores_of())
     [end] = tracker.push(38.0, 40.0, scores_of())
     ended = end.as_json()
+    assert ended["resolution"] == 2.0
     assert (ended["end"], ended["duration"], ended["reason"]) == (36.0, 2.0, "quiet")
+
+
+def test_the_resolution_is_that_of_whole_chunks():
+    tracker = audioset_tracker()
+    told = tracker.push(0.0, 2.0, scores_of(Dog=0.9))
+    told += tracker.push(2.0, 2.5, scores_of(Dog=0.9, Meow=0.9)) + tracker.finish(2.5)
+    assert {(m.kind, m.label, m.resolution) for m in told if m.label == "Dog"} == {
+        ("start", "Dog", 2.0),
+        ("end", "Dog", 2.0),
+    }
+
+
+def test_events_to_come_do_not_start_before_what_is_unfinished():
+    tracker = audioset_tracker(watch=["Dog", "Bark", "Meow"], by_name={"Meow": {"min_on": 5.0}})
+    assert tracker.unfinished_since == np.inf
+    tracker.push(0.0, 2.0, scores_of(Meow=0.9))
+    tracker.push(2.0, 4.0, scores_of(Meow=0.9, Dog=0.9))
+    assert tracker.unfinished_since == 0.0  # The cat is not told yet.
+    tracker.push(4.0, 6.0, scores_of(Dog=0.9))
+    tracker.push(6.0, 8.0, scores_of(Dog=0.9))
+    assert tracker.unfinished_since == 2.0
+    tracker.finish(8.0)
+    assert tracker.unfinished_since == np.inf
 
 
 def test_groups_and_loud_sounds():

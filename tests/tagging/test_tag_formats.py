@@ -10,13 +10,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from sat_jax.errors import SatError
 from sat_jax.labels import audioset_ids
 from sat_jax.streaming.scored_chunk import ScoredChunk
-from sat_jax.tagging.formats import FORMATS, check_format
+from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.writers import TagWriter
 from sat_jax.tags import TagSelection
 
+TAG_FORMATS = [name for name, each in FORMATS.items() if not each.tells_events]
 LABELS = ["Stream", "Trickle, dribble", "Boat, Water vehicle", "Ocean", "Waves, surf"]
 
 # Lines of the published README.
@@ -159,120 +159,6 @@ def test_dates_and_times():
     assert text[1].startswith(f"[{starts[0]}]-[{starts[1]}] Topk-1 Stream ")
 
 
-# --- srt
-
-
-def parse_srt(text):
-    cues = []
-    for block in text.removesuffix("\n\n").split("\n\n") if text else []:
-        number, times, *lines = block.split("\n")
-        stamps = re.fullmatch(
-            r"(\d\d+):(\d\d):(\d\d),(\d{3}) --> (\d\d+):(\d\d):(\d\d),(\d{3})", times
-        )
-        assert stamps
-        h1, m1, s1, ms1, h2, m2, s2, ms2 = map(int, stamps.groups())
-        assert max(m1, s1, m2, s2) < 60
-        start = ((h1 * 60 + m1) * 60 + s1) * 1000 + ms1
-        cues.append((int(number), start, ((h2 * 60 + m2) * 60 + s2) * 1000 + ms2, lines))
-    return cues
-
-
-def test_srt_cues():
-    chunks = make_chunks([PUBLISHED_PROBS[0], [0.0] * 5, PUBLISHED_PROBS[1]])
-    assert parse_srt(render("srt", chunks, k=2, threshold=0.1)) == [
-        (1, 0, 2000, ["Stream 96 %", "Trickle, dribble 17 %"]),
-        (2, 4000, 6000, ["Stream 87 %", "Ocean 31 %"]),
-    ]
-
-
-def test_srt_times_touch_for_hours():
-    chunks = [
-        ScoredChunk(start=0.16 * i, end=0.16 * (i + 1), probs=np.ones(1, np.float32))
-        for i in range(22_495, 22_505)  # around one hour
-    ]
-    text = render("srt", chunks, labels=["x\n\ny"])
-    cues = parse_srt(text)
-    assert [cue[:3] for cue in cues] == [
-        (n, 160 * i, 160 * (i + 1)) for n, i in enumerate(range(22_495, 22_505), 1)
-    ]
-    assert "01:00:00,000 -->" in text
-    assert all(len(lines) == 1 for *_, lines in cues)
-
-
-def test_srt_cue_always_lasts():
-    chunk = ScoredChunk(start=2.0, end=2.0001, probs=np.ones(1, np.float32))
-    ((_, start, end, _),) = parse_srt(render("srt", [chunk], labels=["x"]))
-    assert end > start
-
-
-# --- audacity
-
-
-def parse_track(text):
-    rows = [line.split("\t") for line in text.splitlines()]
-    assert all(re.fullmatch(r"\d+\.\d{6}", time) for row in rows for time in row[:2])
-    return [(float(start), float(end), label) for start, end, label in rows]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_audacity_regions_are_the_runs_of_active_chunks(seed):
-    rng = np.random.default_rng(seed)
-    probs = rng.random((60, 5))
-    thresholds = rng.random(5)
-    active = probs.astype(np.float32) >= thresholds.astype(np.float32)
-    text = render("audacity", make_chunks(probs, seconds=0.16), k=5, threshold=thresholds)
-    regions = parse_track(text)
-    painted = np.zeros_like(active)
-    for start, end, label in regions:
-        first, last = round(start / 0.16), round(end / 0.16)
-        assert start == pytest.approx(0.16 * first, abs=1e-6)
-        painted[first:last, LABELS.index(label)] = True
-    np.testing.assert_array_equal(painted, active)
-    runs = np.count_nonzero(np.diff(active.astype(int), axis=0, prepend=0) == 1)
-    assert len(regions) == runs
-    assert [end for _, end, _ in regions] == sorted(end for _, end, _ in regions)
-
-
-def test_audacity_region_is_written_when_it_ends():
-    stream = io.StringIO()
-    selection = TagSelection(labels=["a", "b"], threshold=0.5)
-    writer = TagWriter(stream, format_name="audacity", selection=selection)
-    with writer.recording("x") as write:
-        for chunk, count in zip(make_chunks([[1, 0], [1, 1], [0, 1]]), [0, 0, 1], strict=True):
-            write(chunk)
-            assert stream.getvalue().count("\n") == count
-    assert parse_track(stream.getvalue()) == [(0.0, 4.0, "a"), (2.0, 6.0, "b")]
-
-
-def test_audacity_does_not_bridge_gaps_nor_join_namesakes():
-    chunks = [
-        ScoredChunk(start=start, end=start + 2, probs=np.array(probs, np.float32))
-        for start, probs in [(0, [1, 0]), (2, [0, 1]), (6, [0, 1])]
-    ]
-    text = render("audacity", chunks, labels=["x", "x"], threshold=0.5)
-    assert parse_track(text) == [(0, 2, "x"), (2, 4, "x"), (6, 8, "x")]
-
-
-def test_audacity_without_threshold_labels_each_chunk():
-    text = render("audacity", make_chunks(PUBLISHED_PROBS), k=2)
-    assert parse_track(text) == [
-        (0, 2, "Stream 0.96"),
-        (0, 2, "Trickle, dribble 0.17"),
-        (2, 4, "Stream 0.87"),
-        (2, 4, "Ocean 0.31"),
-    ]
-
-
-def test_a_broken_off_stream_keeps_its_open_regions():
-    stream = io.StringIO()
-    selection = TagSelection(labels=["a"], threshold=0.5)
-    writer = TagWriter(stream, format_name="audacity", selection=selection)
-    with pytest.raises(KeyboardInterrupt), writer.recording("x") as write:
-        write(make_chunks([[1.0]])[0])
-        raise KeyboardInterrupt
-    assert parse_track(stream.getvalue()) == [(0, 2, "a")]
-
-
 # --- all formats
 
 
@@ -285,7 +171,7 @@ class FlushedText(io.StringIO):
         self.seen = self.getvalue()
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", TAG_FORMATS)
 def test_each_chunk_is_out_at_once(format_name):
     stream = FlushedText()
     writer = TagWriter(stream, format_name=format_name, selection=TagSelection(labels=LABELS))
@@ -297,7 +183,7 @@ def test_each_chunk_is_out_at_once(format_name):
             assert stream.seen == stream.getvalue()
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", TAG_FORMATS)
 def test_second_recording_starts_afresh(format_name):
     chunks = make_chunks(PUBLISHED_PROBS)
     stream = io.StringIO()
@@ -312,24 +198,9 @@ def test_second_recording_starts_afresh(format_name):
     assert stream.getvalue() == header + once + once
 
 
-def test_check_format():
-    for name in FORMATS:
-        check_format(name, 1)
-    for name in ("text", "jsonl", "csv"):
-        check_format(name, 2)
-    for name in ("srt", "audacity"):
-        with pytest.raises(SatError, match=name):
-            check_format(name, 2)
-    with pytest.raises(SatError, match="xml"):
-        check_format("xml", 1)
-
-
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", TAG_FORMATS)
 def test_times_of_a_stream_of_forty_days_are_exact(format_name):
     day40 = 40 * 86_400
     chunk = ScoredChunk(start=day40, end=(day40 * 16_000 + 2560) / 16_000, probs=np.ones(1))
     text = render(format_name, [chunk], labels=["a"])
-    start, end = (
-        ("960:00:00,000", "960:00:00,160") if format_name == "srt" else ("3456000", "3456000.16")
-    )
-    assert start in text and end in text
+    assert "3456000" in text and "3456000.16" in text
