@@ -14,7 +14,7 @@ import numpy as np
 
 from sat_jax.errors import SatError
 from sat_jax.live.pool import StreamPool, default_buckets
-from sat_jax.live.stream import Pace, Scored, WaitingSamples, block_levels
+from sat_jax.live.stream import Pace, Scored, WaitingSamples
 from sat_jax.stream_runner import StreamRunner
 
 _LOAD = 0.7
@@ -321,8 +321,7 @@ class Engine:
     ) -> Scored:
         first = stream.first
         stream.first += len(chunk)
-        rms = block_levels(chunk, self.rate)
-        return Scored(first=first, end=stream.first, probs=probs, lag=lag, rms=rms)
+        return Scored(first=first, end=stream.first, probs=probs, lag=lag, samples=chunk)
 
 
 def _time_a_stream(tagger: StreamRunner) -> float:

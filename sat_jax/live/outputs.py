@@ -22,7 +22,6 @@ class Scores:
       end: of the chunk.
       lag: seconds between the arrival of its last sample and its scores.
       rms: root mean square of its samples; 1 is full scale.
-      peak: the highest root mean square of its 0.1 s.
       probs: float32 [y].
     """
 
@@ -31,7 +30,6 @@ class Scores:
     end: float
     lag: float
     rms: float
-    peak: float
     probs: np.ndarray
 
     def as_json(self, want: Want, selection: TagSelection) -> dict[str, Any]:

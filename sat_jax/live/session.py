@@ -13,6 +13,7 @@ from sat_jax.audio.mono import Resampler
 from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, WatchedSound
 from sat_jax.events.event import Reason
+from sat_jax.events.levels import LevelMeter
 from sat_jax.live.clock import StreamClock
 from sat_jax.live.engine import Engine
 from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores, StateChange
@@ -106,6 +107,7 @@ class Session:
         self._engine, self._skips_first = engine, skips_first
         self._resampler = Resampler(rate, engine.rate)
         self._clock = StreamClock(began)
+        self._levels = LevelMeter(engine.rate)
         self._marks = collections.deque[tuple[int, str]]()
         self._is_stale = False
         self._pushed = self._silence = self._heard_to = 0
@@ -240,19 +242,22 @@ class Session:
         if scored.probs is None:
             self._tell(LostSound(start=start, end=end, reason="overload"))
         else:
-            self._hear_scores(scored, start, end)
+            self._hear_scores(scored.probs, scored, start, end)
+        for level in self._levels.push(scored.samples):
+            since, until = level.start - self._begin, level.end - self._begin
+            if since >= 0.0:
+                self._tell_all(self._tracker.push_level(since, until, level.value))
+        self._tell_states()
         self._tell_marks()
 
-    def _hear_scores(self, scored: Scored, start: float, end: float) -> None:
-        assert scored.probs is not None
+    def _hear_scores(self, probs: np.ndarray, scored: Scored, start: float, end: float) -> None:
         scores = Scores(
             chunk=self.chunks,
             start=start,
             end=end,
             lag=scored.lag,
-            rms=float(np.sqrt(np.square(scored.rms).mean())),
-            peak=float(scored.rms.max(initial=0.0)),
-            probs=scored.probs,
+            rms=float(np.sqrt(np.square(scored.samples).mean())),
+            probs=probs,
         )
         self.chunks += 1
         self.last = scores
@@ -260,11 +265,12 @@ class Session:
         # What is mostly padding tells nothing.
         is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
         if is_whole and not (self._skips_first and scores.chunk == 0):
-            self._tell_all(self._tracker.push(start, end, scored.probs))
-        for number, level in enumerate(scored.rms.tolist()):
-            since = max(0.0, start + number / 10)
-            self._tell_all(self._tracker.push_level(since, min(since + 0.1, end), level))
-        self._tell_states()
+            self._tell_all(self._tracker.push(start, end, probs))
+
+    @property
+    def _begin(self) -> float:
+        """Seconds of silence before the stream."""
+        return self._silence / self._engine.rate
 
     def _seconds(self, sample: int) -> float:
         return max(0, sample - self._silence) / self._engine.rate

@@ -20,14 +20,14 @@ class Scored:
       end: sample at which it ends.
       probs: float32 [y]; None if the sound was lost to overload.
       lag: seconds between the arrival of its last sample and its scores.
-      rms: float32 [n], root mean square of each 0.1 s; 1 is full scale.
+      samples: float32 [s].
     """
 
     first: int
     end: int
     probs: np.ndarray | None
     lag: float
-    rms: np.ndarray
+    samples: np.ndarray
 
 
 class WaitingSamples:
@@ -80,16 +80,6 @@ class WaitingSamples:
             found += len(block)
         self._count -= count
         return np.concatenate(taken) if taken else np.zeros(0, np.float32)
-
-
-def block_levels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Returns the root mean square of each 0.1 s: float32 [s] -> [ceil(10 s / rate)]."""
-    size = sample_rate // 10
-    whole = len(samples) // size * size
-    parts = [np.sqrt(np.square(samples[:whole].reshape(-1, size)).mean(1))]
-    if whole < len(samples):
-        parts.append(np.sqrt(np.square(samples[whole:]).mean(keepdims=True)))
-    return np.concatenate(parts).astype(np.float32)
 
 
 def decibels(rms: float) -> float:

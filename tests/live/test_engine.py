@@ -9,7 +9,7 @@ import pytest
 from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.live.engine import Engine, EngineLimits, Overloaded
-from sat_jax.live.stream import WaitingSamples, block_levels
+from sat_jax.live.stream import WaitingSamples
 from sat_jax.tagger import Tagger
 from tests.support.labelled_clips import tiny_checkpoint
 
@@ -157,11 +157,6 @@ def test_waiting_samples_come_in_order():
     assert arrivals == [24.0, 24.0, 57.0, 57.0, 57.0]
     np.testing.assert_array_equal(np.concatenate([*chunks, waiting.take_all()]), sent)
     assert len(waiting) == 0
-
-
-def test_levels_of_blocks():
-    samples = np.concatenate([np.full(1600, 0.5), np.zeros(1600), np.full(100, -0.25)])
-    np.testing.assert_allclose(block_levels(samples.astype(np.float32), 16_000), [0.5, 0.0, 0.25])
 
 
 def test_seamless_framing_is_refused():

@@ -97,6 +97,20 @@ async def read_events(response, count):
 
 
 @run
+async def test_loud_sounds_are_events():
+    async with live_server(rules={"rules": {"default": {"watch": ["loud"]}}}) as (client, _):
+        stream = await Stream.open(client, phase="spread")
+        samples = np.zeros((5 * 16_000, 1), "<i2")
+        samples[16_000:20_000] = 8000
+        await stream.sound(samples)
+        await stream.send(type="finish")
+        await stream.read_until("closed")
+        start, end = stream.of("event")
+        assert (start["label"], start["start"]) == ("loud", pytest.approx(1.0, abs=0.11))
+        assert end["end"] == pytest.approx(1.25, abs=0.11)
+
+
+@run
 async def test_streams_and_model():
     async with live_server() as (client, _):
         stream = await Stream.open(client, name="hall")
