@@ -1,0 +1,1 @@
+"""Live sound: cameras, microphones and other streams that never end."""
