@@ -1,1 +1,1 @@
-"""Live tagging: many streams at once, from sockets, cameras and microphones."""
+"""Live sound: cameras, microphones and other streams that never end."""
