@@ -52,6 +52,8 @@ def main(arguments: Sequence[str]) -> bool:
     settings = _settings(config)
     check_server(settings.server)
     settings.source_settings()
+    settings.mqtt_settings()
+    settings.webhook_settings()
     from sat_jax.find_model import find_checkpoint
     from sat_jax.tagger import Tagger
     from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds

@@ -9,10 +9,15 @@ token_file = "token"
 [sources.garden]
 url = "rtsp://viewer:${GARDEN_PASSWORD}@192.168.1.20/stream"
 
+[mqtt]
+url = "mqtt://sat@192.168.1.10"
+password_file = "mqtt_password"
+
 [rules.default]
 watch = ["alarms", "Dog", "loud"]
 """
 
+import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
@@ -22,6 +27,9 @@ import msgspec
 
 from sat_jax.errors import SatError
 from sat_jax.events.rules_file import DEFAULT, RulesFile, read_toml
+from sat_jax.live.sinks.mqtt import Broker, check_node, find_broker
+from sat_jax.live.sinks.mqtt_payloads import Node
+from sat_jax.live.sinks.webhook import WebhookSettings, check_webhook
 from sat_jax.live.source_watch import SourceSettings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -64,6 +72,35 @@ class SourceTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, froz
     enabled: bool = True
 
 
+class MqttTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The table ``[mqtt]``.
+
+    Attributes:
+      url: mqtt://USER@HOST:PORT, or mqtts:// with TLS.
+      password_file: file with the password.
+      base: begins all topics.
+      node: name of this server, after `base`; each server of a broker has its own.
+      discovery: prefix of Home Assistant's discovery; "" for none.
+      legacy_discovery: whether each entity is discovered by itself, for Home Assistant before
+        2024.11.
+    """
+
+    url: str
+    password_file: str = ""
+    base: str = "sat"
+    node: str = "home"
+    discovery: str = "homeassistant"
+    legacy_discovery: bool = False
+
+
+class WebhookTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The table ``[webhook]``, see `WebhookSettings`."""
+
+    url: str
+    updates: bool = False
+    muted: bool = False
+
+
 class LiveFile(RulesFile, forbid_unknown_fields=True, kw_only=True):
     """A file live.toml."""
 
@@ -71,6 +108,9 @@ class LiveFile(RulesFile, forbid_unknown_fields=True, kw_only=True):
     chunk: float | None = None
     server: ServerTable = ServerTable()
     sources: dict[str, SourceTable] = msgspec.field(default_factory=dict)
+    mqtt: MqttTable | None = None
+    webhook: WebhookTable | None = None
+    events_file: str = ""
 
     def source_settings(self) -> dict[str, SourceSettings]:
         """Returns the sources, with variables of the environment in their addresses.
@@ -89,6 +129,38 @@ class LiveFile(RulesFile, forbid_unknown_fields=True, kw_only=True):
                 enabled=table.enabled,
             )
         return found
+
+    def mqtt_settings(self) -> tuple[Broker, Node] | None:
+        """Returns the broker and this server's name there; None if there is no ``[mqtt]``.
+
+        Raises:
+          SatError: a value is wrong, a variable is not set, or the password can't be read.
+        """
+        if (table := self.mqtt) is None:
+            return None
+        broker = find_broker(expand(table.url, "mqtt.url"), table.password_file)
+        node = Node(
+            base=table.base,
+            name=table.node,
+            version=importlib.metadata.version("sat-jax"),
+            prefix=table.discovery,
+            legacy=table.legacy_discovery,
+        )
+        check_node(node)
+        return broker, node
+
+    def webhook_settings(self) -> WebhookSettings | None:
+        """Returns the settings of the webhook; None if there is none.
+
+        Raises:
+          SatError: the address is wrong, or a variable is not set.
+        """
+        if (table := self.webhook) is None:
+            return None
+        url = expand(table.url, "webhook.url")
+        settings = WebhookSettings(url=url, updates=table.updates, muted=table.muted)
+        check_webhook(settings)
+        return settings
 
 
 def read_live_file(path: str | Path) -> LiveFile:

@@ -73,7 +73,7 @@ class Hub:
         self.engine = Engine(tagger, self._deliver, limits)
 
     def set_rules(self, rules: RulesFile) -> None:
-        """Watches by other rules from here on.
+        """Watches by other rules in streams that begin from here on.
 
         Raises:
           SatError: they do not suit the model; the old ones stay.
@@ -85,6 +85,12 @@ class Hub:
         }
         self.rules = rules
         self._watched = watched
+
+    def watch_anew(self) -> None:
+        """Watches by the rules of now in all streams, if they have changed."""
+        for session in self.sessions.values():
+            # A client's rules may be gone; it keeps what it began with.
+            session.watch_anew(self._watched.get(session.rules, session.sounds))
 
     def sounds(self, rules: str = DEFAULT) -> Sequence[WatchedSound]:
         """Returns what the rules of this name watch.
@@ -105,7 +111,7 @@ class Hub:
         if self._left and self.engine.used >= self.engine.capacity:
             # Who is here comes before who may come back.
             self.close(self.sessions[next(iter(self._left))])
-        return self.add(Session(self.engine, sounds, **settings))
+        return self.add(Session(self.engine, sounds, rules=rules, **settings))
 
     def add(self, session: Session) -> Session:
         """Adds a stream of this hub's engine, and returns it."""

@@ -10,6 +10,7 @@ from sat_jax.events import EventMessage
 from sat_jax.live.hub import Hub
 from sat_jax.live.outputs import LostSound, Output
 from sat_jax.live.session import Session
+from sat_jax.live.sinks.sink import QueuedSink
 
 _LAGS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 _STEPS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -56,6 +57,13 @@ class Metrics:
         yield CounterMetricFamily("sat_chunks", "Scored chunks.", counts.chunks)
         yield CounterMetricFamily("sat_chunks_dropped", "Chunks lost to overload.", counts.dropped)
         yield CounterMetricFamily("sat_streams_rejected", "Streams not taken.", counts.rejected)
+        waiting = GaugeMetricFamily("sat_sink_waiting", "Messages to be sent.", labels=["sink"])
+        dropped = CounterMetricFamily("sat_sink_dropped", "Messages not sent.", labels=["sink"])
+        for sink in self._hub.sinks:
+            if isinstance(sink, QueuedSink):
+                waiting.add_metric([sink.name], sink.waiting)
+                dropped.add_metric([sink.name], sink.dropped)
+        yield from (waiting, dropped)
 
     def text(self) -> bytes:
         """Returns all figures in the text format of Prometheus."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,13 @@ from sat_jax.live.engine import EngineLimits
 from sat_jax.live.hub import Hub
 from sat_jax.live.parking import park, take_up
 from sat_jax.live.security import Guard, is_loopback, read_token
+from sat_jax.live.sinks.json_lines import JsonLines
+from sat_jax.live.sinks.mqtt import MqttSink
+from sat_jax.live.sinks.sink import QueuedSink, Report
+from sat_jax.live.sinks.webhook import Webhook
 from sat_jax.live.source_watch import SourceWatch
 from sat_jax.runtime.files import cache_dir
 from sat_jax.stream_runner import StreamRunner
-
-Report = Callable[[str], None]
 
 
 def check_server(server: ServerTable) -> tuple[str, int, str]:
@@ -38,6 +40,48 @@ def check_server(server: ServerTable) -> tuple[str, int, str]:
             "token_file, or set insecure = true"
         )
     return host, port, token
+
+
+def make_sinks(
+    settings: LiveFile, hub: Hub, sources: SourceWatch, report: Report
+) -> list[QueuedSink]:
+    """Returns the sinks of the settings.
+
+    Args:
+      settings: of the server.
+      hub: has the streams.
+      sources: cameras and microphones.
+      report: receives lines for the user.
+
+    Raises:
+      SatError: a setting is wrong, or the file can't be written.
+    """
+    sinks: list[QueuedSink] = []
+    if settings.events_file:
+        sinks.append(JsonLines(settings.events_file, report))
+    if (webhook := settings.webhook_settings()) is not None:
+        sinks.append(Webhook(webhook, report))
+    if (mqtt := settings.mqtt_settings()) is not None:
+        broker, node = mqtt
+        sinks.append(MqttSink(broker, node, hub, sources, report))
+    return sinks
+
+
+async def run_sinks(sinks: Sequence[QueuedSink], report: Report) -> None:
+    """Runs sinks until it is cancelled; one that fails does not end the others.
+
+    Args:
+      sinks: from `make_sinks`.
+      report: is told of failures.
+    """
+
+    async def run(sink: QueuedSink) -> None:
+        try:
+            await sink.run()
+        except Exception as error:
+            report(f"{sink.name} has failed: {error!r}: please report this")
+
+    await asyncio.gather(*(run(sink) for sink in sinks))
 
 
 class Server:
@@ -87,6 +131,8 @@ class Server:
             trusted_proxies=server.trusted_proxies,
         )
         self._sources = SourceWatch(self._hub, {})
+        sinks = make_sinks(self._settings, self._hub, self._sources, self._report)
+        self._hub.sinks += sinks
         app = App(
             self._hub,
             guard,
@@ -106,6 +152,7 @@ class Server:
             self._handle_signals()
             self._tell_start(host, port)
             ticking = asyncio.create_task(self._hub.run())
+            sending = asyncio.create_task(run_sinks(sinks, self._report))
             await self._stopping.wait()
             ticking.cancel()
             app.is_ready = False
@@ -113,6 +160,9 @@ class Server:
             self._hub.engine.pause()
             await asyncio.sleep(0)  # What was scored is told.
             self._park(parked)
+            self._end_sources()
+            sending.cancel()
+            await asyncio.wait([sending])
         finally:
             with contextlib.suppress(TimeoutError):
                 await runner.cleanup()
@@ -158,15 +208,24 @@ class Server:
     def _reload(self) -> None:
         """Reads rules and sources again; wrong ones leave all as it was."""
         assert self._config_path is not None
+        rules = self._hub.rules
         try:
             settings = read_live_file(self._config_path)
             sources = settings.source_settings()
             self._hub.set_rules(settings)
             self._sources.set(sources)
         except SatError as error:
+            self._hub.set_rules(rules)
             self._report(f"the old settings stay: {error}")
             return
+        self._hub.watch_anew()
         self._report(f"read {self._config_path} again")
+
+    def _end_sources(self) -> None:
+        """Ends what is not parked, so that sinks hear of the end of its events."""
+        for session in list(self._hub.sessions.values()):
+            if session.is_of_source:
+                self._hub.close(session)
 
     def _take_up(self, path: Path) -> None:
         try:

@@ -14,6 +14,7 @@ from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, WatchedSound
 from sat_jax.events.event import Reason
 from sat_jax.events.levels import LevelMeter
+from sat_jax.events.rules_file import DEFAULT
 from sat_jax.live.clock import StreamClock
 from sat_jax.live.engine import Engine
 from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores, StateChange
@@ -51,6 +52,8 @@ class Session:
       id: short and random; begins the ids of its events.
       name: its display name.
       source: "mic", "rtsp", "websocket", …
+      rules: name of its rules.
+      sounds: what is watched.
       token: what a client needs to take it up again.
       chunks: chunks scored.
       received: samples received, at the sender's rate.
@@ -68,6 +71,7 @@ class Session:
         *,
         name: str,
         source: str,
+        rules: str = DEFAULT,
         rate: int,
         channels: int = 1,
         pace: Pace = "realtime",
@@ -82,6 +86,7 @@ class Session:
           sounds: what is watched.
           name: its display name.
           source: what it comes from.
+          rules: name of the rules of `sounds`.
           rate: of its samples, Hz.
           channels: of its samples; their mean counts.
           pace: whether it may lag.
@@ -94,7 +99,7 @@ class Session:
           SatError: `Overloaded`.
         """
         self.id = secrets.token_hex(4)
-        self.name, self.source = name or self.id, source
+        self.name, self.source, self.rules = name or self.id, source, rules
         self.token = secrets.token_urlsafe(18)
         self.chunks = self.received = 0
         self.heard_at = time.monotonic()
@@ -159,6 +164,11 @@ class Session:
         return self.received / self.rate
 
     @property
+    def is_of_source(self) -> bool:
+        """Whether its sound is that of a camera or microphone of the server, not of a client."""
+        return self.source not in ("websocket", "upload")
+
+    @property
     def on(self) -> frozenset[str]:
         """Names of the watched sounds that are heard."""
         return self._on
@@ -205,9 +215,16 @@ class Session:
 
     def watch(self, sounds: Sequence[WatchedSound]) -> None:
         """Watches these sounds from here on."""
+        self.sounds = sounds
         self._tracker = EventTracker(
             sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock
         )
+
+    def watch_anew(self, sounds: Sequence[WatchedSound]) -> None:
+        """Ends all events and watches these sounds, unless they are those of now."""
+        if sounds != self.sounds:
+            self.end_events("reload")
+            self.watch(sounds)
 
     def mark(self, name: str) -> None:
         """Tells `Marked` after the scores of all whole chunks that were pushed."""

@@ -105,6 +105,7 @@ class SourceWatch:
     def _describe(self, name: str) -> dict[str, Any]:
         running = self._running.get(name)
         described: dict[str, Any] = {"name": name, "enabled": running is not None}
+        described["rules"] = self._settings[name].rules
         if running is None:
             return described | {"up": False, "error": self._errors.get(name, "")}
         status = running.source.status
