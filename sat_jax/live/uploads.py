@@ -20,6 +20,13 @@ _STEP = 0.02
 """Seconds after which a full stream is looked at again."""
 
 
+_PATIENCE = 10.0
+"""Seconds in which the next piece of a file must come."""
+
+_HEADERS = 1 << 16
+"""Bytes that a multipart body may be longer than its file."""
+
+
 async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[str, Any]:
     """Tags a file: the body of a request, or its first part.
 
@@ -49,6 +56,10 @@ async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[
 
 async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str:
     """Writes the upload to a file, and returns its name."""
+    if (request.content_length or 0) > max_bytes + _HEADERS:
+        raise web.HTTPRequestEntityTooLarge(
+            max_size=max_bytes, actual_size=request.content_length or 0
+        )
     name, body = "upload", _pieces(request.content)
     if request.content_type.startswith("multipart/"):
         part = await (await request.multipart()).next()
@@ -56,7 +67,7 @@ async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str
             raise web.HTTPBadRequest(text="the first part is not a file\n")
         name, body = part.filename or name, _parts(part)
     size = 0
-    async for piece in body:
+    while piece := await _next(body):
         size += len(piece)
         if size > max_bytes:
             raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=size)
@@ -64,6 +75,15 @@ async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str
     if not size:
         raise web.HTTPBadRequest(text="no file: send one as the body, or as multipart/form-data\n")
     return name
+
+
+async def _next(body: AsyncIterator[bytes]) -> bytes:
+    """Returns the next piece of a body; b"" at its end."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await anext(body, b"")
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"nothing came for {_PATIENCE:g} s\n") from None
 
 
 async def _pieces(content: Any) -> AsyncIterator[bytes]:

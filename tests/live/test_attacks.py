@@ -87,6 +87,7 @@ async def test_malformed_clients(count):
         b"\x16\x03\x01\x02\x00" + bytes(500),
         b"GET " + b"/" * 20_000 + b" HTTP/1.1\r\n\r\n",
     ],
+    ids=["long header", "negative length", "huge length", "TLS", "long path"],
 )
 @run
 async def test_requests_that_lie(request_bytes):
