@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from sat_jax import web
 from sat_jax.errors import SatError
 
 PACKAGE = "onnxruntime-web@1.30.0"
@@ -16,7 +17,7 @@ RUNTIME_FILES = (
     "ort-wasm-simd-threaded.wasm",
 )
 
-_PAGE = Path(__file__).parent / "web"
+_ENGINE = Path(__file__).parent / "web"
 
 
 def page_files() -> dict[str, bytes]:
@@ -25,7 +26,7 @@ def page_files() -> dict[str, bytes]:
     Raises:
       SatError: npm is missing, or can't get the package.
     """
-    page = {path.name: path.read_bytes() for path in _PAGE.iterdir() if path.is_file()}
+    page = web.page_files(_ENGINE)
     return page | {f"ort/{name}": content for name, content in _runtime().items()}
 
 

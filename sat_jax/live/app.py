@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -17,13 +17,23 @@ from sat_jax.live.security import Guard
 from sat_jax.live.session import Session
 from sat_jax.live.source_watch import SourceWatch
 from sat_jax.live.stream import decibels
-from sat_jax.live.uploads import tag_upload
+from sat_jax.live.uploads import parse_k, tag_upload
+from sat_jax.live.watch import Watcher
 from sat_jax.live.websocket import StreamSocket
+from sat_jax.web import page_files
 
 _OPEN = ("/healthz", "/readyz", "/login")
 """Paths for which nobody needs a token."""
 
-_POLICY = "default-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+
+_STILL_HERE = 15.0
+"""Seconds without events after which a comment keeps a connection open."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -59,13 +69,14 @@ class App:
         self._metrics = Metrics(hub)
         self._sockets: set[web.WebSocketResponse] = set()
         self._uploads = asyncio.Semaphore(4)
+        # Without the model these tell nothing: they are for everyone.
+        self._files = page_files(Path(__file__).parent / "web")
 
     def make(self) -> web.Application:
         """Returns the application."""
         app = web.Application(
             middlewares=[self._protect], client_max_size=self._max_upload + (1 << 16)
         )
-        static = str(resources.files("sat_jax.live") / "web")
         app.add_routes(
             [
                 web.get("/", self._page),
@@ -73,14 +84,16 @@ class App:
                 web.get("/v1/events", self._events),
                 web.get("/v1/streams", self._streams),
                 web.get("/v1/streams/{id}", self._one_stream),
+                web.get("/v1/streams/{id}/watch", self._watch),
                 web.get("/v1/model", self._model),
                 web.post("/v1/tag", self._tag),
                 web.patch("/v1/sources/{name}", self._switch_source),
                 web.get("/metrics", self._figures),
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._readiness),
+                web.get("/login", self._page),
                 web.post("/login", self._log_in),
-                web.static("/web", static),
+                web.get("/{file}", self._file),
             ]
         )
         app.on_shutdown.append(self._close_sockets)
@@ -91,31 +104,47 @@ class App:
         if request.path not in ("/healthz", "/readyz"):
             self._guard.check_origin(request)
         # The WebSocket checks for itself: a browser gives its token in the first message.
-        is_open = request.path in (*_OPEN, "/", "/v1/stream") or request.path.startswith("/web/")
+        is_open = request.path in (*_OPEN, "/", "/v1/stream") or request.path[1:] in self._files
         if not is_open and not self._guard.is_known(request):
             raise web.HTTPUnauthorized(
                 text="give the token: Authorization: Bearer TOKEN\n",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            _protect_browser(error)
+            raise
         if not response.prepared:
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Referrer-Policy"] = "no-referrer"
-            response.headers["Content-Security-Policy"] = _POLICY
+            _protect_browser(response)
         return response
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        page = "index.html" if self._guard.is_known(request) else "login.html"
-        text = (resources.files("sat_jax.live") / "web" / page).read_text(encoding="utf-8")
-        return web.Response(text=text, content_type="text/html")
+        return self._show("index.html" if self._guard.is_known(request) else "login.html")
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["file"] not in self._files:
+            raise web.HTTPNotFound(text="no such page\n")
+        return self._show(request.match_info["file"])
+
+    def _show(self, name: str, *, status: int = 200) -> web.Response:
+        return web.Response(
+            body=self._files[name],
+            status=status,
+            content_type=_TYPES[Path(name).suffix],
+            charset="utf-8",
+            headers={"Cache-Control": "no-cache"},
+        )
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()
         if not self._guard.check_token(request, str(form.get("token", ""))):
-            raise web.HTTPUnauthorized(text="wrong token\n")
-        response = web.Response(status=303, headers={"Location": "./"})
-        self._guard.log_in(response, is_secure=request.secure)
-        return response
+            response = self._show("login.html", status=401)
+            response.body = self._files["login.html"].replace(b" hidden>", b">")
+            return response
+        done = web.Response(status=303, headers={"Location": "./"})
+        self._guard.log_in(done, is_secure=request.secure)
+        return done
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if not self.is_ready:
@@ -141,19 +170,12 @@ class App:
         last = request.headers.get("Last-Event-ID", request.query.get("after", ""))
         if last and not last.isdecimal():
             raise web.HTTPBadRequest(text=f"Last-Event-ID: {one_line(last)} is no number\n")
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "text/event-stream",
-                "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",
-            }
-        )
-        await response.prepare(request)
+        response = await _begin_events(request)
         with self._hub.feed.subscribe(int(last) if last else None) as subscription:
             await response.write(b": events\n\n")
             while not subscription.is_late and self.is_ready:
                 try:
-                    async with asyncio.timeout(15.0):
+                    async with asyncio.timeout(_STILL_HERE):
                         entry = await subscription.get()
                 except TimeoutError:
                     await response.write(b": still here\n\n")
@@ -169,10 +191,31 @@ class App:
         return web.json_response({"streams": sessions, "sources": self._sources.describe()})
 
     async def _one_stream(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._describe(self._find(request)))
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        session = self._find(request)
+        k = parse_k(request, 10)
+        response = await _begin_events(request)
+        with Watcher(session, self._hub.selection, k=k) as watcher:
+            while not watcher.is_over and self.is_ready:
+                try:
+                    async with asyncio.timeout(_STILL_HERE):
+                        message = await watcher.get()
+                except TimeoutError:
+                    await response.write(b": still here\n\n")
+                    continue
+                await response.write(f"data: {json.dumps(message)}\n\n".encode())
+        return response
+
+    def _find(self, request: web.Request) -> Session:
+        """Returns the stream of this id, or else the newest of this name."""
         wanted = request.match_info["id"]
-        for session in self._hub.sessions.values():
-            if wanted in (session.id, session.name):
-                return web.json_response(self._describe(session))
+        if wanted in self._hub.sessions:
+            return self._hub.sessions[wanted]
+        for session in reversed(self._hub.sessions.values()):
+            if wanted == session.name:
+                return session
         raise web.HTTPNotFound(text=f"no stream {one_line(wanted)}\n")
 
     def _describe(self, session: Session) -> dict[str, Any]:
@@ -247,3 +290,25 @@ class App:
         if not self.is_ready:
             raise web.HTTPServiceUnavailable(text="the server stops\n")
         return web.Response(text="ok\n")
+
+
+def _protect_browser(response: web.StreamResponse) -> None:
+    """Lets a page use only what is of this server."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # "no-referrer" would take the origin from the form with the token.
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Content-Security-Policy"] = _POLICY
+
+
+async def _begin_events(request: web.Request) -> web.StreamResponse:
+    """Begins an answer of server-sent events."""
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+        }
+    )
+    _protect_browser(response)
+    await response.prepare(request)
+    return response

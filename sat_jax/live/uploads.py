@@ -42,16 +42,26 @@ async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[
       SatError: the file is not sound, or `Overloaded`.
       web.HTTPException: the file is too large, or a query is wrong.
     """
-    k = request.query.get("k", "5")
-    if not k.isdecimal() or not 1 <= int(k) <= 1000:
-        raise web.HTTPBadRequest(text="k: use 1 to 1000\n")
+    k = parse_k(request, 5)
     with tempfile.NamedTemporaryFile(prefix="sat-jax-", suffix=".upload") as file:
         name = await _receive(request, file, max_bytes)
         file.flush()
         try:
-            return await _tag_file(hub, Path(file.name), name, int(k))
+            return await _tag_file(hub, Path(file.name), name, k)
         except SatError as error:
             raise type(error)(str(error).replace(file.name, name)) from None
+
+
+def parse_k(request: web.Request, default: int) -> int:
+    """Returns the query k, the number of tags of a chunk.
+
+    Raises:
+      web.HTTPBadRequest: it is not from 1 to 1000.
+    """
+    k = request.query.get("k", str(default))
+    if not (k.isascii() and k.isdecimal() and 1 <= int(k) <= 1000):
+        raise web.HTTPBadRequest(text="k: use 1 to 1000\n")
+    return int(k)
 
 
 async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str:

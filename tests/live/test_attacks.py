@@ -119,7 +119,7 @@ async def test_a_client_that_does_not_read(monkeypatch):
     monkeypatch.setattr("sat_jax.live.websocket._QUEUE", 20)
     async with live_server() as (client, hub):
         good = await Stream.open(client)
-        reader, writer = await asyncio.open_connection(client.host, client.port, limit=1)
+        _, writer = await asyncio.open_connection(client.host, client.port, limit=1)
         writer.write(
             b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

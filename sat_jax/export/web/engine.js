@@ -1,74 +1,80 @@
-// The engine of this page: the exported step in onnxruntime-web. The view knows only `Stream`.
-import * as ort from "./ort/ort.wasm.min.mjs";
+// The engine of this page: the exported model, in the browser.
+import { EventTracker, usualOff } from "./events.js";
+import { loadModel } from "./model.js";
+import { decodeFile, Resampler } from "./sound.js";
 
-ort.env.wasm.numThreads = 1; // More need a server that sends COOP and COEP headers.
-ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+const TOP = 10;
+const USUAL_ON = 0.3;
 
-const read = async (name) => {
-  const answer = await fetch(name);
-  if (!answer.ok) throw new Error(`${name} cannot be read (${answer.status})`);
-  return answer;
-};
-
-/** Loads the model: what export.json says, and a function that starts a stream. */
+/** Loads the model. Returns an `Engine`, see main.js. */
 export async function loadEngine() {
-  const about = await (await read("export.json")).json();
-  const [model, initial] = await Promise.all(
-    [about.model_file, about.state_file].map(async (name) => (await read(name)).arrayBuffer())
-  );
-  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
-  const newState = () => {
-    let at = 0;
-    return about.state.map(({ name, shape, dtype }) => {
-      const size = shape.reduce((a, b) => a * b, 1);
-      const values = new (dtype === "int32" ? Int32Array : Float32Array)(initial, at, size).slice();
-      at += 4 * size;
-      return [name, new ort.Tensor(dtype, values, [1, ...shape])];
-    });
+  const began = performance.now();
+  const { about, newStream } = await loadModel();
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  const on = about.labels.map((label) => label.threshold ?? USUAL_ON);
+  // The model cannot tell a class with a threshold of 1.
+  const able = about.labels.map((label, i) => [label.name, on[i]]).filter(([, each]) => each < 1);
+  const watched = new Map(able.map(([name, each]) => [name, { on: each, off: usualOff(each) }]));
+  const start = (hear) => new Tagging(about, newStream(), watched, hear);
+  return {
+    ready: `Ready after ${seconds} s.`,
+    note: `All is computed in this page. No sound leaves this device. Model: ${about.model}.`,
+    isRemote: false,
+    watched,
+    listen: (rate, hear) => listen(start(hear), new Resampler(rate, about.sample_rate), hear),
+    tagFile: (file, hear) => tagFile(file, start(hear), about, hear),
   };
-  return { about, newStream: () => new Stream(about, session, newState()) };
 }
 
-/** One stream: takes any number of samples, gives the chunks that they complete. */
-class Stream {
-  constructor(about, session, state) {
-    Object.assign(this, { about, session, state });
-    this.samples = new Float32Array(about.margin);
-    this.started = about.margin === 0;
-    this.chunks = 0;
+/** A stream, and who hears of it. */
+class Tagging {
+  constructor(about, stream, watched, hear) {
+    Object.assign(this, { about, stream, hear });
+    this.tracker = new EventTracker((label) => watched.get(label));
   }
 
-  /** Takes samples at the model's rate; returns [{start, end, probs}], times in seconds. */
   async push(samples) {
-    const { window, hop, margin, sample_rate: rate } = this.about;
-    const joined = new Float32Array(this.samples.length + samples.length);
-    joined.set(this.samples);
-    joined.set(samples, this.samples.length);
-    this.samples = joined;
-    if (!this.started && joined.length > 2 * margin) {
-      // The spectrogram of the first chunk begins with the mirror image of its samples.
-      joined.set(joined.slice(margin + 1, 2 * margin + 1).reverse());
-      this.started = true;
-    }
-    const found = [];
-    while (this.started && this.samples.length >= window) {
-      const input = new ort.Tensor("float32", this.samples.slice(0, window), [1, window]);
-      const outputs = await this.session.run({ samples: input, ...Object.fromEntries(this.state) });
-      this.state = this.state.map(([name]) => [name, outputs[`new_${name}`]]);
-      this.samples = this.samples.slice(hop);
-      const start = (this.chunks * hop) / rate;
-      this.chunks += 1;
-      found.push({ start, end: (this.chunks * hop) / rate, probs: outputs.probs.data });
-    }
-    return found;
+    this.tell(await this.stream.push(samples));
   }
 
-  /** Fills the last chunk up with silence, if one began. */
   async finish() {
-    const left = this.samples.length - this.about.margin;
-    if (left <= 0) return [];
-    const end = (this.chunks * this.about.hop + left) / this.about.sample_rate;
-    const [last] = await this.push(new Float32Array(this.about.window));
-    return [{ ...last, end: Math.min(end, last.end) }];
+    this.tell(await this.stream.finish());
+    this.hear.cut();
   }
+
+  tell(chunks) {
+    for (const { start, end, probs } of chunks) {
+      const all = [...probs].map((prob, i) => ({ label: this.about.labels[i].name, prob }));
+      const top = all.sort((a, b) => b.prob - a.prob);
+      this.hear.chunk({ start, end, top: top.slice(0, TOP) });
+      const scores = new Map(top.map(({ label, prob }) => [label, prob]));
+      this.tracker.push({ start, end }, scores).forEach((event) => this.hear.event(event));
+    }
+  }
+}
+
+function listen(tagging, resampler, hear) {
+  let busy = Promise.resolve();
+  const then = (work) => {
+    busy = busy.then(work).catch((error) => hear.ended(String(error.message ?? error)));
+    return busy;
+  };
+  return {
+    push: (samples) => then(() => tagging.push(resampler.push(samples))),
+    stop: () => then(() => tagging.finish()),
+  };
+}
+
+async function tagFile(file, tagging, about, hear) {
+  const { sample_rate: rate, hop } = about;
+  const samples = await decodeFile(file, rate);
+  const whole = samples.length / rate;
+  hear.clear({ whole, hasSamples: true });
+  hear.status(`${file.name}: ${whole.toFixed(1)} s`);
+  for (let first = 0; first < samples.length && !hear.isOver; first += hop) {
+    const block = samples.subarray(first, first + hop);
+    hear.samples(block, rate);
+    await tagging.push(block);
+  }
+  await tagging.finish();
 }

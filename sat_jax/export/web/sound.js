@@ -1,4 +1,4 @@
-// Sound in: the microphone at the device's own rate, and files.
+// Sound at the model's rate.
 
 /** Resamples a stream by a windowed sinc. */
 export class Resampler {
@@ -35,36 +35,12 @@ export class Resampler {
   }
 }
 
-/** Opens a microphone; calls `onSamples` with mono samples at `rate`. Returns a function to stop. */
-export async function openMicrophone(rate, deviceId, onSamples) {
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: {
-      deviceId: deviceId ? { exact: deviceId } : undefined,
-      echoCancellation: false,
-      noiseSuppression: false,
-      autoGainControl: false,
-    },
-  });
-  const context = new AudioContext();
-  await context.audioWorklet.addModule("capture.js");
-  const node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
-  const resampler = new Resampler(context.sampleRate, rate);
-  node.port.onmessage = ({ data }) => onSamples(resampler.push(data));
-  context.createMediaStreamSource(stream).connect(node);
-  return async () => {
-    stream.getTracks().forEach((track) => track.stop());
-    await context.close();
-  };
-}
-
-export async function listMicrophones() {
-  const devices = await navigator.mediaDevices.enumerateDevices();
-  return devices.filter((device) => device.kind === "audioinput");
-}
-
 /** Decodes a file to mono samples at `rate`. */
 export async function decodeFile(file, rate) {
-  const sound = await new OfflineAudioContext(1, 1, rate).decodeAudioData(await file.arrayBuffer());
+  const context = new OfflineAudioContext(1, 1, rate);
+  const sound = await context.decodeAudioData(await file.arrayBuffer()).catch(() => {
+    throw new Error(`${file.name} cannot be decoded.`);
+  });
   const mono = new Float32Array(sound.length);
   for (let channel = 0; channel < sound.numberOfChannels; channel++) {
     sound.getChannelData(channel).forEach((value, i) => (mono[i] += value / sound.numberOfChannels));
