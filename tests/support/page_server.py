@@ -145,9 +145,11 @@ async def _send(server, name, sound, rate):
         "<i2"
     )
     blocks = [data[i : i + size].tobytes() for i in range(0, len(data), size)]
-    async with aiohttp.ClientSession() as http:
-        async with http.ws_connect(server.url + "v1/stream") as socket:
-            await socket.send_json({"type": "start", "rate": rate, "name": name})
-            for block in functools.reduce(lambda a, b: a + b, [blocks] * 100):
-                await socket.send_bytes(block)
-                await asyncio.sleep(0.1)
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(server.url + "v1/stream") as socket,
+    ):
+        await socket.send_json({"type": "start", "rate": rate, "name": name})
+        for block in functools.reduce(lambda a, b: a + b, [blocks] * 100):
+            await socket.send_bytes(block)
+            await asyncio.sleep(0.1)
