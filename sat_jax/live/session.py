@@ -169,6 +169,11 @@ class Session:
         return self.source not in ("websocket", "upload")
 
     @property
+    def acknowledged(self) -> int:
+        """Samples that the sender need never send again, at its rate: those that were scored."""
+        return max(0, self._heard_to - self._silence) * self.rate // self._engine.rate
+
+    @property
     def on(self) -> frozenset[str]:
         """Names of the watched sounds that are heard."""
         return self._on
@@ -179,15 +184,14 @@ class Session:
         return self._engine.waiting_chunks(self.stream) > 4
 
     def park(self) -> dict[str, Any]:
-        """Returns the stream as plain data, for `take_up`. Its engine is paused."""
-        # The resampler can't be kept: the next one begins with the samples that follow.
-        self._push(self._resampler.finish())
-        waiting = self.stream.waiting.take_all()
+        """Returns the stream as plain data, for `take_up`. Its engine is paused.
+
+        The data has no sound: the client sends what was not scored again.
+        """
         names = [name for name in vars(self) if name not in _OF_THIS_PROCESS]
         data = {name: getattr(self, name) for name in names}
-        first = self.stream.first
-        state = self._engine.to_bytes(self.stream)
-        return {"session": data, "state": state, "first": first, "waiting": waiting}
+        data |= {"received": self.acknowledged, "_pushed": self._heard_to}
+        return {"session": data, "state": self._engine.to_bytes(self.stream)}
 
     @classmethod
     def take_up(cls, engine: Engine, data: dict[str, Any]) -> Self:
@@ -202,9 +206,9 @@ class Session:
         session._resampler = Resampler(session.rate, engine.rate)
         session.ended = asyncio.Event()
         session.heard_at = time.monotonic()
-        session.stream = engine.from_bytes(data["state"], first=data["first"], pace=session.pace)
-        if len(data["waiting"]):
-            engine.push(session.stream, data["waiting"])
+        session.stream = engine.from_bytes(
+            data["state"], first=session._heard_to, pace=session.pace
+        )
         return session
 
     def set_client(self, client: Client | None) -> None:

@@ -33,14 +33,12 @@ class Scored:
 class WaitingSamples:
     """Samples that came and were not scored yet."""
 
-    def __init__(self, hop: int, held: np.ndarray | None = None) -> None:
-        """Starts with the samples of a stream that goes on, if there are any."""
+    def __init__(self, hop: int) -> None:
+        """Starts without samples."""
         self._hop = hop
         self._blocks: collections.deque[np.ndarray] = collections.deque()
         self._arrivals: collections.deque[float] = collections.deque()
         self._count = 0
-        if held is not None and len(held):
-            self.push(held, 0.0)
 
     def __len__(self) -> int:
         """Returns the number of samples."""

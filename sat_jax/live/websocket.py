@@ -239,7 +239,7 @@ class StreamSocket:
                 self._put(output.as_bytes())
             elif want.scores == "top":
                 self._tell(output.as_json(want, self._hub.selection))
-            self._tell({"type": "ack", "position": session.received})
+            self._tell({"type": "ack", "position": session.acknowledged})
         elif isinstance(output, EventMessage):
             if want.events:
                 self._tell(output.as_json())
