@@ -13,7 +13,7 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format lock docs bench bundle-data bundle-train bundle clean distclean
+.PHONY: help demo test test-all test-live lint format lock docs bench bundle-data bundle-train bundle clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ test: $(DEV)/.ready ## run the tests, but for those marked slow
 
 test-all: $(DEV)/.ready ## run all tests
 	$(DEV)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "" $(ARGS)
+
+LIVE_PARTS := chromium ffmpeg gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+gstreamer1.0-plugins-good libasound2-plugins libportaudio2 mosquitto nginx-light prometheus pulseaudio \
+pulseaudio-utils python3-gi
+
+test-live: $(DEV)/.ready ## run all tests of live sound, with real brokers, cameras and browsers (Debian)
+	apt-get install --yes --no-install-recommends $(LIVE_PARTS)
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check playwright
+	$(DEV)/bin/python -m pytest -m "" tests/live $(ARGS)
 
 lint: $(DEV)/.ready ## check style, formatting, types and imports between folders
 	$(DEV)/bin/ruff check

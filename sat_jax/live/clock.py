@@ -45,12 +45,6 @@ class StreamClock:
         if self._began is None or abs(earliest - self._began) > _TOLERANCE:
             self._began = earliest
 
-    def restart(self) -> None:
-        """Forgets arrivals after a gap: the next one counts."""
-        if not self._is_given:
-            self._began = None
-            self._offsets.clear()
-
     def __call__(self, seconds: float) -> datetime | None:
         """Returns the date and time of a second of the stream in UTC; None if unknown."""
         if self._began is None:
