@@ -14,7 +14,7 @@ import pytest
 
 from sat_jax.weights.checkpoint import save_checkpoint
 from tests.support.labelled_clips import tiny_checkpoint
-from tests.support.live_server import Stream, noise, run
+from tests.support.live_server import Stream, free_port, noise, run
 from tests.support.programs import run_command
 
 
@@ -23,12 +23,6 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_checkpoint(folder, tiny_checkpoint())
     return folder
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Process:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 import struct
 
 import numpy as np
@@ -59,6 +60,13 @@ def run(test):
         asyncio.run(limited())
 
     return wrapped
+
+
+def free_port():
+    """Returns a port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Stream:
