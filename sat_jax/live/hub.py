@@ -1,6 +1,7 @@
 """All streams of a server: opens and ends them, and passes on what they tell."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -140,7 +141,7 @@ class Hub:
     def come_back(self, token: str) -> Session | None:
         """Returns the stream of a token; None if there is none."""
         for session in self.sessions.values():
-            if session.token == token:
+            if secrets.compare_digest(session.token.encode(), token.encode()):
                 self._left.pop(session.id, None)
                 return session
         return None

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -212,24 +211,23 @@ async def test_a_new_home_assistant_is_told_again(broker):
 @run
 async def test_other_rules_and_sources(broker):
     home = Home()
-    async with Listener.at(broker.port) as listener:
-        async with running(sink_for(home, broker)):
-            [made] = home.sinks
-            home.hear(made, "Dog")
-            await listener.wait(f"{GARDEN}/sound/dog/state", "ON")
-            await listener.wait("sat/home/availability", "online")
-            home.watched["default"] = ["Rain", "Cat"]
-            home.sources["attic"] = {"enabled": False, "up": False, "rules": "default"}
-            await listener.wait("sat/home/attic/availability", "offline")
-            await listener.wait(f"{GARDEN}/sound/dog/state", "")
-            components = json.loads(listener.kept[DEVICE])["components"]
-            assert components["sound_dog"] == {"platform": "binary_sensor"}
-            assert components["sound_cat"]["name"] == "Cat"
-            assert components["event"]["event_types"] == ["Rain", "Cat"]
-            del home.sources["garden"]
-            await listener.wait(DEVICE, "")
-            await listener.wait(f"{GARDEN}/sound/rain/state", "")
-            await until(lambda: not made.waiting)
+    async with Listener.at(broker.port) as listener, running(sink_for(home, broker)):
+        [made] = home.sinks
+        home.hear(made, "Dog")
+        await listener.wait(f"{GARDEN}/sound/dog/state", "ON")
+        await listener.wait("sat/home/availability", "online")
+        home.watched["default"] = ["Rain", "Cat"]
+        home.sources["attic"] = {"enabled": False, "up": False, "rules": "default"}
+        await listener.wait("sat/home/attic/availability", "offline")
+        await listener.wait(f"{GARDEN}/sound/dog/state", "")
+        components = json.loads(listener.kept[DEVICE])["components"]
+        assert components["sound_dog"] == {"platform": "binary_sensor"}
+        assert components["sound_cat"]["name"] == "Cat"
+        assert components["event"]["event_types"] == ["Rain", "Cat"]
+        del home.sources["garden"]
+        await listener.wait(DEVICE, "")
+        await listener.wait(f"{GARDEN}/sound/rain/state", "")
+        await until(lambda: not made.waiting)
     async with Listener.at(broker.port) as late:
         await late.wait("sat/home/availability", "offline")
         await asyncio.sleep(0.2)
