@@ -10,6 +10,7 @@ from typing import NoReturn
 
 COMMANDS = {
     "tag": "tag recordings and live sound",
+    "listen": "tag a microphone, a camera or a stream, live",
     "serve": "tag live sound of many microphones, cameras and clients",
     "archive": "tag an archive of recordings on many machines",
     "evaluate": "measure models on labelled clips",
