@@ -6,7 +6,6 @@ import json
 import resource
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sat_jax.errors import SatError
@@ -15,7 +14,7 @@ from sat_jax.live.sinks import sink, webhook
 from sat_jax.live.sinks.json_lines import JsonLines
 from sat_jax.live.sinks.sink import NewestQueue
 from sat_jax.live.sinks.webhook import Webhook, WebhookSettings
-from tests.support.sinks import Stream, event, run, running, until
+from tests.support.sinks import Receiver, Stream, event, run, running, until
 
 
 @pytest.fixture(autouse=True)
@@ -112,40 +111,6 @@ def test_a_file_that_cannot_be_written(tmp_path):
 
 
 # ---- Webhooks.
-
-
-class Receiver:
-    """A web server that answers as it is told.
-
-    Attributes:
-      answers: statuses of the next requests, "hang" for none; all others are 204.
-      messages: events that were taken.
-    """
-
-    def __init__(self, *answers):
-        self.answers, self.messages, self.requests = list(answers), [], 0
-        app = web.Application()
-        app.router.add_post("/hook/SECRET", self._take)
-        self._server = TestServer(app)
-
-    async def _take(self, request):
-        self.requests += 1
-        answer = self.answers.pop(0) if self.answers else 204
-        if answer == "hang":
-            await asyncio.sleep(60)
-        message = await request.json()
-        if answer in (200, 204):
-            self.messages.append(message)
-        headers = {"Location": "/elsewhere"} if answer == 302 else {}
-        return web.Response(status=answer, headers=headers)
-
-    async def __aenter__(self):
-        await self._server.start_server(shutdown_timeout=0.1)
-        self.url = str(self._server.make_url("/hook/SECRET"))
-        return self
-
-    async def __aexit__(self, *error):
-        await self._server.close()
 
 
 @contextlib.asynccontextmanager

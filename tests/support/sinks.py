@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import aiomqtt
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from sat_jax.events import EventMessage
 from sat_jax.live.outputs import StateChange
@@ -141,6 +143,40 @@ class FakeSource:
 
     def stop(self):
         self.is_stopped = True
+
+
+class Receiver:
+    """A web server that answers as it is told.
+
+    Attributes:
+      answers: statuses of the next requests, "hang" for none; all others are 204.
+      messages: events that were taken.
+    """
+
+    def __init__(self, *answers):
+        self.answers, self.messages, self.requests = list(answers), [], 0
+        app = web.Application()
+        app.router.add_post("/hook/SECRET", self._take)
+        self._server = TestServer(app)
+
+    async def _take(self, request):
+        self.requests += 1
+        answer = self.answers.pop(0) if self.answers else 204
+        if answer == "hang":
+            await asyncio.sleep(60)
+        message = await request.json()
+        if answer in (200, 204):
+            self.messages.append(message)
+        headers = {"Location": "/elsewhere"} if answer == 302 else {}
+        return web.Response(status=answer, headers=headers)
+
+    async def __aenter__(self):
+        await self._server.start_server(shutdown_timeout=0.1)
+        self.url = str(self._server.make_url("/hook/SECRET"))
+        return self
+
+    async def __aexit__(self, *error):
+        await self._server.close()
 
 
 class Mosquitto:
