@@ -132,10 +132,8 @@ class Hub:
         return bool(self._left)
 
     def leave(self, session: Session) -> None:
-        """Lets a stream wait for its client to come back; one without sound does not wait."""
-        if not session.received:
-            self.close(session)
-        elif session.id in self.sessions:
+        """Lets a stream wait for its client to come back."""
+        if session.id in self.sessions:
             self._left[session.id] = time.monotonic()
 
     def come_back(self, token: str) -> Session | None:

@@ -265,7 +265,10 @@ class StreamSocket:
         session, self._session = self._session, None
         if session is not None:
             session.set_client(None)
-            self._hub.leave(session)
+            if session.received:
+                self._hub.leave(session)
+            else:  # Nothing is lost.
+                self._hub.close(session)
 
     async def _end(self, writer: asyncio.Task[None], code: int, message: str) -> None:
         if message:

@@ -170,7 +170,7 @@ async def test_a_broker_is_told_what_a_source_hears(broker):
             made.tell(home.streams["garden"], event("end", reason="quiet"))
             made.tell(Stream("garden", "websocket"), event(number=2))
             made.tell(Stream("attic"), event(number=3))
-            scores = Scores(chunk=0, start=0, end=2, lag=0, rms=0.1, peak=0.2, probs=np.zeros(2))
+            scores = Scores(chunk=0, start=0, end=2, lag=0, rms=0.1, probs=np.zeros(2))
             made.tell(home.streams["garden"], scores)
             made.tell(home.streams["garden"], scores)
             home.hear(made)
