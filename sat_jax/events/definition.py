@@ -56,11 +56,13 @@ def find_events(
 
 def _heard(scores: np.ndarray, rule: Rule) -> np.ndarray:
     """Returns bool [k]: whether the class is heard in each chunk."""
-    on, off = np.float32(rule.on), np.float32(rule.off_score)
+    if rule.smooth > 1:
+        lasts = (scores[max(0, k + 1 - rule.smooth) : k + 1] for k in range(len(scores)))
+        scores = np.array([np.median(each) for each in lasts], np.float32)
+    reach_on, under_off = scores >= np.float32(rule.on), scores < np.float32(rule.off_score)
     heard, before = np.zeros(len(scores), bool), False
     for k in range(len(scores)):
-        score = np.median(scores[max(0, k + 1 - rule.smooth) : k + 1])
-        before = heard[k] = bool(score >= on) or (before and not score < off)
+        before = heard[k] = bool(reach_on[k]) or (before and not under_off[k])
     return heard
 
 

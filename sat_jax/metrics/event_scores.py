@@ -170,10 +170,11 @@ def match_events(told: Spans, labelled: Spans, collar: float) -> tuple[np.ndarra
     length = labelled.end[theirs] - labelled.start[theirs]
     late = np.abs(told.end[ours] - labelled.end[theirs])
     near = late <= np.maximum(collar, _SHARE_OF_LENGTH * length) + TIME_TOLERANCE
+    ours, theirs = ours[near], theirs[near]
+    if all(len(np.unique(each)) == len(each) for each in (ours, theirs)):
+        return ours, theirs  # Most often nobody has a choice.
     shape = (len(told.clip), len(labelled.clip))
-    if not near.any():
-        return np.zeros(0, int), np.zeros(0, int)
-    graph = csr_array((np.ones(near.sum()), (ours[near], theirs[near])), shape=shape)
+    graph = csr_array((np.ones(len(ours)), (ours, theirs)), shape=shape)
     partner = maximum_bipartite_matching(graph, perm_type="column")
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched]
@@ -202,7 +203,7 @@ def _num_overlapping(told: Spans, labelled: Spans) -> np.ndarray:
 
 def _on_a_line(told: Spans, labelled: Spans, collar: float) -> list[Spans]:
     """Puts all clips behind each other, so far apart that events of two are never near."""
-    step = max((*told.end, *labelled.end, 0.0)) + 2.0 * collar + 1.0
+    step = max(told.end.max(initial=0.0), labelled.end.max(initial=0.0)) + 2.0 * collar + 1.0
     return [
         Spans(each.clip, each.start + step * each.clip, each.end + step * each.clip)
         for each in (told, labelled)

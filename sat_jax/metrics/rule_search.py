@@ -6,7 +6,7 @@ settings are found on many events, and a class with few events fits them less by
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,15 +49,19 @@ def search_rules(clips: Sequence[TimedClip]) -> dict[int, Rule]:
     """
     labels, collar = labelled_spans(clips), event_collar(clips)
     track, positive = _Track(clips), positive_chunks(clips)
-    shared = list(_shared_settings(float(np.median(track.end - track.start))))
+    times = _times(float(np.median(track.end - track.start)))
+    shared = [(gap, *each) for gap in _GAPS for each in times]
     classes = np.array([index for index in sorted(labels) if positive[:, index].any()])
     levels, f1 = {}, {}
     for index, scores in class_columns(clips, classes):
         levels[index] = _levels(scores[positive[:, index]])
         f1[index] = np.array(
             [
-                [_f1(track.events(scores, on, each), labels[index], collar) for each in shared]
+                _f1(track.events(chunks, min_on, min_off), labels[index], collar)
                 for on in levels[index]
+                for gap in _GAPS
+                for chunks in [track.heard(scores, on, gap)]
+                for min_on, min_off in times
             ]
         ).reshape(-1, len(shared))
     best = {index: each.max(0, initial=0.0) for index, each in f1.items()}
@@ -97,15 +101,15 @@ def _levels(scores: np.ndarray) -> list[float]:
     return found
 
 
-def _shared_settings(chunk: float) -> Iterator[_Shared]:
-    """Yields all combinations, the usual ones first.
+def _times(chunk: float) -> list[tuple[float, float]]:
+    """Returns all pairs of `min_on` and `min_off`, the usual one first.
 
     Args:
       chunk: length of a chunk, seconds.
     """
     min_on = {_between_chunks(seconds, chunk) for seconds in _MIN_ON if seconds >= chunk}
     min_off = dict.fromkeys(_between_chunks(seconds, chunk) for seconds in _MIN_OFF)
-    return itertools.product(_GAPS, (0.0, *sorted(min_on)), min_off)
+    return list(itertools.product((0.0, *sorted(min_on)), min_off))
 
 
 def _between_chunks(seconds: float, chunk: float) -> float:
@@ -115,7 +119,7 @@ def _between_chunks(seconds: float, chunk: float) -> float:
 class _Track:
     """The chunks of all clips, one clip after another.
 
-    `events` gives those of `sat_jax.events.find_events`, for many settings in little time.
+    The events are those of `sat_jax.events.find_events`, for many settings in little time.
     """
 
     def __init__(self, clips: Sequence[TimedClip]) -> None:
@@ -125,14 +129,16 @@ class _Track:
         self._clip = np.repeat(np.arange(len(clips)), lengths)
         self._first = np.repeat(np.cumsum([0, *lengths[:-1]]), lengths)
 
-    def events(self, scores: np.ndarray, on: float, shared: _Shared) -> Spans:
-        gap, min_on, min_off = shared
+    def heard(self, scores: np.ndarray, on: float, gap: float) -> np.ndarray:
+        """Returns the chunks in which a class with these scores [n] is heard: int [m]."""
         off = np.float32(_off(on, gap))
         is_on, places = scores >= np.float32(on), np.arange(len(scores))
         # A chunk between `on` and `off` is as the last one that is not, if that is in its clip.
         decided = np.maximum.accumulate(np.where(is_on | (scores < off), places, -1))
-        heard = is_on[decided] & (decided >= self._first)
-        chunks = np.flatnonzero(heard)
+        return np.flatnonzero(is_on[decided] & (decided >= self._first))
+
+    def events(self, chunks: np.ndarray, min_on: float, min_off: float) -> Spans:
+        """Returns the events of a class that is heard in these chunks."""
         gaps = self.start[chunks[1:]] - self.end[chunks[:-1]]
         follows = (np.diff(chunks) == 1) | (gaps < min_off)
         follows &= np.diff(self._clip[chunks]) == 0

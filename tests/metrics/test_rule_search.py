@@ -77,7 +77,7 @@ def test_events_of_the_search_are_those_of_the_definition(seed):
             for number, clip in enumerate(clips)
             for event in find_events(clip.scores[:, 0], np.append(clip.start, clip.end[-1]), rule)
         ]
-        found = track.events(scores, on, (gap, min_on, min_off))
+        found = track.events(track.heard(scores, on, gap), min_on, min_off)
         assert list(zip(*(each.tolist() for each in found), strict=True)) == expected
 
 
