@@ -5,41 +5,57 @@ import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const [listen, microphones, file] = ["listen", "microphones", "file"].map(byId);
-let [engine, view, stop, busy] = [null, null, null, Promise.resolve()];
+let [engine, view, close, turn] = [null, null, null, 0];
 
 const explain = (error) => view?.status(String(error.message ?? error), true);
 
-/** Starts anew: nothing of the sound before is left. */
+/** Ends what goes on. */
+async function end() {
+  turn += 1;
+  const closing = close;
+  close = null;
+  listen.textContent = "Start microphone";
+  listen.classList.remove("on");
+  await closing?.();
+}
+
+/** Starts anew: nothing of the sound before is left. What it returns works until the next start. */
 async function start() {
-  await stop?.();
-  stop = null;
-  await busy;
+  const ended = end();
+  const mine = turn;
+  await ended;
   view.clear();
   view.whole = 0;
-  return engine.newStream();
+  const stream = engine.newStream();
+  const goesOn = () => mine === turn;
+  const show = (chunks) => goesOn() && chunks.forEach((chunk) => view.chunk(chunk));
+  const take = async (samples) => {
+    if (!goesOn()) return;
+    view.samples(samples);
+    show(await stream.push(samples));
+  };
+  return { goesOn, take, finish: async () => show(await stream.finish()) };
 }
 
 async function startMicrophone() {
-  const stream = await start();
-  const take = async (samples) => {
-    view.samples(samples);
-    (await stream.push(samples)).forEach((chunk) => view.chunk(chunk));
-  };
-  const close = await openMicrophone(
+  const { goesOn, take } = await start();
+  let last = Promise.resolve();
+  const opened = await openMicrophone(
     engine.about.sample_rate,
     microphones.value,
-    (samples) => (busy = busy.then(() => take(samples)).catch(explain))
+    (samples) => (last = last.then(() => take(samples)).catch(explain))
   );
-  stop = async () => {
-    await close();
-    listen.textContent = "Start microphone";
-    listen.classList.remove("on");
-    view.status("Stopped.");
-  };
+  if (!goesOn()) return opened();
+  close = opened;
   listen.textContent = "Stop microphone";
   listen.classList.add("on");
   view.status("Listening.");
   await showMicrophones();
+}
+
+async function stopMicrophone() {
+  await end();
+  view.status("Stopped.");
 }
 
 async function showMicrophones() {
@@ -53,24 +69,25 @@ async function showMicrophones() {
 }
 
 async function tagFile(sound) {
-  const stream = await start();
+  const { goesOn, take, finish } = await start();
   view.status(`Reading ${sound.name} …`);
   const { sample_rate: rate, hop } = engine.about;
   const samples = await decodeFile(sound, rate);
+  if (!goesOn()) return;
   view.whole = samples.length / rate;
   view.status(`${sound.name}: ${view.whole.toFixed(1)} s`);
-  for (let first = 0; first < samples.length; first += hop) {
-    const block = samples.subarray(first, first + hop);
-    view.samples(block);
-    (await stream.push(block)).forEach((chunk) => view.chunk(chunk));
+  for (let first = 0; first < samples.length && goesOn(); first += hop) {
+    await take(samples.subarray(first, first + hop));
+    // Gives the browser time to draw; hidden pages would wait for long.
+    if (!document.hidden) await new Promise((resolve) => setTimeout(resolve));
   }
-  (await stream.finish()).forEach((chunk) => view.chunk(chunk));
+  if (goesOn()) await finish();
 }
 
-listen.addEventListener("click", () => (stop ? stop() : startMicrophone()).catch(explain));
-microphones.addEventListener("change", () => stop && startMicrophone().catch(explain));
+listen.addEventListener("click", () => (close ? stopMicrophone() : startMicrophone()).catch(explain));
+microphones.addEventListener("change", () => close && startMicrophone().catch(explain));
 file.addEventListener("change", () => {
-  if (file.files.length) tagFile(file.files[0]).catch(() => explain("This file cannot be decoded."));
+  if (file.files.length) tagFile(file.files[0]).catch(explain);
   file.value = "";
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -78,7 +95,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     event.preventDefault();
     document.body.classList.toggle("dropping", kind === "dragover");
     const [dropped] = kind === "drop" ? event.dataTransfer.files : [];
-    if (dropped && engine) tagFile(dropped).catch(() => explain("This file cannot be decoded."));
+    if (dropped && engine) tagFile(dropped).catch(explain);
   });
 }
 

@@ -10,6 +10,7 @@ export class View {
   constructor(labels, rate) {
     Object.assign(this, { labels, rate });
     this.spectrogram = new Spectrogram(byId("spectrogram"));
+    this.hint = byId("timeline").firstElementChild;
     this.clear();
   }
 
@@ -17,7 +18,7 @@ export class View {
     this.events = [];
     this.end = 0;
     byId("bars").replaceChildren();
-    byId("timeline").replaceChildren();
+    this.timeline();
     byId("time").textContent = "";
     this.spectrogram.clear();
   }
@@ -101,6 +102,7 @@ export class View {
       row.append(name, track);
       return row;
     });
+    if (!rows.length) rows.push(this.hint);
     const scale = Object.assign(document.createElement("div"), { className: "scale" });
     scale.append(...[first, first + length].map((time) =>
       Object.assign(document.createElement("span"), { textContent: clock(time) })
