@@ -25,7 +25,6 @@ async function start() {
   const mine = turn;
   await ended;
   view.clear();
-  view.whole = 0;
   const stream = engine.newStream();
   const goesOn = () => mine === turn;
   const show = (chunks) => goesOn() && chunks.forEach((chunk) => view.chunk(chunk));

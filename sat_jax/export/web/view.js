@@ -14,9 +14,10 @@ export class View {
     this.clear();
   }
 
+  /** Forgets the sound before. `whole` is the length of a file in seconds, 0 for live sound. */
   clear() {
     this.events = [];
-    this.end = 0;
+    this.end = this.whole = 0;
     byId("bars").replaceChildren();
     this.timeline();
     byId("time").textContent = "";
@@ -80,7 +81,7 @@ export class View {
   /** Draws a row for each of the classes heard last, over the last minute or the whole file. */
   timeline() {
     const first = this.whole ? 0 : Math.max(0, this.end - 60);
-    const length = Math.max(this.whole || 0, this.end - first, 10);
+    const length = Math.max(this.whole, this.end - first, 10);
     const recent = this.events.filter((event) => event.end > first);
     const classes = [...new Set(recent.map((event) => event.index))];
     const newest = (index) => Math.max(...recent.filter((e) => e.index === index).map((e) => e.end));
@@ -102,12 +103,11 @@ export class View {
       row.append(name, track);
       return row;
     });
-    if (!rows.length) rows.push(this.hint);
     const scale = Object.assign(document.createElement("div"), { className: "scale" });
     scale.append(...[first, first + length].map((time) =>
       Object.assign(document.createElement("span"), { textContent: clock(time) })
     ));
-    byId("timeline").replaceChildren(...rows, scale);
+    byId("timeline").replaceChildren(...(rows.length ? [...rows, scale] : [this.hint]));
   }
 }
 
