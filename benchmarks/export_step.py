@@ -43,13 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     import torch
 
+    from sat_jax.find_model import random_checkpoint
+    from sat_jax.weights.checkpoint import save_checkpoint
+
     torch.set_num_threads(threads)
     setting = machine(PACKAGES, threads=threads)
     warn_if_busy(setting)
     report: dict[str, Any] = {"machine": setting, "steps": [], "starts": []}
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:
-            folders = export_all(name, Path(folder))
+            folders = {"sat_jax": Path(folder) / "model"}
+            save_checkpoint(folders["sat_jax"], random_checkpoint(name))
+            folders |= export_all(folders["sat_jax"], Path(folder))
             report["steps"] += measure_steps(name, folders, threads, rounds=options.rounds)
             report["starts"] += measure_starts(name, folders, threads, rounds=options.starts)
     if options.json:
@@ -70,20 +75,17 @@ def parse_flags(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def export_all(name: str, folder: Path) -> dict[str, Path]:
-    """Exports a model with random weights in all formats and precisions."""
+def export_all(model: str | Path, folder: Path) -> dict[str, Path]:
+    """Exports a model in all formats and precisions; returns their folders."""
     from sat_jax.commands import export
-    from sat_jax.find_model import random_checkpoint
-    from sat_jax.weights.checkpoint import save_checkpoint
     from tests.support.programs import run_program
 
-    save_checkpoint(folder / "model", random_checkpoint(name))
-    folders = {"sat_jax": folder / "model"}
+    folders = {}
     for kind, precision in EXPORTS:
         out = folders[f"{kind} {precision}"] = folder / f"{kind}_{precision}"
-        flags = (f"--model={folder / 'model'}", f"--format={kind}", f"--precision={precision}")
+        flags = (f"--model={model}", f"--format={kind}", f"--precision={precision}")
         if run_program(export.PROGRAM, "export", *flags, "--nocheck", str(out)):
-            raise RuntimeError(f"cannot export {name} to {kind}")
+            raise RuntimeError(f"cannot export {model} to {kind}")
     return folders
 
 

@@ -97,7 +97,9 @@ def main(arguments: Sequence[str]) -> bool:
     if folder.exists():
         raise SatError(f"{folder} exists: choose another folder, or delete it first")
     check_writable_folder(folder.parent)
-    tagger = Tagger.load(_MODEL.value, framing=_FRAMING.value, chunk_seconds=_CHUNK.value)
+    tagger = Tagger.load(
+        _MODEL.value, framing=_FRAMING.value, chunk_seconds=_CHUNK.value, dtype="float32"
+    )
     checkpoint = Checkpoint(
         config=tagger.config,
         variables=tagger.variables,
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str]) -> bool:
         ) from error
     if _CHECK.value:
         print(f"checked: {_compare(tagger.streams, checkpoint.variables, exported, precision)}")
-    about = {"model": _MODEL.value, "precision": precision}
+    about = {"model": Path(_MODEL.value).name, "precision": precision}
     write_folder(
         folder,
         tagger.streams,

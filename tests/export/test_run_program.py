@@ -1,5 +1,6 @@
 """run.py of an exported folder: the same answers, from numpy and the runtime alone."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import soxr
 from sat_jax import Tagger
 from sat_jax.commands import export
 from sat_jax.export.runner import run
+from sat_jax.weights.catalog import bundled_folder
+from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.programs import run_program
 
 ROOT = Path(__file__).parents[2]
@@ -108,23 +111,40 @@ def test_wav_files_need_no_library(folder, tmp_path, monkeypatch):
         file.setframerate(16_000)
         file.writeframes(np.stack([samples, samples], axis=1).astype("<i2").tobytes())
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    [block] = run.read_blocks(str(path), 16_000)
-    np.testing.assert_array_equal(block, samples.astype(np.float32) / 32_768)
+    expected = samples.astype(np.float32) / 32_768
+    np.testing.assert_array_equal(
+        np.concatenate(list(run.read_blocks(str(path), 16_000))), expected
+    )
+    path.write_bytes(path.read_bytes()[: 44 + 4 * 30_000 + 3])  # A cut file.
+    found = np.concatenate(list(run.read_blocks(str(path), 16_000)))
+    np.testing.assert_array_equal(found, expected[:30_000])
     with pytest.raises(SystemExit, match="pip install soundfile"):
         list(run.read_blocks(str(CHOIR), 16_000))
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 def test_resampling_agrees_with_soxr(rate):
-    """In the middle of the band; filters of different steepness differ at its edge."""
-    noise = np.random.default_rng(2).standard_normal(rate)
-    spectrum = np.fft.rfft(noise)
-    spectrum[round(0.8 * min(rate, 16_000) / 2) :] = 0
-    noise = np.fft.irfft(spectrum, rate).astype(np.float32)
-    ours, theirs = run.resample(noise, rate, 16_000), soxr.resample(noise, rate, 16_000)
-    middle = slice(500, -500)
-    error = ours[middle] - theirs[: len(ours)][middle]
-    assert np.abs(error).max() < 0.01 * np.abs(theirs).max()
+    """Noise of all frequencies, in blocks of any length."""
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal(rate).astype(np.float32)
+    blocks = np.split(noise, np.sort(rng.integers(0, rate, 7)))
+    ours = np.concatenate(list(run.resample(blocks, rate, 16_000)))
+    theirs = soxr.resample(noise, rate, 16_000)
+    assert len(ours) == len(theirs) == 16_000
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_short_sounds_are_resampled(size):
+    blocks = list(run.resample([np.ones(size, np.float32)], 48_000, 16_000))
+    assert sum(map(len, blocks)) == size // 3
+
+
+def test_a_closed_pipe_is_no_error(folder):
+    command = [sys.executable, str(folder / "run.py"), str(CONCERT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 def test_missing_files_are_named(folder):
@@ -149,6 +169,18 @@ def test_other_files_and_a_missing_runtime_are_named(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "run.py: onnxruntime is not installed: pip install onnxruntime\n"
+
+
+def test_a_checkpoint_in_bfloat16_is_exported_in_float32(tmp_path):
+    checkpoint = load_checkpoint(bundled_folder("SAT_XS_2s"))
+    config = dataclasses.replace(checkpoint.config, dtype="bfloat16")
+    own, folder = tmp_path / "own_model", tmp_path / "listener"
+    save_checkpoint(own, dataclasses.replace(checkpoint, config=config))
+    flags = ("--model", str(own), "--precision=float32")
+    assert run_program(export.PROGRAM, "export", *flags, str(folder)) == 0
+    about = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert about["model"] == "own_model"  # Its path is no one's business.
+    assert {each["dtype"] for each in about["state"]} == {"float32", "int32"}
 
 
 def test_export_json_describes_the_model(folder, tagger, kind):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from sat_jax.commands import export
 from sat_jax.export.web_page import PACKAGE, RUNTIME_FILES
@@ -120,3 +121,38 @@ def test_the_page_tags_a_file_and_the_microphone(page):
     page.locator("#bars .shown .name", has_text="Cello").wait_for(timeout=30_000)
     page.click("#listen")
     page.get_by_text("Stopped.").wait_for()
+    page.click("#listen")
+    page.get_by_text("Listening.").wait_for()
+
+
+@pytest.mark.slow
+def test_one_sound_at_a_time(page):
+    page.evaluate("for (let i = 0; i < 2; i++) document.getElementById('listen').click()")
+    page.locator("#bars li").first.wait_for(timeout=30_000)
+    page.click("#listen")
+    page.get_by_text("Stopped.").wait_for()
+    shown = page.inner_text("#time")
+    page.wait_for_timeout(2_500)  # More than a chunk.
+    assert page.inner_text("#time") == shown
+    for name in ("concert.flac", "fire.flac"):
+        page.set_input_files("#file", str(CONCERT.with_name(name)))
+    page.get_by_text("fire.flac: 4.0 s").wait_for()
+    page.wait_for_timeout(2_500)
+    assert page.locator("#timeline .name").all_inner_texts() == ["Fire"]
+
+
+@pytest.mark.slow
+def test_the_page_resamples_as_soxr_does(page):
+    code = """async ([samples, rate]) => {
+        const { Resampler } = await import("./audio.js");
+        const resampler = new Resampler(rate, 16000);
+        return [samples.slice(0, 777), samples.slice(777)].flatMap(
+            (each) => [...resampler.push(Float32Array.from(each))]
+        );
+    }"""
+    for rate in (8_000, 44_100, 48_000):
+        noise = np.random.default_rng(0).standard_normal(rate).astype(np.float32)
+        ours = np.array(page.evaluate(code, [noise.tolist(), rate]))
+        theirs = soxr.resample(noise, rate, 16_000)[: len(ours)]
+        assert len(ours) > 15_500
+        assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()

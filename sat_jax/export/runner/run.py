@@ -16,8 +16,10 @@ The file belongs to sat-jax and has its licence, Apache-2.0.
 """
 
 import argparse
+import itertools
 import json
 import math
+import os
 import sys
 import wave
 from pathlib import Path
@@ -25,6 +27,8 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+BLOCK = 8192
+"""Samples that are read from a file at a time."""
 
 
 def load_onnx(path, threads):
@@ -159,41 +163,73 @@ def read_blocks(path, rate):
             yield np.frombuffer(block[: len(block) // 2 * 2], "<i2").astype(np.float32) / 32768
         return
     try:
-        with wave.open(path, "rb") as file:
-            if file.getsampwidth() != 2:
-                raise wave.Error("not 16 bits")
-            data, channels = file.readframes(file.getnframes()), file.getnchannels()
-            found = file.getframerate()
-        sound = np.frombuffer(data, "<i2").astype(np.float32).reshape(-1, channels) / 32768
-    except (wave.Error, EOFError) as error:
+        found, blocks = open_sound(path)
+        yield from resample((block.mean(1) for block in blocks), found, rate)
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"run.py: {path} cannot be read ({error}): try ffmpeg -i {path} sound.wav")
+
+
+def open_sound(path):
+    """Returns the sample rate of a file, and its blocks, float32 [n, channels]."""
+    try:
+        file = wave.Wave_read(path)
+        if file.getsampwidth() != 2:
+            raise wave.Error("not 16 bits")
+        return file.getframerate(), wav_blocks(file)
+    except (wave.Error, EOFError, RuntimeError) as error:
         try:
             import soundfile
         except ModuleNotFoundError:
-            sys.exit(f"run.py: {path} is not a WAV of 16 bits ({error}): pip install soundfile")
-        try:
-            sound, found = soundfile.read(path, dtype="float32", always_2d=True)
-        except RuntimeError as reason:
-            sys.exit(f"run.py: {path} cannot be read ({reason}): try ffmpeg -i {path} sound.wav")
-    yield resample(sound.mean(1), found, rate)
+            reason = str(error) or "its header is cut or wrong"
+            sys.exit(f"run.py: {path} is not a WAV of 16 bits ({reason}): pip install soundfile")
+    file = soundfile.SoundFile(path)
+    return file.samplerate, file.blocks(BLOCK, dtype="float32", always_2d=True)
 
 
-def resample(sound, rate, new_rate, taps=32):
-    """Resamples by a windowed sinc: float32 [n] -> [n * new_rate / rate]."""
+def wav_blocks(file):
+    """Yields the blocks of an open WAV file of 16 bits; a cut last sample is dropped."""
+    channels = file.getnchannels()
+    while data := file.readframes(BLOCK):
+        whole = len(data) // (2 * channels) * 2 * channels
+        block = np.frombuffer(data[:whole], "<i2").reshape(-1, channels)
+        yield block.astype(np.float32) / 32768
+
+
+def resample(blocks, rate, new_rate, zeros=96):
+    """Resamples a sound by a windowed sinc.
+
+    Args:
+      blocks: float32 [n] each, of any length.
+      rate: of the blocks, an integer like `new_rate`.
+      new_rate: of what it yields, float32 [n].
+      zeros: of the sinc on each side; with fewer, the filter is less steep.
+    """
     if rate == new_rate:
-        return sound
-    ratio = rate / new_rate
-    cutoff = min(1.0, 1.0 / ratio)
-    half = round(taps / cutoff)
-    padded = np.pad(sound, half + 1)
-    offsets, blocks = np.arange(-half, half + 1), []
-    for first in range(0, int(len(sound) / ratio), 4096):
-        at = np.arange(first, min(first + 4096, int(len(sound) / ratio))) * ratio
-        near = np.floor(at).astype(int)
-        distance = offsets - (at - near)[:, None]
-        window = 0.5 + 0.5 * np.cos(np.pi * distance / (half + 1))
-        kernel = cutoff * np.sinc(cutoff * distance) * window
-        blocks.append((padded[near[:, None] + offsets + half + 1] * kernel).sum(1))
-    return np.concatenate(blocks or [sound[:0]]).astype(np.float32)
+        yield from blocks
+        return
+    common = math.gcd(rate, new_rate)
+    taken, given = rate // common, new_rate // common  # So many samples become so many.
+    cutoff = 0.956 * min(1.0, new_rate / rate)
+    half = math.ceil(zeros / cutoff)
+    distance = np.arange(-half, taken + half + 1)[:, None] - np.arange(given) * (taken / given)
+    place = np.pi * np.minimum(np.abs(distance) / (half + 1), 1.0)
+    blackman_harris = (0.35875, 0.48829, 0.14128, 0.01168)
+    window = sum(factor * np.cos(i * place) for i, factor in enumerate(blackman_harris))
+    filters = (cutoff * np.sinc(cutoff * distance) * window).astype(np.float32)
+    arrived, made, kept = 0, 0, np.zeros(half, np.float32)
+    for block in itertools.chain(blocks, [None]):
+        if block is None:  # The end: silence gets the last samples out.
+            block = np.zeros(len(filters) + taken, np.float32)
+        else:
+            arrived += len(block)
+        kept = np.concatenate([kept, block])
+        if len(kept) < len(filters):
+            continue
+        pieces = np.lib.stride_tricks.sliding_window_view(kept, len(filters))[::taken]
+        kept = kept[len(pieces) * taken :]
+        sound = (np.ascontiguousarray(pieces) @ filters).ravel()
+        yield sound[: arrived * given // taken - made]
+        made += len(sound)
 
 
 def main():
@@ -230,5 +266,5 @@ def show(stream, chunks, count):
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, BrokenPipeError):
+        os._exit(130)  # Without a last try to print.
