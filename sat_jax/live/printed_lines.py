@@ -85,7 +85,7 @@ class TagLines(StatusLines):
           heard: knows the time.
         """
         super().__init__(name, report)
-        self._stream, self._selection, self._heard = stream, selection, heard
+        self._stream, self._heard = stream, heard
         self._format = TextFormat(selection)
         write_now(stream, self._format.begin(name))
 
@@ -93,5 +93,4 @@ class TagLines(StatusLines):
         """Writes a chunk, see `sat_jax.live.listener.Audience`."""
         if isinstance(heard, ScoredChunk):
             self._format.began = self._heard.clock.at(0.0)
-            tags = self._selection.tags(heard.probs)
-            write_now(self._stream, self._format.chunk(heard, tags))
+            write_now(self._stream, self._format.chunk(heard))
