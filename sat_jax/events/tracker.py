@@ -56,7 +56,7 @@ class EventTracker:
         self._smoothed = {number for number, s in enumerate(sounds) if s.rule.smooth > 1}
         self._busy: set[int] = set(self._smoothed)
         self._last_ids: dict[int, str] = {}
-        self._resolutions: dict[int, float] = {}
+        self._chunk_length = self._block_length = 0.0
 
     @property
     def on(self) -> frozenset[str]:
@@ -83,6 +83,8 @@ class EventTracker:
         """
         if not self._scored:
             return []
+        # The last chunk is often shorter.
+        self._chunk_length = max(self._chunk_length, end - start)
         scores = np.maximum.reduceat(probs[self._members], self._firsts)
         heard = {self._scored[place] for place in np.flatnonzero(scores >= self._on).tolist()}
         numbers = sorted((heard | self._busy) & self._places.keys())
@@ -93,7 +95,7 @@ class EventTracker:
             notices = machine.push(start, end, float(scores[self._places[number]]))
             told += [(number, notice) for notice in notices]
         self._note_idle(numbers)
-        return [self._message(number, notice, end, end - start, heard) for number, notice in told]
+        return [self._message(number, notice, end, heard) for number, notice in told]
 
     def push_level(self, start: float, end: float, level: float) -> list[EventMessage]:
         """Takes the level of the next 0.1 s, for the sound "loud", see `Level`.
@@ -106,9 +108,10 @@ class EventTracker:
         number = self._numbers.get(LOUD)
         if number is None:
             return []
+        self._block_length = end - start
         notices = self._machine(number).push(start, end, level)
         self._note_idle([number])
-        return [self._message(number, notice, end, end - start, set()) for notice in notices]
+        return [self._message(number, notice, end, set()) for notice in notices]
 
     def finish(self, now: float, reason: Reason = "closed") -> list[EventMessage]:
         """Ends all events. Chunks that follow are a new beginning.
@@ -122,7 +125,7 @@ class EventTracker:
         for number in numbers:
             told += [(number, notice) for notice in self._machines[number].finish(reason)]
         self._note_idle(numbers)
-        return [self._message(number, notice, now, 0.0, set()) for number, notice in told]
+        return [self._message(number, notice, now, set()) for number, notice in told]
 
     def _machine(self, number: int) -> FoldedMachine:
         if number not in self._machines:
@@ -142,13 +145,8 @@ class EventTracker:
             else:
                 self._busy.add(number)
 
-    def _message(
-        self, number: int, notice: Notice, now: float, length: float, heard: set[int]
-    ) -> EventMessage:
+    def _message(self, number: int, notice: Notice, now: float, heard: set[int]) -> EventMessage:
         sound, event, kind = self._sounds[number], notice.event, notice.kind
-        # The last chunk is often shorter, and at the end there is none.
-        resolution = max(length, self._resolutions.get(number, 0.0))
-        self._resolutions[number] = resolution
         name = f"{self._session}.{round(event.start * self._rate)}.{sound.key}"
         began = self._clock(event.start)
         message = EventMessage(
@@ -160,7 +158,7 @@ class EventTracker:
             start=event.start,
             end=event.end,
             time=began.isoformat(timespec="milliseconds") if began else "",
-            resolution=resolution,
+            resolution=self._chunk_length if sound.classes else self._block_length,
             delay=now - event.start,
             score=event.score,
             peak=event.peak,
