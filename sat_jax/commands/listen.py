@@ -12,6 +12,7 @@ of each chunk. A camera or microphone that is lost is looked for until it is bac
 SIGTERM end it with exit code 0. Sound is never stored.
 """
 
+import os
 import secrets
 import signal
 from collections.abc import Sequence
@@ -110,7 +111,8 @@ def main(arguments: Sequence[str]) -> bool:
             listen(source, stream, EventLines(output, name, PROGRAM.report))
         elif output.isatty():
             chunk = tagger.framing.hop / tagger.config.frontend.sample_rate
-            title = f"{name}  {_MODEL.value}, chunks of {chunk:g} s. Ctrl-C ends."
+            model = os.path.basename(os.path.normpath(_MODEL.value))
+            title = f"{name}: {model}, chunks of {chunk:g} s; Ctrl-C ends it"
             with TerminalView(output, title=title, selection=selection, heard=stream) as view:
                 listen(source, stream, view)
         else:

@@ -117,9 +117,10 @@ class TerminalView:
         now, peak = self._levels[-1].rms, max(level.peak for level in self._levels)
         filled = 1.0 - _decibels(now) / _QUIETEST
         is_clipped = self._status.clipped or peak >= _CLIPPED
-        text = _columns("level", self._bar(filled, width), f"{_decibels(now):3.0f} dB")
-        text += f"  peak {_decibels(peak):3.0f}"
-        return (f"{text}  CLIP", _REVERSE) if is_clipped else (text, "")
+        is_clipped = self._status.clipped or peak >= _CLIPPED
+        mark = "CLIP" if is_clipped else f"peak {_decibels(peak):3.0f}"
+        text = _columns("level", self._bar(filled, width), f"{_decibels(now):3.0f} dB", mark)
+        return text, _REVERSE if is_clipped else ""
 
     def _tag_line(self, tag: Tag, width: int) -> tuple[str, str]:
         is_on = tag.label in self._heard.tracker.on
