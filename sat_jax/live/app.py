@@ -140,7 +140,7 @@ class App:
         form = await request.post()
         if not self._guard.check_token(request, str(form.get("token", ""))):
             response = self._show("login.html", status=401)
-            response.body = self._files["login.html"].replace(b" hidden>", b">")
+            response.body = self._files["login.html"].replace(b'alert" hidden', b'alert"')
             return response
         done = web.Response(status=303, headers={"Location": "./"})
         self._guard.log_in(done, is_secure=request.secure)

@@ -26,7 +26,7 @@ class Row {
     this.on.value = rule.on;
     this.on.title = rule.isKnown ? `heard from ${percent(rule.on)}` : "not watched";
     this.on.setAttribute("aria-valuetext", `${percent(rule.on)}${rule.isKnown ? "" : ", not watched"}`);
-    this.item.classList.toggle("heard", rule.isKnown && prob >= rule.on);
+    this.item.classList.toggle("shown", rule.isKnown && prob >= rule.on);
     this.item.classList.toggle("unset", !rule.isKnown);
     this.item.classList.toggle("trying", rule.isTried);
   }

@@ -120,15 +120,16 @@ async function list() {
     }))],
     ["Streams of the server", streams.map((each) => ({ ...each, value: `s${each.value}` }))],
   ].filter(([, options]) => options.length);
+  const count = groups.length;
   const asText = JSON.stringify(groups);
   if (asText !== source.dataset.shown) {
     const chosen = source.value;
-    source.replaceChildren(...groups.map(([name, options]) => group(name, options)));
+    const none = count ? [] : [new Option("nothing to listen to", "")];
+    source.replaceChildren(...groups.map(([name, options]) => group(name, options)), ...none);
     source.dataset.shown = asText;
     if ([...source.options].some((option) => option.value === chosen)) source.value = chosen;
   }
-  const count = source.options.length;
-  source.hidden = count < 2 && !engine.streams;
+  source.hidden = source.options.length < 2 && !engine.streams;
   source.disabled = !count;
   listen.disabled = !count && !stop;
 }

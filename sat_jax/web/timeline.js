@@ -37,11 +37,14 @@ export class Timeline {
       row.append(name, track);
       return row;
     });
-    if (!drawn.length) drawn.push(make("p", "hint", "Sounds appear here when they are heard."));
+    this.list(told);
+    if (!drawn.length) {
+      this.chart.replaceChildren(make("p", "hint", "Sounds appear here when they are heard."));
+      return;
+    }
     const scale = make("div", "scale");
     scale.append(make("span", "", clock(first)), make("span", "", clock(first + length)));
     this.chart.replaceChildren(...drawn, scale);
-    this.list(told);
   }
 
   list(told) {

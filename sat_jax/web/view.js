@@ -5,6 +5,7 @@ import { findEvents, usualOff } from "./events.js";
 import { HIGHEST, Spectrogram } from "./spectrogram.js";
 import { Timeline } from "./timeline.js";
 
+const TOP = 10; // Classes shown.
 const KEPT = 3600; // Seconds of scores for thresholds that are tried.
 const CLIP_LIGHT = 1500; // Milliseconds.
 const UNKNOWN = 0.5; // Where the mark of a class that is not watched waits.
@@ -35,6 +36,7 @@ export class View {
     Object.assign(this, { whole, end: 0, chunks: [], events: new Map() });
     byId("seen").hidden = !hasSamples;
     ["time", "lag", "decibels"].forEach((id) => (byId(id).textContent = ""));
+    byId("how").textContent = "The most probable classes appear here.";
     this.spectrogram.clear();
     this.bars.clear();
     this.level(-60);
@@ -48,7 +50,7 @@ export class View {
 
   /** @param {"on"|"wait"|"off"} state */
   connection(state) {
-    const words = { on: "connected", wait: "reconnecting", off: "not connected" };
+    const words = { on: "connected", wait: "reconnecting", off: "idle" };
     byId("light").dataset.state = state;
     byId("light").lastElementChild.textContent = words[state];
   }
@@ -75,7 +77,8 @@ export class View {
   /**
    * Shows a chunk.
    * @param {{start: number, end: number, lag?: number, level?: number,
-   *   top: {label: string, prob: number}[]}} chunk
+   *   top: {label: string, prob: number}[]}} chunk `top` has more than is shown: a threshold may be
+   *   tried for a class that was shown before
    */
   chunk({ start, end, lag, level, top }) {
     byId("time").textContent = `${clock(start)} to ${clock(end)}`;
@@ -86,11 +89,12 @@ export class View {
     while (this.chunks[0].end < end - KEPT) this.chunks.shift();
     this.end = Math.max(this.end, end);
     for (const event of this.events.values()) {
-      // Groups are not among the classes: what is open is heard.
-      const isHeard = probs.has(event.label) ? probs.get(event.label) >= this.own(event.label).off : false;
-      if (event.isOpen && (isHeard || event.isGroup)) event.end = Math.max(event.end, end);
+      // Groups are not among the classes: one that is open counts as heard.
+      const isHeard = event.isGroup || (probs.get(event.label) ?? 0) >= this.own(event.label).off;
+      if (event.isOpen && isHeard) event.end = Math.max(event.end, end);
     }
-    this.bars.show(top);
+    this.bars.show(top.slice(0, TOP));
+    byId("how").textContent = "Move a mark to try another threshold. It changes this page only.";
     this.draw();
   }
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import functools
+import itertools
 import threading
 from collections.abc import Iterator
 
+import aiohttp
 import numpy as np
 from aiohttp import web
 
@@ -138,18 +139,14 @@ def send_stream(server: LiveServer, name: str, sound: np.ndarray, rate: int) -> 
 
 
 async def _send(server, name, sound, rate):
-    import aiohttp
-
     size = rate // 10
-    data = (np.resize(sound, size * 10 * round(np.ceil(len(sound) / size / 10))) * 32_767).astype(
-        "<i2"
-    )
-    blocks = [data[i : i + size].tobytes() for i in range(0, len(data), size)]
+    data = (sound[: len(sound) // size * size] * 32_767).astype("<i2")
+    blocks = [block.tobytes() for block in data.reshape(-1, size)]
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(server.url + "v1/stream") as socket,
     ):
         await socket.send_json({"type": "start", "rate": rate, "name": name})
-        for block in functools.reduce(lambda a, b: a + b, [blocks] * 100):
+        for block in itertools.cycle(blocks):
             await socket.send_bytes(block)
             await asyncio.sleep(0.1)

@@ -3,7 +3,7 @@ import { EventTracker, usualOff } from "./events.js";
 import { loadModel } from "./model.js";
 import { decodeFile, Resampler } from "./sound.js";
 
-const TOP = 10;
+const KEPT = 50; // Classes of a chunk that the view gets.
 const USUAL_ON = 0.3;
 
 /** Loads the model. Returns an `Engine`, see main.js. */
@@ -46,7 +46,7 @@ class Tagging {
     for (const { start, end, probs } of chunks) {
       const all = [...probs].map((prob, i) => ({ label: this.about.labels[i].name, prob }));
       const top = all.sort((a, b) => b.prob - a.prob);
-      this.hear.chunk({ start, end, top: top.slice(0, TOP) });
+      this.hear.chunk({ start, end, top: top.slice(0, KEPT) });
       const scores = new Map(top.map(({ label, prob }) => [label, prob]));
       this.tracker.push({ start, end }, scores).forEach((event) => this.hear.event(event));
     }

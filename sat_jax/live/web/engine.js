@@ -2,7 +2,8 @@
 import { LiveStream } from "./stream.js";
 import { WatchedStream } from "./watch.js";
 
-const TOP = 10;
+/** Classes of a chunk that are asked for. Hardly one that is heard is not among them. */
+export const K = 50;
 
 /** Asks the server for JSON; one that wants its token shows the page to log in. */
 export async function ask(path, options) {
@@ -38,7 +39,7 @@ const isHere = () => ["localhost", "127.0.0.1", "[::1]"].includes(location.hostn
 async function tagFile(file, hear) {
   const form = new FormData();
   form.append("file", file);
-  const found = await ask(`v1/tag?k=${TOP}`, { method: "POST", body: form });
+  const found = await ask(`v1/tag?k=${K}`, { method: "POST", body: form });
   hear.clear({ whole: found.seconds, hasSamples: false });
   const kinds = new Set(found.events.map((event) => event.label)).size;
   hear.status(`${file.name}: ${found.seconds.toFixed(1)} s, ${found.events.length} events of ${kinds} kinds.`);

@@ -1,5 +1,5 @@
 // The microphone's stream to the server, which goes on after a lost connection.
-import { ask, toTop } from "./engine.js";
+import { ask, K, toTop } from "./engine.js";
 
 const FRAME = 0.1; // Seconds in a message.
 const KEPT = 60; // Seconds of sound kept for a server that is away.
@@ -26,6 +26,9 @@ export class LiveStream {
     this.token = "";
     this.attempts = 0;
     this.finished = new Promise((resolve) => (this.finish = resolve));
+    // A page that is left does not come back for its stream.
+    this.leave = () => this.isReady && this.tell({ type: "finish" });
+    addEventListener("pagehide", this.leave);
     this.connect();
   }
 
@@ -72,7 +75,8 @@ export class LiveStream {
 
   start() {
     const start = { type: "start", version: 1, rate: this.rate, channels: 1, format: "s16le" };
-    Object.assign(start, { name: "browser", want: { scores: "top", k: 10, events: true, level: true } });
+    const want = { scores: "top", k: K, events: true, level: true };
+    Object.assign(start, { name: "browser", want });
     if (!this.token) return start;
     return { ...start, resume: this.token, position: Math.round(this.heard * this.rate) };
   }
@@ -182,6 +186,7 @@ export class LiveStream {
 
   end(text = "") {
     clearTimeout(this.timer);
+    removeEventListener("pagehide", this.leave);
     this.isReady = false;
     this.hear.cut();
     this.finish();

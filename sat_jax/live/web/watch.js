@@ -1,5 +1,5 @@
 // A stream of the server that somebody else sends.
-import { toTop } from "./engine.js";
+import { K, toTop } from "./engine.js";
 
 const AGAIN = 3000; // Milliseconds until a stream that ended is looked for again.
 
@@ -12,7 +12,7 @@ export class WatchedStream {
 
   connect() {
     this.source?.close();
-    this.source = new EventSource(`v1/streams/${encodeURIComponent(this.id)}/watch?k=10`);
+    this.source = new EventSource(`v1/streams/${encodeURIComponent(this.id)}/watch?k=${K}`);
     this.source.addEventListener("message", ({ data }) => this.take(JSON.parse(data)));
     this.source.addEventListener("error", () => this.lose());
   }
