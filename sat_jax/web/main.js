@@ -85,6 +85,7 @@ async function startMicrophone(deviceId) {
   };
   const lost = () => hear.ended("The microphone has gone.");
   const microphone = await openMicrophone(deviceId, take, lost);
+  if (hear.isOver) return microphone.close(); // Another sound has begun meanwhile.
   stream = engine.listen(microphone.rate, hear);
   stop = async () => {
     await microphone.close();

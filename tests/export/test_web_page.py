@@ -144,7 +144,7 @@ def test_one_sound_at_a_time(page):
 @pytest.mark.slow
 def test_the_page_resamples_as_soxr_does(page):
     code = """async ([samples, rate]) => {
-        const { Resampler } = await import("./audio.js");
+        const { Resampler } = await import("./sound.js");
         const resampler = new Resampler(rate, 16000);
         return [samples.slice(0, 777), samples.slice(777)].flatMap(
             (each) => [...resampler.push(Float32Array.from(each))]

@@ -75,6 +75,8 @@ async function tagFile(file, tagging, about, hear) {
     const block = samples.subarray(first, first + hop);
     hear.samples(block, rate);
     await tagging.push(block);
+    // Gives the browser time to draw; hidden pages would wait for long.
+    if (!document.hidden) await new Promise((resolve) => setTimeout(resolve));
   }
   await tagging.finish();
 }
