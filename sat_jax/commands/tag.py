@@ -2,6 +2,7 @@
 
 sat-jax tag street.wav
 sat-jax tag -m SAT_T_1s -c 1.0 -k 5 *.flac
+sat-jax tag --format events street.wav
 sat-jax tag --recursive --output_dir tags --skip_existing recordings
 ffmpeg -i rtsp://camera -f wav - | sat-jax tag -
 

@@ -106,7 +106,7 @@ def write_rules(path: str | Path, rules: Mapping[str, Rule], *, about: str) -> N
     lines += [f"min_on = {shared.min_on}", f"min_off = {shared.min_off}"]
     for name, rule in rules.items():
         # A JSON string is a TOML string too.
-        lines += ["", f"[rules.{DEFAULT}.class.{json.dumps(name)}]"]
+        lines += ["", f"[rules.{DEFAULT}.class.{json.dumps(name, ensure_ascii=False)}]"]
         lines += [f"on = {rule.on}", f"off = {rule.off_score}"]
     with atomic_write(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from sat_jax.config import PATCH_SIZE
+from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, Watch, WatchedSound, watched_sounds
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.formats import FORMATS
@@ -32,7 +33,7 @@ class EventSelection:
     @property
     def classes(self) -> np.ndarray:
         """Indices of the classes that are followed, ascending."""
-        return np.unique([index for sound in self.sounds for index in sound.classes])
+        return np.array(sorted({index for sound in self.sounds for index in sound.classes}), int)
 
     def track(self, name: str, began: datetime | None) -> EventTracker:
         """Returns the tracker of a recording.
@@ -73,8 +74,11 @@ def make_selection(tagger: Tagger, options: TaggingOptions) -> TagSelection | Ev
         watch=options.only or watch.watch,
         without=[*watch.without, *options.without],
     )
-    return EventSelection(
+    selection = EventSelection(
         sounds=watched_sounds(watch, tagger.labels, thresholds),
         sample_rate=frontend.sample_rate,
         shortest=PATCH_SIZE * frontend.hop_length / frontend.sample_rate / 2,
     )
+    if options.plot and not selection.classes.size:
+        raise SatError("nothing to plot: only the level is watched; leave out plot")
+    return selection

@@ -231,6 +231,9 @@ def test_loud_sounds_are_events(tiny, tmp_path, capsys):
     assert run("-m", tiny, "--format=events-csv", "--rules", rules, path) == 0
     [row] = capsys.readouterr().out.splitlines()[1:]
     assert row.removeprefix(f"{path},") == "1.1,1.6,loud,0.5,0.5,,,quiet"
+    flags = ("-m", tiny, "--format=events", "--rules", rules, "--plot", tmp_path / "a.png")
+    assert run(*flags, path) == 1
+    assert "leave out plot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format_name", ["events", "events-csv", "srt"])

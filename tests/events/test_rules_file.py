@@ -3,7 +3,8 @@
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.events.rules_file import read_rules
+from sat_jax.events.rules import Rule
+from sat_jax.events.rules_file import read_rules, write_rules
 from sat_jax.events.watching import watched_sounds
 
 GOOD = """
@@ -32,6 +33,17 @@ def test_a_file(tmp_path):
         rules.named("loud_ones")
     path.write_text("")
     assert not read_rules(path).named().watch
+
+
+def test_written_rules_read_back(tmp_path):
+    rules = {
+        name: Rule(on=on, off=on / 2, min_on=0.75, min_off=1.25)
+        for name, on in (("Dog", 0.3), ('a "b", \\ü\n\t😀', 0.0625))
+    }
+    path = tmp_path / "rules.toml"
+    write_rules(path, rules, about="found\n[here]")
+    sounds = watched_sounds(read_rules(path).named(), list(rules))
+    assert {sound.name: sound.rule for sound in sounds} == rules
 
 
 @pytest.mark.parametrize(
