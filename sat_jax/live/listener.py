@@ -49,10 +49,13 @@ def listen(
       SatError: see `Source.sound`; what was heard before has been shown.
     """
     receiver = _Receiver(source, sample_rate)
-    is_stale, last = True, time.monotonic()
+    is_stale, last, status = True, time.monotonic(), source.status
     try:
-        while not receiver.is_at_end:
+        while True:
             piece, arrived = receiver.get(_TICK_SECONDS)
+            if receiver.is_at_end:
+                break
+            status = source.status
             if isinstance(piece, Gap):
                 _show(audience, stream.lose(piece.seconds))
             elif piece is not None:
@@ -61,11 +64,11 @@ def listen(
             elif not is_stale and time.monotonic() - last >= stale_after:
                 _show(audience, stream.interrupt("no_signal"))
                 is_stale = True
-            audience.tick(source.status)
+            audience.tick(status)
     finally:
         source.stop()
     _show(audience, stream.interrupt("closed"))
-    audience.tick(source.status)
+    audience.tick(status)
     receiver.check()
 
 

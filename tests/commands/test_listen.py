@@ -1,5 +1,6 @@
 """The command that listens: sources, outputs, and how it ends."""
 
+import codecs
 import contextlib
 import fcntl
 import io
@@ -214,9 +215,10 @@ class Terminal:
         self._thread.start()
 
     def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")()
         with contextlib.suppress(OSError):  # Linux's way to say that nobody writes any more.
             while data := os.read(self._master, 1 << 16):
-                self.screen.write(data.decode().replace("\r\n", "\n"))
+                self.screen.write(decoder.decode(data))
         os.close(self._master)
 
     def press(self, key: bytes) -> None:

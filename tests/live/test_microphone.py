@@ -13,7 +13,7 @@ from sat_jax.live.sources import Gap, list_microphones, open_source
 from sat_jax.live.sources.microphone import MicrophoneSource, find_microphone
 from sat_jax.live.sources.reconnecting import Timing
 
-QUICK = Timing(stall=0.3, first_wait=0.05, longest_wait=0.1)
+QUICK = Timing(start=0.3, stall=0.3, first_wait=0.05, longest_wait=0.1)
 BLOCK = 800
 
 

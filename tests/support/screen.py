@@ -3,6 +3,7 @@
 import re
 
 _PARTS = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])|([^\x1b])", re.S)
+_BEGUN = re.compile(r"\x1b(\[\??[\d;]*)?")
 
 
 class Screen:
@@ -10,6 +11,7 @@ class Screen:
 
     def __init__(self, text: str = "") -> None:
         """Starts empty."""
+        self._rest = ""
         self._rows: list[str] = [""]
         self._row = self._column = 0
         self.is_restored = True
@@ -22,9 +24,13 @@ class Screen:
 
     def write(self, text: str) -> None:
         """Takes what a program writes."""
-        position = 0
+        text, position = self._rest + text, 0
+        self._rest = ""
         while position < len(text):
             match = _PARTS.match(text, position)
+            if not match and _BEGUN.fullmatch(text, position):
+                self._rest = text[position:]  # The rest comes with the next text.
+                return
             assert match, f"unknown command {text[position : position + 9]!r}"
             private, numbers, command, letter = match.groups()
             self._put(letter) if letter else self._do(private, numbers, command)

@@ -23,7 +23,8 @@ from sat_jax.live.sources.reconnecting import (
 )
 from sat_jax.live.sources.source import Gap
 
-_RTSP = ("-rtsp_transport", "tcp", "-protocol_whitelist", "rtsp,rtsps,tcp,tls")
+_RTSP_OPTIONS = ("-rtsp_transport", "tcp", "-allowed_media_types", "audio")
+_RTSP = (*_RTSP_OPTIONS, "-protocol_whitelist", "rtsp,rtsps,tcp,tls")
 _HTTP = ("-protocol_whitelist", "http,https,httpproxy,tcp,tls,crypto")
 # Without a whitelist, a playlist could make ffmpeg read files of this machine.
 SCHEMES = {"rtsp": _RTSP, "rtsps": _RTSP, "http": _HTTP, "https": _HTTP}

@@ -24,13 +24,16 @@ class Timing:
     """How patient a source is. All times are seconds.
 
     Attributes:
-      stall: without a byte for so long, a connection counts as dead.
+      start: so long a connection may take to bring its first byte: programs look at a stream for
+        some seconds to know its format.
+      stall: without a further byte for so long, a connection counts as dead.
       first_wait: before the first attempt to reconnect; each wait is twice the one before.
       longest_wait: the longest one.
       steady: a connection that lasted so long makes the waits begin anew.
       silence: zeros for so long are told.
     """
 
+    start: float = 15.0
     stall: float = 5.0
     first_wait: float = 1.0
     longest_wait: float = 60.0
@@ -171,8 +174,8 @@ class ReconnectingSource(abc.ABC):
             if not len(piece):
                 if connection.is_waiting:
                     last_byte = now
-                elif now - last_byte > self._timing.stall:
-                    connection.problem = f"no sound for {self._timing.stall:g} s"
+                elif now - last_byte > (self._timing.start if is_first else self._timing.stall):
+                    connection.problem = f"no sound for {now - last_byte:.0f} s"
                     return
                 continue
             last_byte, seconds = now, len(piece) / connection.info.rate
