@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class App:
         self._idle_timeout, self._max_upload = idle_timeout, max_upload
         self._metrics = Metrics(hub)
         self._sockets: set[web.WebSocketResponse] = set()
+        self._followers: set[asyncio.Task[Any]] = set()
         self._uploads = asyncio.Semaphore(4)
         # Without the model these tell nothing: they are for everyone.
         self._files = page_files(Path(__file__).parent / "web")
@@ -96,7 +98,7 @@ class App:
                 web.get("/{file}", self._file),
             ]
         )
-        app.on_shutdown.append(self._close_sockets)
+        app.on_shutdown.append(self._disconnect)
         return app
 
     @web.middleware
@@ -161,9 +163,24 @@ class App:
             self._sockets.discard(socket)
         return socket
 
-    async def _close_sockets(self, app: web.Application) -> None:
-        for socket in list(self._sockets):
-            await socket.close(code=protocol.CLOSED_BY_SERVER, message=b"the server stops")
+    async def _disconnect(self, app: web.Application) -> None:
+        for follower in self._followers:
+            follower.cancel()
+        # Some may not answer: all have the same time.
+        code, message = protocol.CLOSED_BY_SERVER, b"the server stops"
+        closing = [socket.close(code=code, message=message) for socket in self._sockets]
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    @contextmanager
+    def _follow(self) -> Iterator[None]:
+        """Lets a request last until its client goes or the server stops."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._followers.add(task)
+        try:
+            yield
+        finally:
+            self._followers.discard(task)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         stream, label = request.query.get("stream"), request.query.get("class")
@@ -171,7 +188,8 @@ class App:
         if last and not last.isdecimal():
             raise web.HTTPBadRequest(text=f"Last-Event-ID: {one_line(last)} is no number\n")
         response = await _begin_events(request)
-        with self._hub.feed.subscribe(int(last) if last else None) as subscription:
+        after = int(last) if last else None
+        with self._follow(), self._hub.feed.subscribe(after) as subscription:
             await response.write(b": events\n\n")
             while not subscription.is_late and self.is_ready:
                 try:
@@ -197,7 +215,7 @@ class App:
         session = self._find(request)
         k = parse_k(request, 10)
         response = await _begin_events(request)
-        with Watcher(session, self._hub.selection, k=k) as watcher:
+        with self._follow(), Watcher(session, self._hub.selection, k=k) as watcher:
             while not watcher.is_over and self.is_ready:
                 try:
                     async with asyncio.timeout(_STILL_HERE):

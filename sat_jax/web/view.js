@@ -33,7 +33,8 @@ export class View {
    *   samples will come, so that there is a spectrogram
    */
   clear({ whole = 0, hasSamples = true } = {}) {
-    Object.assign(this, { whole, end: 0, chunks: [], events: new Map() });
+    Object.assign(this, { whole, end: 0, chunks: [], events: new Map(), most: new Map() });
+    byId("now").firstChild.textContent = whole ? "In this file " : "Now ";
     byId("seen").hidden = !hasSamples;
     ["time", "lag", "decibels"].forEach((id) => (byId(id).textContent = ""));
     byId("how").textContent = "The most probable classes appear here.";
@@ -81,9 +82,9 @@ export class View {
    *   tried for a class that was shown before
    */
   chunk({ start, end, lag, level, top }) {
-    byId("time").textContent = `${clock(start)} to ${clock(end)}`;
+    byId("time").textContent = `${clock(this.whole ? 0 : start)} to ${clock(end)}`;
     byId("lag").textContent = lag === undefined ? "" : `${lag.toFixed(2)} s lag`;
-    if (level !== undefined) this.level(level);
+    if (level !== undefined && !this.whole) this.level(level);
     const probs = new Map(top.map(({ label, prob }) => [label, prob]));
     this.chunks.push({ start, end, probs });
     while (this.chunks[0].end < end - KEPT) this.chunks.shift();
@@ -93,9 +94,18 @@ export class View {
       const isHeard = event.isGroup || (probs.get(event.label) ?? 0) >= this.own(event.label).off;
       if (event.isOpen && isHeard) event.end = Math.max(event.end, end);
     }
-    this.bars.show(top.slice(0, TOP));
+    this.bars.show((this.whole ? this.highest(top) : top).slice(0, TOP));
     byId("how").textContent = "Move a mark to try another threshold. It changes this page only.";
     this.draw();
+  }
+
+  /** The highest scores in a file so far. */
+  highest(top) {
+    for (const { label, prob } of top) {
+      this.most.set(label, Math.max(this.most.get(label) ?? 0, prob));
+    }
+    const all = [...this.most].map(([label, prob]) => ({ label, prob }));
+    return all.sort((a, b) => b.prob - a.prob);
   }
 
   /** Shows that an event starts, goes on or has ended. @param {EventMessage} message */

@@ -49,7 +49,7 @@ class LiveServer:
         guard = Guard(token=token, allowed_origins=(), trusted_proxies=())
         app = App(self.hub, guard, sources=SourceWatch(self.hub, {}))
         self.apps.append(app)
-        runner = web.AppRunner(app.make(), shutdown_timeout=2.0, handler_cancellation=True)
+        runner = web.AppRunner(app.make(), shutdown_timeout=600.0, handler_cancellation=True)
         await runner.setup()
         self._runners.append(runner)
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -58,16 +58,17 @@ class LiveServer:
 
     def stop(self) -> None:
         """Stops both."""
-        self.call(self._stop())
+        self.call(self.disconnect())
         self.hub.engine.stop()
         self.loop.call_soon_threadsafe(self.loop.stop)
 
-    async def _stop(self):
+    async def disconnect(self) -> None:
+        """Ends all requests."""
         self._ticking.cancel()
         for app in self.apps:
             app.is_ready = False
-        for runner in self._runners:
-            await runner.cleanup()
+        while self._runners:
+            await self._runners.pop().cleanup()
 
 
 class Proxy:
