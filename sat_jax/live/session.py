@@ -15,11 +15,11 @@ from sat_jax.events import EventTracker, WatchedSound
 from sat_jax.events.event import Reason
 from sat_jax.events.levels import LevelMeter
 from sat_jax.events.rules_file import DEFAULT
-from sat_jax.live.clock import StreamClock
 from sat_jax.live.engine import Engine
 from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores, StateChange
 from sat_jax.live.protocol import Phase
 from sat_jax.live.stream import Pace, Scored
+from sat_jax.live.stream_clock import StreamClock
 
 STALE_AFTER = 10.0
 """Seconds without sound after which events end."""
@@ -138,13 +138,14 @@ class Session:
         self.received += len(mono)
         self.heard_at = time.monotonic()
         self._push(self._resampler.push(mono))
-        self._clock.note(time.time(), self.received / self.rate)
+        self._clock.hear(self.received / self.rate, time.time())
 
     def lose(self, seconds: float) -> None:
         """Goes on after lost sound: silence takes its place, so that times stay right."""
         count = round(seconds * self.rate)
         self.received += count
         self._push(self._resampler.push(np.zeros(count, np.float32)))
+        self._clock.forget()
 
     def finish(self) -> None:
         """Ends the stream; what is left is scored."""
@@ -221,7 +222,7 @@ class Session:
         """Watches these sounds from here on."""
         self.sounds = sounds
         self._tracker = EventTracker(
-            sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock
+            sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock.at
         )
 
     def watch_anew(self, sounds: Sequence[WatchedSound]) -> None:

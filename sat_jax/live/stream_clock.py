@@ -15,9 +15,13 @@ class StreamClock:
     the clocks of microphones and cameras drift.
     """
 
-    def __init__(self) -> None:
-        """Starts before the first sound."""
-        self._began: float | None = None
+    def __init__(self, began: float | None = None) -> None:
+        """Starts before the first sound.
+
+        Args:
+          began: when the stream began as its sender says, seconds of `time.time`; it wins.
+        """
+        self._began, self._is_given = began, began is not None
         # Arrival and possible begin. Only what no later arrival undercuts is kept.
         self._lows = collections.deque[tuple[float, float]]()
 
@@ -28,6 +32,8 @@ class StreamClock:
           until: where it ends, seconds of the stream.
           arrived: when that arrived, seconds of `time.time`.
         """
+        if self._is_given:
+            return
         began = arrived - until
         while self._lows and self._lows[-1][1] >= began:
             self._lows.pop()

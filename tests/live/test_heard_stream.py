@@ -1,6 +1,5 @@
 """A stream's chunks are the tagger's, its events are those of the definition, gaps included."""
 
-from datetime import timedelta
 from types import SimpleNamespace
 
 import jax
@@ -11,7 +10,6 @@ from sat_jax.config import ModelConfig
 from sat_jax.events import EventMessage, Rule, Watch, find_events, watched_sounds
 from sat_jax.labels import default_label_names
 from sat_jax.live.heard_stream import HeardStream, Level
-from sat_jax.live.stream_clock import StreamClock
 from sat_jax.models.transformer import init_variables
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagger import Tagger
@@ -175,35 +173,3 @@ def test_levels_come_each_tenth_of_a_second_and_loud_is_an_event() -> None:
     np.testing.assert_allclose([level.rms for level in levels], expected, atol=1e-6)
     assert max(level.peak for level in levels) == 0.5
     assert events(heard) == [("start", 1.0), ("end", 1.0, pytest.approx(1.3), "quiet")]
-
-
-def test_the_clock_knows_the_least_delay() -> None:
-    clock = StreamClock()
-    assert clock.at(0.0) is None
-    clock.hear(1.0, 1_001.9)  # 0.9 s late, the others less.
-    clock.hear(2.0, 1_002.4)
-    first = clock.at(0.0)
-    clock.hear(3.0, 1_003.3)
-    assert clock.at(0.0) == first and first.timestamp() == pytest.approx(1_000.4)
-    assert first.utcoffset() is not None
-    clock.hear(4.0, 1_004.0)
-    assert clock.at(0.0).timestamp() == pytest.approx(1_000.0)
-    clock.hear(5.0, 1_009.0)
-    assert clock.at(2.5) - clock.at(0.0) == timedelta(seconds=2.5)
-    assert clock.at(0.0).timestamp() == pytest.approx(1_000.0)
-
-
-def test_the_clock_follows_another_one_that_drifts() -> None:
-    clock = StreamClock()
-    for second in range(4_000):
-        clock.hear(second, 1_000 + 1.001 * second)
-    assert clock.at(4_000).timestamp() == pytest.approx(1_000 + 1.001 * 4_000, abs=0.35)
-
-
-def test_the_clock_is_set_anew_after_a_gap() -> None:
-    clock = StreamClock()
-    clock.hear(1.0, 1_001.0)
-    clock.forget()
-    assert clock.at(0.0).timestamp() == 1_000.0
-    clock.hear(2.0, 1_009.0)
-    assert clock.at(0.0).timestamp() == 1_007.0
