@@ -62,7 +62,7 @@ def commands(block):
 def sat_jax_commands(command):
     """Sub-command and arguments of every sat-jax in a shell command; patterns are expanded."""
     for part in command.split("|"):
-        words = shlex.split(part.split(" < ")[0])
+        words = shlex.split(re.split(" (?:<|>>?) ", part)[0])
         if words[:1] == ["sat-jax"]:
             arguments = [each for word in words for each in expanded(word)]
             yield arguments[1], arguments[2:]
