@@ -81,7 +81,10 @@ async def run_sinks(sinks: Sequence[QueuedSink], report: Report) -> None:
         except Exception as error:
             report(f"{sink.name} has failed: {error!r}: please report this")
 
-    await asyncio.gather(*(run(sink) for sink in sinks))
+    # A group waits until all have sent what is left; `gather` would not.
+    async with asyncio.TaskGroup() as tasks:
+        for sink in sinks:
+            tasks.create_task(run(sink))
 
 
 class Server:

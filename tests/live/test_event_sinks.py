@@ -192,6 +192,13 @@ async def test_a_slow_server_gets_what_is_left_at_the_end(monkeypatch):
             for number in range(3):
                 hook.tell(Stream(), event(number=number))
         assert ids(receiver.messages) == [0, 1, 2]
+    async with Receiver("slow") as receiver:
+        async with posting(receiver.url) as (hook, _):
+            for number in range(3):
+                hook.tell(Stream(), event(number=number))
+            await until(lambda: receiver.requests)
+        assert ids(receiver.messages) == [0, 1, 2]
+        assert receiver.requests == 3
     monkeypatch.setattr(webhook, "_LAST_SECONDS", 0.1)
     async with Receiver("hang", "hang") as receiver, posting(receiver.url) as (hook, told):
         hook.tell(Stream(), event())

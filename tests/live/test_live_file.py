@@ -103,17 +103,21 @@ class Working:
     name = "working"
     ended = False
 
+    def __init__(self, last_seconds=0.0):
+        self.last_seconds = last_seconds
+
     async def run(self):
         try:
             await asyncio.sleep(60)
         finally:
+            await asyncio.sleep(self.last_seconds)
             self.ended = True
 
 
 @run
 async def test_a_sink_with_a_fault_does_not_end_the_others():
-    told, working = [], Working()
-    task = asyncio.create_task(run_sinks([Broken(), working], told.append))
+    told, working = [], Working(0.1)
+    task = asyncio.create_task(run_sinks([Broken(), Working(), working], told.append))
     await asyncio.sleep(0.01)
     assert len(told) == 1 and "broken" in told[0]
     assert not working.ended

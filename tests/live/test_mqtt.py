@@ -313,6 +313,32 @@ async def test_a_broker_that_restarts(tmp_path, monkeypatch):
 
 @needs_mosquitto
 @run
+async def test_a_broker_that_hangs(broker, monkeypatch):
+    monkeypatch.setattr(mqtt, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(mqtt, "_LAST_SECONDS", 0.1)
+    home, told = Home(), []
+    made = sink_for(home, broker, report=told.append)
+    try:
+        async with running(made) as task:
+            await until(lambda: made._retained.get("sat/home/availability") and not made.waiting)
+            broker.signal(signal.SIGSTOP)
+            home.hear(made, "Dog")
+            await until(lambda: len(told) == 2)
+            broker.signal(signal.SIGCONT)
+            async with Listener.at(broker.port) as listener:
+                await listener.wait(f"{GARDEN}/sound/dog/state", "ON")
+                await listener.wait("sat/home/availability", "online")
+            broker.signal(signal.SIGSTOP)
+            made._set(f"{GARDEN}/large", 30_000_000 * "x")  # More than the system sends ahead.
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.wait([task])  # It ends all the same.
+    finally:
+        broker.signal(signal.SIGCONT)
+
+
+@needs_mosquitto
+@run
 async def test_passwords(tmp_path):
     passwords = tmp_path / "passwords"
     subprocess.run(

@@ -149,7 +149,8 @@ class Receiver:
     """A web server that answers as it is told.
 
     Attributes:
-      answers: statuses of the next requests, "hang" for none; all others are 204.
+      answers: statuses of the next requests, "hang" for none, "slow" for a late one; all others
+        are 204.
       messages: events that were taken.
     """
 
@@ -164,6 +165,9 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else 204
         if answer == "hang":
             await asyncio.sleep(60)
+        if answer == "slow":
+            await asyncio.sleep(0.3)
+            answer = 204
         message = await request.json()
         if answer in (200, 204):
             self.messages.append(message)
@@ -206,6 +210,9 @@ class Mosquitto:
             assert self._process.poll() is None, self._log.read_text()
             time.sleep(0.02)
         raise AssertionError(self._log.read_text())
+
+    def signal(self, number):
+        self._process.send_signal(number)
 
     def stop(self):
         self._process.terminate()

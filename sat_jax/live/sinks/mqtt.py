@@ -35,6 +35,9 @@ from sat_jax.live.source_watch import SourceWatch
 from sat_jax.live.stream import decibels
 
 _EVENTS = 1000
+_TIMEOUT = 5.0
+"""Seconds in which a broker must answer."""
+
 _LATE = 60.0
 """Seconds after which an event is no news for home automation."""
 
@@ -280,7 +283,10 @@ class MqttSink:
     async def run(self) -> None:
         """Keeps connected until it is cancelled; then the broker is told that the server stops."""
         self.update()
-        await asyncio.gather(self._keep_updated(), self._keep_connected())
+        # A group waits until its cancelled tasks have ended; `gather` would not.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_updated())
+            tasks.create_task(self._keep_connected())
 
     async def _keep_updated(self) -> None:
         while True:
@@ -294,6 +300,9 @@ class MqttSink:
             try:
                 await self._connect()
             except aiomqtt.MqttError as error:
+                # A broker that hangs is not told that the server stops.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from error
                 self._tell_failure(_reason(error))
             if time.monotonic() - began > _LASTING:
                 waits = pauses()
@@ -315,6 +324,7 @@ class MqttSink:
             identifier=f"sat-jax-{self._node.name}",
             will=aiomqtt.Will(self._node.availability, OFFLINE, qos=1, retain=True),
             keepalive=30,
+            timeout=_TIMEOUT,
             tls_context=ssl.create_default_context() if broker.is_encrypted else None,
         )
         async with client:

@@ -1,6 +1,7 @@
 """Events to a web server, each as a POST of its JSON."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from typing import Any
@@ -117,8 +118,15 @@ class Webhook:
         message, is_sent = self._queue.take(), False
         try:
             for pause in pauses():
-                if await self._post(client, message):
-                    is_sent = True
+                posting = asyncio.ensure_future(self._post(client, message))
+                try:
+                    is_sent = await asyncio.shield(posting)
+                except asyncio.CancelledError:
+                    # Sent again, it would come twice.
+                    with contextlib.suppress(TimeoutError):
+                        is_sent = await asyncio.wait_for(posting, _LAST_SECONDS)
+                    raise
+                if is_sent:
                     return
                 await asyncio.sleep(pause)
         finally:
