@@ -8,6 +8,7 @@ Then open http://localhost:8421. Flags win over the file. SIGHUP reads rules and
 again. After SIGTERM, clients that come back to the next server lose nothing.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,10 @@ def main(arguments: Sequence[str]) -> bool:
 
     checkpoint = find_checkpoint(settings.model)
     tagger = Tagger(checkpoint, chunk_seconds=settings.chunk)
+    again = functools.partial(_settings, config) if config else None
     has_own = has_thresholds(settings.model)
     thresholds = load_thresholds(settings.model, checkpoint) if has_own else None
-    serve(tagger, settings, thresholds=thresholds, config_path=config, report=PROGRAM.report)
+    serve(tagger, settings, thresholds=thresholds, read_again=again, report=PROGRAM.report)
     return False
 
 

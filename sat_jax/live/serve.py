@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from sat_jax.errors import SatError
 from sat_jax.live.app import App
-from sat_jax.live.config import LiveFile, ServerTable, parse_address, read_live_file
+from sat_jax.live.config import LiveFile, ServerTable, parse_address
 from sat_jax.live.engine import EngineLimits
 from sat_jax.live.hub import Hub
 from sat_jax.live.parking import park, take_up
@@ -96,7 +96,7 @@ class Server:
         settings: LiveFile,
         *,
         thresholds: np.ndarray | None = None,
-        config_path: Path | None = None,
+        read_again: Callable[[], LiveFile] | None = None,
         report: Report,
     ) -> None:
         """Stores what the server needs.
@@ -105,11 +105,11 @@ class Server:
           tagger: the model.
           settings: all others.
           thresholds: float [y], the model's own.
-          config_path: file of the settings, to read it again on SIGHUP.
+          read_again: reads the settings again on SIGHUP; None if they are in no file.
           report: receives lines for the user.
         """
         self._tagger, self._settings, self._thresholds = tagger, settings, thresholds
-        self._config_path, self._report = config_path, report
+        self._read_again, self._report = read_again, report
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -200,7 +200,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
-        if self._config_path is not None and hasattr(signal, "SIGHUP"):
+        if self._read_again is not None and hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _stop(self) -> None:
@@ -210,10 +210,10 @@ class Server:
 
     def _reload(self) -> None:
         """Reads rules and sources again; wrong ones leave all as it was."""
-        assert self._config_path is not None
+        assert self._read_again is not None
         rules = self._hub.rules
         try:
-            settings = read_live_file(self._config_path)
+            settings = self._read_again()
             sources = settings.source_settings()
             self._hub.set_rules(settings)
             self._sources.set(sources)
@@ -222,7 +222,7 @@ class Server:
             self._report(f"the old settings stay: {error}")
             return
         self._hub.watch_anew()
-        self._report(f"read {self._config_path} again")
+        self._report("rules and sources were read again")
 
     def _end_sources(self) -> None:
         """Ends what is not parked, so that sinks hear of the end of its events."""
@@ -249,7 +249,7 @@ def serve(
     settings: LiveFile,
     *,
     thresholds: np.ndarray | None,
-    config_path: Path | None,
+    read_again: Callable[[], LiveFile] | None,
     report: Report,
 ) -> None:
     """Runs a server until SIGINT or SIGTERM.
@@ -258,7 +258,7 @@ def serve(
       tagger: the model.
       settings: all others.
       thresholds: float [y], the model's own.
-      config_path: file of the settings.
+      read_again: reads them again on SIGHUP; None if they are in no file.
       report: receives lines for the user.
 
     Raises:
@@ -267,7 +267,7 @@ def serve(
 
     async def run() -> None:
         server = Server(
-            tagger, settings, thresholds=thresholds, config_path=config_path, report=report
+            tagger, settings, thresholds=thresholds, read_again=read_again, report=report
         )
         await server.run()
 

@@ -59,7 +59,12 @@ async def test_a_server_from_start_to_stop(tmp_path, monkeypatch):
         async with Receiver() as receiver, Listener.at(broker.port) as listener:
             path.write_text(settings(broker, receiver, ["Dog", "Rain"]))
             tagger = Tagger(tiny_checkpoint(), chunk_seconds=0.32)
-            server = Server(tagger, read_live_file(path), config_path=path, report=told.append)
+            server = Server(
+                tagger,
+                read_live_file(path),
+                read_again=lambda: read_live_file(path),
+                report=told.append,
+            )
             running = asyncio.create_task(server.run())
             await listener.wait("sat/home/availability", "online")
             source.items.put(noise)
