@@ -18,7 +18,7 @@ export class Timeline {
    */
   show(told, tried, { end, whole }) {
     const first = whole ? 0 : Math.max(0, end - SHOWN);
-    const length = Math.max(whole, end - first, 10);
+    const length = whole || Math.max(end - first, 10);
     const isRecent = (event) => event.end > first;
     const rows = new Map();
     for (const event of [...told, ...[...tried.values()].flat()].filter(isRecent)) {

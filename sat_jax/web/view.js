@@ -41,6 +41,8 @@ export class View {
     this.spectrogram.clear();
     this.bars.clear();
     this.level(-60);
+    this.clipped = -Infinity;
+    byId("clip").classList.remove("on");
     this.refresh();
   }
 
@@ -62,7 +64,7 @@ export class View {
     const power = block.reduce((sum, value) => sum + value * value, 0) / Math.max(1, block.length);
     this.level(10 * Math.log10(power + 1e-12));
     if (peak >= 0.999) this.clipped = performance.now();
-    byId("clip").classList.toggle("on", performance.now() - (this.clipped ?? -1e9) < CLIP_LIGHT);
+    byId("clip").classList.toggle("on", performance.now() - this.clipped < CLIP_LIGHT);
     this.spectrogram.setRate(rate);
     this.spectrogram.push(block);
   }
