@@ -16,8 +16,8 @@ from sat_jax.export.check import compare
 from sat_jax.export.formats import FORMATS
 from sat_jax.export.runner import run
 from sat_jax.models.portable import erf, portable
-from sat_jax.models.registry import MODELS
 from tests.export.test_onnx import TINY, fresh, model_of
+from tests.reference.torch_model import MODELS
 from tests.support.golden_models import full_size, small_config, small_weights
 from tests.support.programs import run_program
 

@@ -17,10 +17,10 @@ from sat_jax.export.onnx_graph import quantize
 from sat_jax.export.onnx_runtime import load_step
 from sat_jax.export.onnx_writer import OPSETS, write_onnx
 from sat_jax.export.signature import from_arrays, host_arrays, initial_state, state_arrays
-from sat_jax.models.registry import MODELS
 from sat_jax.models.transformer import init_variables
 from sat_jax.streaming.framing import make_framing
 from sat_jax.streaming.model import StreamingModel
+from tests.reference.torch_model import MODELS
 from tests.support.golden_models import SMALL, full_size, small_config, small_weights
 
 HELD_OUT = Path(__file__).parents[1] / "held_out"
