@@ -172,6 +172,12 @@ class Engine:
         """Returns how many chunks of a stream wait."""
         return len(stream.waiting) / self.hop
 
+    def is_flooded(self, stream: EngineStream) -> bool:
+        """Whether more waits than sound in real time can bring before it is dropped."""
+        seconds = len(stream.waiting) / self.rate
+        longest = 2.0 * (self._limits.max_lag + self.hop / self.rate)
+        return not stream.is_closed and seconds > longest
+
     def finish(self, stream: EngineStream) -> None:
         """Scores what is left of a stream, delivers None, and frees its row."""
         with self._lock:

@@ -184,6 +184,11 @@ class Session:
         """Whether so much waits that a recording should not send more."""
         return self._engine.waiting_chunks(self.stream) > 4
 
+    @property
+    def is_flooded(self) -> bool:
+        """Whether so much waits that the sound does not come in real time."""
+        return self._engine.is_flooded(self.stream)
+
     def park(self) -> dict[str, Any]:
         """Returns the stream as plain data, for `take_up`. Its engine is paused.
 

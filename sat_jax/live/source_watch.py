@@ -1,8 +1,11 @@
 """Cameras and microphones of a server: a thread each, which feeds its stream."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,6 +14,7 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.events.event import Reason
 from sat_jax.events.rules_file import DEFAULT
+from sat_jax.live.engine import Overloaded
 from sat_jax.live.hub import Hub
 from sat_jax.live.session import Session
 from sat_jax.live.sources.open_source import open_source
@@ -18,6 +22,12 @@ from sat_jax.live.sources.source import Gap, Source
 
 _LONGEST_GAP = 10.0
 """Seconds of lost sound that silence replaces. After longer ones a new stream begins."""
+
+_WAIT_FOR_ROOM = 1.0
+"""Seconds after which a source asks again for a stream, when all are taken."""
+
+_WAIT_FOR_STEPS = 0.05
+"""Seconds after which a source that sends too fast looks whether it may go on."""
 
 _Result = TypeVar("_Result")
 
@@ -37,6 +47,10 @@ class SourceSettings:
     rules: str = DEFAULT
     channel: int | None = None
     enabled: bool = True
+
+
+class _LoopEnded(Exception):
+    """The server has stopped."""
 
 
 class _Running:
@@ -129,8 +143,13 @@ class SourceWatch:
     # ---- In the source's thread.
 
     def _run(self, name: str, settings: SourceSettings, source: Source) -> None:
+        with contextlib.suppress(_LoopEnded):
+            self._hear(name, settings, source)
+
+    def _hear(self, name: str, settings: SourceSettings, source: Source) -> None:
         session: Session | None = None
         reason: Reason = "closed"
+        open_at = 0.0
         try:
             for item in source.sound(self._hub.engine.rate):
                 if isinstance(item, Gap) and item.seconds >= _LONGEST_GAP:
@@ -140,25 +159,37 @@ class SourceWatch:
                     if session is not None:
                         session.lose(item.seconds)
                 else:
-                    session = session or self._open(name, settings)
-                    session.push(np.asarray(item))
+                    if session is None and time.monotonic() >= open_at:
+                        session = self._open(name, settings)
+                        open_at = time.monotonic() + _WAIT_FOR_ROOM
+                    if session is not None:
+                        session.push(np.asarray(item))
+                        while session.is_flooded:
+                            time.sleep(_WAIT_FOR_STEPS)
             reason = "disabled"
         except SatError as error:
             self._errors[name] = str(error)
         self._end(session, reason)
 
-    def _open(self, name: str, settings: SourceSettings) -> Session:
+    def _open(self, name: str, settings: SourceSettings) -> Session | None:
+        """Opens a stream; returns None if all are taken."""
         kind = settings.url.partition(":")[0]
-        return self._in_loop(
-            lambda: self._hub.open(
-                rules=settings.rules,
-                name=name,
-                source=kind,
-                rate=self._hub.engine.rate,
-                phase="spread",
-                skips_first=True,
+        try:
+            session = self._in_loop(
+                lambda: self._hub.open(
+                    rules=settings.rules,
+                    name=name,
+                    source=kind,
+                    rate=self._hub.engine.rate,
+                    phase="spread",
+                    skips_first=True,
+                )
             )
-        )
+        except Overloaded as error:
+            self._errors[name] = str(error)
+            return None
+        self._errors.pop(name, None)
+        return session
 
     def _end(self, session: Session | None, reason: Reason) -> None:
         if session is None:
@@ -172,8 +203,16 @@ class SourceWatch:
 
     def _in_loop(self, work: Callable[[], _Result]) -> _Result:
         """Runs something in the event loop's thread, and returns its result."""
+        done = concurrent.futures.Future[_Result]()
 
-        async def run() -> _Result:
-            return work()
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except Exception as error:
+                done.set_exception(error)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        try:
+            self._loop.call_soon_threadsafe(run)
+        except RuntimeError as error:
+            raise _LoopEnded from error
+        return done.result()
