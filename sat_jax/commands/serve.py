@@ -26,7 +26,7 @@ FLAGS = flags.FlagValues()
 
 _MODEL, _CHUNK = define_model_flag(FLAGS), define_chunk_flag(FLAGS)
 _CONFIG = flags.DEFINE_string(
-    "config", None, "File of settings, see docs/live.md.", flag_values=FLAGS
+    "config", None, "File of settings, see docs/serving.md.", flag_values=FLAGS
 )
 _LISTEN = flags.DEFINE_string(
     "listen", None, "HOST:PORT. Default: 127.0.0.1:8421.", flag_values=FLAGS
@@ -61,10 +61,10 @@ def main(arguments: Sequence[str]) -> bool:
 
     checkpoint = find_checkpoint(settings.model)
     tagger = Tagger(checkpoint, chunk_seconds=settings.chunk)
-    again = functools.partial(_settings, config) if config else None
     has_own = has_thresholds(settings.model)
     thresholds = load_thresholds(settings.model, checkpoint) if has_own else None
-    serve(tagger, settings, thresholds=thresholds, read_again=again, report=PROGRAM.report)
+    read_again = functools.partial(_settings, config) if config else None
+    serve(tagger, settings, thresholds=thresholds, read_again=read_again, report=PROGRAM.report)
     return False
 
 

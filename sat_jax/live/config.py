@@ -22,8 +22,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from sat_jax.errors import SatError
 from sat_jax.events.rules_file import DEFAULT, RulesFile, read_toml
@@ -56,11 +58,11 @@ class ServerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, froz
     token_file: str = ""
     allowed_origins: list[str] = []
     trusted_proxies: list[str] = []
-    max_streams: int = 0
-    max_lag: float = 4.0
-    max_upload: int = 100 << 20
-    idle_timeout: float = 30.0
-    resume_window: float = 60.0
+    max_streams: Annotated[int, Meta(ge=0)] = 0
+    max_lag: Annotated[float, Meta(gt=0)] = 4.0
+    max_upload: Annotated[int, Meta(gt=0)] = 100 << 20
+    idle_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    resume_window: Annotated[float, Meta(ge=0)] = 60.0
 
 
 class SourceTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -105,7 +107,7 @@ class LiveFile(RulesFile, forbid_unknown_fields=True, kw_only=True):
     """A file live.toml."""
 
     model: str = ""
-    chunk: float | None = None
+    chunk: Annotated[float, Meta(ge=0.16, le=3600)] | None = None
     server: ServerTable = ServerTable()
     sources: dict[str, SourceTable] = msgspec.field(default_factory=dict)
     mqtt: MqttTable | None = None

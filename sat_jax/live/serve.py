@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,9 +31,18 @@ def check_server(server: ServerTable) -> tuple[str, int, str]:
     """Returns host, port and token.
 
     Raises:
-      SatError: the address is wrong, the token can't be read, or everyone could use the server.
+      SatError: an address is wrong, the token can't be read, or everyone could use the server.
     """
     host, port = parse_address(server.listen)
+    for origin in server.allowed_origins:
+        scheme, _, rest = origin.partition("://")
+        if scheme not in ("http", "https") or not rest or "/" in rest:
+            raise SatError(f"allowed_origins: {origin}: use https://HOST, without a path")
+    for proxy in server.trusted_proxies:
+        try:
+            ipaddress.ip_address(proxy)
+        except ValueError as error:
+            raise SatError(f"trusted_proxies: {proxy}: use the proxy's IP address") from error
     token = read_token(server.token_file) if server.token_file else ""
     if not token and not server.insecure and not is_loopback(host):
         raise SatError(
@@ -105,7 +115,7 @@ class Server:
           tagger: the model.
           settings: all others.
           thresholds: float [y], the model's own.
-          read_again: reads the settings again on SIGHUP; None if they are in no file.
+          read_again: reads the settings again on SIGHUP; None if they have no file.
           report: receives lines for the user.
         """
         self._tagger, self._settings, self._thresholds = tagger, settings, thresholds
@@ -222,7 +232,7 @@ class Server:
             self._report(f"the old settings stay: {error}")
             return
         self._hub.watch_anew()
-        self._report("rules and sources were read again")
+        self._report("read rules and sources again")
 
     def _end_sources(self) -> None:
         """Ends what is not parked, so that sinks hear of the end of its events."""
@@ -258,7 +268,7 @@ def serve(
       tagger: the model.
       settings: all others.
       thresholds: float [y], the model's own.
-      read_again: reads them again on SIGHUP; None if they are in no file.
+      read_again: reads the settings again; None if they have no file.
       report: receives lines for the user.
 
     Raises:

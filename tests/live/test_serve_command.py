@@ -86,7 +86,8 @@ async def test_a_restart_under_load_loses_nothing(model, tmp_path):
             assert await asyncio.to_thread(process.wait) == 0
         config.write_text(f'model = "{model}"\n[server]\nmax_streams = 4\nmax_lag = 60\n')
         listen = f"--listen=127.0.0.1:{port}"
-        with serving("--config", config, listen, cache=tmp_path) as process:
+        yard = "--source=yard=tcp://127.0.0.1:1"
+        with serving("--config", config, listen, yard, cache=tmp_path) as process:
             assert "3 streams" in await asyncio.to_thread(process.line)
             assert "listening" in await asyncio.to_thread(process.line)
             for old, sound in zip(streams, samples, strict=True):
@@ -101,6 +102,10 @@ async def test_a_restart_under_load_loses_nothing(model, tmp_path):
                 np.testing.assert_allclose(
                     np.stack([found[k] for k in sorted(found)]), whole(sound), atol=1e-6
                 )
+            process.signal(signal.SIGHUP)
+            assert "again" in await asyncio.to_thread(process.line)
+            async with client.get("/v1/streams") as response:
+                assert [each["name"] for each in (await response.json())["sources"]] == ["yard"]
 
 
 def whole(samples):
@@ -115,6 +120,15 @@ def whole(samples):
     [
         ("[server]\nlist = 1", [], 1, "list"),
         ('model = "SAT_XXS"', [], 1, "SAT_XXS"),
+        ("chunk = 0.1", [], 1, "chunk"),
+        ("[server]\nmax_streams = -1", [], 1, "max_streams"),
+        ("[server]\nmax_lag = 0", [], 1, "max_lag"),
+        ("[server]\nmax_upload = 0", [], 1, "max_upload"),
+        ("[server]\nidle_timeout = -1", [], 1, "idle_timeout"),
+        ("[server]\nresume_window = -0.1", [], 1, "resume_window"),
+        ('[server]\nallowed_origins = ["https://a.example/"]', [], 1, "https://a.example/"),
+        ('[server]\nallowed_origins = ["a.example"]', [], 1, "a.example"),
+        ('[server]\ntrusted_proxies = ["10.0.0.0/8"]', [], 1, "10.0.0.0/8"),
         ('[server]\nlisten = "0.0.0.0:1"', [], 1, "token_file"),
         ('[sources.yard]\nurl = "rtsp://${NOT_SET}@h/"', [], 1, "NOT_SET"),
         ("", ["--source", "yard"], 2, "NAME=URL"),
