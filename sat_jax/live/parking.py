@@ -31,7 +31,7 @@ def park(hub: Hub, path: Path) -> int:
     if parked:
         check_private(path.parent)
         with atomic_write(path) as temporary:
-            temporary.touch(mode=0o600)
+            temporary.chmod(0o600)
             temporary.write_bytes(pickle.dumps({"time": time.time(), "streams": parked}))
     return len(parked)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import json
+import os
 import resource
 
 import pytest
@@ -14,6 +16,7 @@ from sat_jax.live.sinks import sink, webhook
 from sat_jax.live.sinks.json_lines import JsonLines
 from sat_jax.live.sinks.sink import NewestQueue
 from sat_jax.live.sinks.webhook import Webhook, WebhookSettings
+from tests.support.live_server import free_port
 from tests.support.sinks import Receiver, Stream, event, run, running, until
 
 
@@ -139,6 +142,14 @@ async def test_events_are_posted(settings, expected):
         assert ids(receiver.messages) == expected
         assert receiver.messages[0] == {"stream": "garden"} | event().as_json()
         assert (told, hook.dropped) == ([], 0)
+
+
+@run
+async def test_a_server_that_is_not_there_is_told_in_words():
+    async with posting(f"http://127.0.0.1:{free_port()}/") as (hook, told):
+        hook.tell(Stream(), event())
+        await until(lambda: told)
+        assert os.strerror(errno.ECONNREFUSED) in told[0]
 
 
 @run

@@ -29,6 +29,7 @@ async def test_streams_go_on_after_a_restart(tmp_path, seed):
         await stream.send(type="mark", id="")
         await stream.read_until("marked")
         assert await stop(hub, path) == 1
+    assert path.stat().st_mode & 0o077 == 0  # It has what clients need to come back.
     # No sound is stored.
     assert samples[cut - 50 : cut].tobytes() not in path.read_bytes()
     assert (samples[cut - 50 : cut] / np.float32(32768)).tobytes() not in path.read_bytes()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -179,7 +180,10 @@ class Webhook:
 def _reason(error: Exception) -> str:
     """Returns why a request failed, without its address."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
+        cause = error.os_error
+        if isinstance(cause, ConnectionError) and cause.errno:
+            return os.strerror(cause.errno)  # Its own text has the address.
+        return cause.strerror or type(cause).__name__
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "ended the connection"
     return type(error).__name__
