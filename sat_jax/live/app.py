@@ -9,16 +9,16 @@ from typing import Any
 
 from aiohttp import web
 
-from sat_jax.errors import SatError, one_line
+from sat_jax.errors import SatError
 from sat_jax.live import protocol
 from sat_jax.live.engine import Overloaded
 from sat_jax.live.hub import Hub
 from sat_jax.live.metrics import Metrics
-from sat_jax.live.security import Guard
+from sat_jax.live.security import Guard, shown
 from sat_jax.live.session import Session
 from sat_jax.live.source_watch import SourceWatch
 from sat_jax.live.stream import decibels
-from sat_jax.live.uploads import parse_k, tag_upload
+from sat_jax.live.uploads import MALFORMED, parse_k, tag_upload
 from sat_jax.live.watch import Watcher
 from sat_jax.live.websocket import StreamSocket
 from sat_jax.web import page_files
@@ -32,6 +32,9 @@ _POLICY = (
 )
 
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+
+_MAX_FORM = 1 << 12
+"""Bytes of a form with a token."""
 
 _STILL_HERE = 15.0
 """Seconds without events after which a comment keeps a connection open."""
@@ -139,8 +142,12 @@ class App:
         )
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
-        form = await request.post()
-        if not self._guard.check_token(request, str(form.get("token", ""))):
+        try:
+            form = await request.clone(client_max_size=_MAX_FORM).post()
+            token = str(form.get("token", ""))
+        except (*MALFORMED, LookupError):
+            token = ""
+        if not self._guard.check_token(request, token):
             response = self._show("login.html", status=401)
             response.body = self._files["login.html"].replace(b'alert" hidden', b'alert"')
             return response
@@ -152,7 +159,10 @@ class App:
         if not self.is_ready:
             raise web.HTTPServiceUnavailable(text="the server stops\n")
         socket = web.WebSocketResponse(
-            max_msg_size=protocol.MAX_SOUND_BYTES, compress=False, timeout=2.0
+            # The library refuses messages of this size, not only larger ones.
+            max_msg_size=protocol.MAX_SOUND_BYTES + 1,
+            compress=False,
+            timeout=2.0,
         )
         await socket.prepare(request)
         self._sockets.add(socket)
@@ -185,8 +195,8 @@ class App:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         stream, label = request.query.get("stream"), request.query.get("class")
         last = request.headers.get("Last-Event-ID", request.query.get("after", ""))
-        if last and not last.isdecimal():
-            raise web.HTTPBadRequest(text=f"Last-Event-ID: {one_line(last)} is no number\n")
+        if last and not (last.isascii() and last.isdecimal() and len(last) < 19):
+            raise web.HTTPBadRequest(text=f"Last-Event-ID: {shown(last)} is no number\n")
         response = await _begin_events(request)
         after = int(last) if last else None
         with self._follow(), self._hub.feed.subscribe(after) as subscription:
@@ -234,7 +244,7 @@ class App:
         for session in reversed(self._hub.sessions.values()):
             if wanted == session.name:
                 return session
-        raise web.HTTPNotFound(text=f"no stream {one_line(wanted)}\n")
+        raise web.HTTPNotFound(text=f"no stream {shown(wanted)}\n")
 
     def _describe(self, session: Session) -> dict[str, Any]:
         last = session.last
@@ -285,12 +295,12 @@ class App:
         name = request.match_info["name"]
         try:
             wanted = await request.json()
-        except (ValueError, UnicodeDecodeError):
+        except (ValueError, LookupError):
             wanted = None
         if not isinstance(wanted, dict) or not isinstance(wanted.get("enabled"), bool):
             raise web.HTTPBadRequest(text='send {"enabled": true} or {"enabled": false}\n')
         if not self._sources.switch(name, wanted["enabled"]):
-            raise web.HTTPNotFound(text=f"no source {one_line(name)}\n")
+            raise web.HTTPNotFound(text=f"no source {shown(name)}\n")
         return web.json_response(self._sources.describe())
 
     async def _figures(self, request: web.Request) -> web.StreamResponse:

@@ -69,6 +69,8 @@ class EventFeed:
         Args:
           after: number of the last entry that the subscriber has; None begins with the next one.
         """
+        # A number that is not reached yet is of an earlier run: all of this one is new.
+        after = 0 if after is not None and after > self._count else after
         older = [] if after is None else [entry for entry in self._entries if entry.number > after]
         subscription = Subscription(older)
         self._subscriptions.add(subscription)

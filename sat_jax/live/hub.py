@@ -168,7 +168,11 @@ class Hub:
     def _hear_all(self, told: Told) -> None:
         for stream, scored in told:
             if session := self._by_stream.get(stream):
-                session.hear(scored)
+                try:
+                    session.hear(scored)
+                except Exception as error:  # The other streams go on.
+                    about = {"message": f"stream {session.id} failed", "exception": error}
+                    self._loop.call_exception_handler(about)
 
     def _hear(self, session: Session, output: Output) -> None:
         if isinstance(output, EventMessage):

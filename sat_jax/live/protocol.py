@@ -14,7 +14,8 @@ from sat_jax.live.stream import Pace
 
 VERSION = 1
 MAX_SOUND_BYTES = 1 << 16
-MAX_TEXT_BYTES = 1 << 13
+MAX_TIME = 1e11
+"""Seconds since 1970. Dates have years of four digits."""
 
 SampleFormat = Literal["s16le", "f32le"]
 Phase = Literal["exact", "spread"]
@@ -67,6 +68,8 @@ class Start(
             raise SatError(f"channels={self.channels}: use 1 to 32")
         if not 1 <= self.want.k <= 1000:
             raise SatError(f"want.k={self.want.k}: use 1 to 1000")
+        if self.time is not None and not 0.0 <= self.time <= MAX_TIME:
+            raise SatError(f"time={self.time}: use seconds since 1970")
         if self.position < 0:
             raise SatError(f"position={self.position}: use samples, 0 or more")
         if len(self.name) > 64 or not self.name.isprintable():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sat_jax.errors import SatError
+from sat_jax.errors import SatError, one_line
 
 COOKIE = "sat_jax_session"
 
@@ -84,24 +84,24 @@ class Guard:
           web.HTTPForbidden: the origin or the host is not allowed.
         """
         host = request.host
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _hostname(host)
         origin = request.headers.get("Origin")
         if not self._token and not is_loopback(name) and not self._is_allowed_host(host):
             raise web.HTTPForbidden(
-                text=f"host {host}: use localhost, or add its origin to allowed_origins\n"
+                text=f"host {shown(host)}: use localhost, or add its origin to allowed_origins\n"
             )
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != host:
-            raise web.HTTPForbidden(text=f"origin {origin}: add it to allowed_origins\n")
+        if origin.partition("://")[2] != host:
+            raise web.HTTPForbidden(text=f"origin {shown(origin)}: add it to allowed_origins\n")
 
     def _is_allowed_host(self, host: str) -> bool:
         try:
             # Names can be pointed here by anyone, addresses can't.
-            ipaddress.ip_address(urlsplit(f"//{host}").hostname or "")
+            ipaddress.ip_address(_hostname(host))
             return True
         except ValueError:
-            return any(urlsplit(origin).netloc == host for origin in self._origins)
+            return any(origin.partition("://")[2] == host for origin in self._origins)
 
     def is_known(self, request: web.Request, token: str = "") -> bool:
         """Whether a request has the token, by header, cookie or message.
@@ -146,5 +146,18 @@ class Guard:
         )
 
 
+def shown(text: str) -> str:
+    """Returns what a client sent, which may be any bytes, for a line of an answer."""
+    return one_line(text.encode(errors="replace").decode())
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def _equal(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode(), other.encode())
+    # Headers may have bytes that are no text.
+    return hmac.compare_digest(one.encode(errors="replace"), other.encode(errors="replace"))

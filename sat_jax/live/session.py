@@ -24,6 +24,9 @@ from sat_jax.live.stream_clock import StreamClock
 STALE_AFTER = 10.0
 """Seconds without sound after which events end."""
 
+_LOUDEST = 1e10
+"""1 is full scale. Far larger samples would overflow in the model."""
+
 _HISTORY = 256
 """Outputs kept for a client that comes back."""
 
@@ -129,12 +132,15 @@ class Session:
         """Takes the next sound, float32 [s, channels] or [s], at the sender's rate.
 
         Raises:
-          SatError: a sample is NaN or infinite.
+          SatError: a sample is NaN, infinite or extremely large.
         """
-        mono = frames if frames.ndim == 1 else np.ascontiguousarray(frames.T).mean(axis=0)
-        if not np.isfinite(mono).all():
+        with np.errstate(over="ignore", invalid="ignore"):  # Told below.
+            mono = frames if frames.ndim == 1 else np.ascontiguousarray(frames.T).mean(axis=0)
+        if not (np.abs(mono) <= _LOUDEST).all():
             seconds = self.received / self.rate
-            raise SatError(f"a sample after {seconds:.1f} s is NaN or infinite: send other samples")
+            raise SatError(
+                f"a sample after {seconds:.1f} s is NaN or beyond {_LOUDEST:g}: 1 is full scale"
+            )
         self.received += len(mono)
         self.heard_at = time.monotonic()
         self._push(self._resampler.push(mono))
@@ -216,6 +222,11 @@ class Session:
             data["state"], first=session._heard_to, pace=session.pace
         )
         return session
+
+    @property
+    def has_client(self) -> bool:
+        """Whether a client has the stream now."""
+        return self._client is not None
 
     def set_client(self, client: Client | None) -> None:
         """Gives the stream to a client, or to nobody; one that had it loses it."""

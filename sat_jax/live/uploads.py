@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
@@ -22,6 +23,9 @@ _STEP = 0.02
 
 _PATIENCE = 10.0
 """Seconds in which the next piece of a file must come."""
+
+MALFORMED = (ValueError, HttpProcessingError, web.RequestPayloadError)
+"""Errors of bodies that are not what their headers say."""
 
 _HEADERS = 1 << 16
 """Bytes that a multipart body may be longer than its file."""
@@ -44,7 +48,10 @@ async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[
     """
     k = parse_k(request, 5)
     with tempfile.NamedTemporaryFile(prefix="sat-jax-", suffix=".upload") as file:
-        name = await _receive(request, file, max_bytes)
+        try:
+            name = await _receive(request, file, max_bytes)
+        except MALFORMED as error:
+            raise web.HTTPBadRequest(text="the body is malformed: send a whole file\n") from error
         file.flush()
         try:
             return await _tag_file(hub, Path(file.name), name, k)
@@ -59,7 +66,7 @@ def parse_k(request: web.Request, default: int) -> int:
       web.HTTPBadRequest: it is not from 1 to 1000.
     """
     k = request.query.get("k", str(default))
-    if not (k.isascii() and k.isdecimal() and 1 <= int(k) <= 1000):
+    if not (k.isascii() and k.isdecimal() and len(k) <= 4 and 1 <= int(k) <= 1000):
         raise web.HTTPBadRequest(text="k: use 1 to 1000\n")
     return int(k)
 

@@ -127,7 +127,8 @@ class StreamSocket:
                     protocol.UNKNOWN_RESUME, "resume: no such stream waits: start without it"
                 )
             if (session.rate, session.channels) != (start.rate, start.channels):
-                self._hub.leave(session)
+                if not session.has_client:
+                    self._hub.leave(session)
                 raise Refusal(
                     protocol.BAD_START,
                     f"rate={start.rate}, channels={start.channels}: the stream began with "
@@ -281,7 +282,9 @@ class StreamSocket:
             async with asyncio.timeout(5.0):
                 await writer
         writer.cancel()
-        await self._socket.close(code=code, message=message.encode()[:120])
+        # A reason is short, and no character of it may be cut.
+        reason = message.encode()[:120].decode(errors="ignore")
+        await self._socket.close(code=code, message=reason.encode())
 
     def _tell_error(self, code: int, message: str) -> None:
         error = {"type": "error", "code": code, "message": one_line(message), "fatal": True}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sat_jax.live.engine import EngineLimits
+from sat_jax.live.stream import Scored
 from tests.support.live_server import Stream, live_server, noise, run, scores_alone
 
 SEEDS = [pytest.param(40, id="some"), pytest.param(1000, id="many", marks=pytest.mark.slow)]
@@ -142,3 +143,118 @@ def frame(kind, data):
     """A frame of a WebSocket client, with a mask of zeros."""
     length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2)
     return bytes([0x80 | kind]) + length + bytes(4) + data
+
+
+@run
+async def test_a_stream_that_fails_takes_no_other_along():
+    async with live_server() as (_, hub):
+        failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
+        bad, good = [hub.open(name=name, source="test", rate=16_000) for name in ("bad", "good")]
+
+        def fail(_):
+            raise RuntimeError("on purpose")
+
+        bad.listeners.insert(0, fail)
+        scored = Scored(first=0, end=5120, probs=np.zeros(6), lag=0.0, samples=np.zeros(5120))
+        hub._hear_all([(bad.stream, scored), (good.stream, scored)])
+        assert good.chunks == 1
+        assert [str(about["exception"]) for about in failures] == ["on purpose"]
+
+
+@pytest.mark.parametrize("time", [1e12, 1e300, -1.0])
+@run
+async def test_times_without_a_date(time):
+    async with live_server() as (client, hub):
+        stream = await Stream.open(client, time=time)
+        assert "time" in stream.started["message"]
+        assert await stream.read() is None and stream.code == 4000
+        assert not hub.sessions
+
+
+@pytest.mark.parametrize("value", [1e11, 3e38, float("nan")])
+@run
+async def test_samples_that_a_model_cannot_take(value):
+    async with live_server() as (client, _):
+        stream = await Stream.open(client, format="f32le", channels=2)
+        await stream.sound(np.full((4000, 2), value, "<f4"))
+        await stream.read_until("error")
+        assert await stream.read() is None and stream.code == 1003
+        stream = await Stream.open(client, format="f32le", want={"scores": "top"})
+        await stream.sound(np.full(8000, 1e10, "<f4"))
+        await stream.send(type="mark", id="")
+        await stream.read_until("marked")
+        [scores] = stream.of("scores")
+        assert scores["level"] == pytest.approx(200.0) and len(scores["top"]) == 5
+        await stream.socket.close()
+
+
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+DIGITS = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "body", "token", "status"),
+    [
+        (b"GET /", b"Host: [\r\n", b"", False, 403),
+        (b"GET /", b"Origin: http://[\r\n", b"", False, 403),
+        (b"GET /", b"Origin: \xff\r\n", b"", False, 403),
+        (b"GET /v1/model", b"Authorization: Bearer \xff\r\n", b"", True, 401),
+        (b"GET /v1/model", b"Cookie: sat_jax_session=\xff\r\n", b"", True, 401),
+        (b"GET /v1/events", b"Last-Event-ID: \xff\r\n", b"", False, 400),
+        (b"GET /v1/events?after=" + DIGITS, b"", b"", False, 400),
+        (b"POST /v1/tag?k=" + DIGITS, b"", b"x", False, 400),
+        (b"POST /v1/tag", b"Content-Type: multipart/form-data\r\n", b"x", False, 400),
+        (b"POST /v1/tag", b"Content-Type: multipart/form-data; boundary=x\r\n", b"x", False, 400),
+        (
+            b"POST /v1/tag",
+            b"Content-Type: multipart/form-data; boundary=x\r\n",
+            b"--x\r\nnone\r\n\r\nx",
+            False,
+            400,
+        ),
+        (b"POST /login", FORM, b"token=\xff", True, 401),
+        (b"POST /login", FORM.replace(b"d\r", b"d; charset=none\r"), b"token=x", True, 401),
+        (b"POST /login", FORM, b"token=" + bytes(9000), True, 413),
+        (
+            b"PATCH /v1/sources/x",
+            b"Content-Type: application/json; charset=none\r\n",
+            b"{}",
+            False,
+            400,
+        ),
+    ],
+)
+@run
+async def test_requests_of_odd_bytes(line, headers, body, token, status):
+    async with live_server(token="0123456789abcdef" if token else "") as (client, _):
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        host = b"" if b"Host" in headers else b"Host: localhost\r\n"
+        length = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        writer.write(line + b" HTTP/1.1\r\n" + host + headers + length + body)
+        assert (await reader.read()).startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
+
+
+@run
+async def test_the_longest_message_and_a_longer_one():
+    async with live_server() as (client, hub):
+        stream = await Stream.open(client)
+        await stream.socket.send_bytes(bytes(1 << 16))
+        await stream.send(type="mark", id="")
+        await stream.read_until("marked")
+        [session] = hub.sessions.values()
+        assert session.received == 1 << 15
+        await stream.socket.send_bytes(bytes((1 << 16) + 2))
+        while await stream.read() is not None:
+            pass
+        assert stream.code == 1009
+
+
+@run
+async def test_a_reason_is_whole_characters():
+    async with live_server() as (client, _):
+        for start in range(2):  # In one of them, byte 120 is amid a character.
+            stream = await Stream.open(client, rules="x" * start + "\u00e9" * 200)
+            assert stream.started["code"] == 4000
+            assert await stream.read() is None and stream.code == 4000

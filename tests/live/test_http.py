@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sat_jax.errors import SatError
 from sat_jax.live.config import ServerTable, expand, parse_address, read_live_file
+from sat_jax.live.feed import EventFeed
 from sat_jax.live.serve import check_server
 from tests.support.live_server import Stream, live_server, noise, run, scores_alone, tiny_tagger
 
@@ -273,3 +274,14 @@ async def test_a_server_that_stops_takes_no_streams():
         async with client.get("/healthz") as response:
             assert response.status == 200
         await asyncio.sleep(0)
+
+
+@run
+async def test_a_number_of_an_earlier_run_misses_nothing():
+    feed = EventFeed()
+    for name in ("first", "second"):
+        feed.publish("yard", {"label": name})
+    with feed.subscribe(after=500) as subscription:
+        assert [(await subscription.get()).number for _ in range(2)] == [1, 2]
+    with feed.subscribe(after=1) as subscription:
+        assert (await subscription.get()).number == 2

@@ -26,6 +26,17 @@ async def test_answers_are_those_of_a_file():
 
 
 @run
+async def test_a_wrong_resume_leaves_the_client_that_is_there():
+    async with live_server() as (client, hub):
+        stream = await Stream.open(client)
+        await stream.sound(noise(4))
+        wrong = await Stream.open(client, resume=stream.started["resume"], rate=8000)
+        assert wrong.started["code"] == 4000
+        assert not hub.has_left
+        np.testing.assert_allclose(await stream.finish(), scores_alone(noise(4)), atol=1e-6)
+
+
+@run
 async def test_floats_and_the_strongest_classes():
     async with live_server() as (client, _):
         want = {"scores": "top", "k": 2, "level": True, "events": False}
