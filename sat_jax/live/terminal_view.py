@@ -117,7 +117,6 @@ class TerminalView:
         now, peak = self._levels[-1].rms, max(level.peak for level in self._levels)
         filled = 1.0 - _decibels(now) / _QUIETEST
         is_clipped = self._status.clipped or peak >= _CLIPPED
-        is_clipped = self._status.clipped or peak >= _CLIPPED
         mark = "CLIP" if is_clipped else f"peak {_decibels(peak):3.0f}"
         text = _columns("level", self._bar(filled, width), f"{_decibels(now):3.0f} dB", mark)
         return text, _REVERSE if is_clipped else ""
