@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> bool:
     with open_output(None) as output:
         if _EVENTS.value:
             listen(source, stream, EventLines(output, name, PROGRAM.report))
-        elif output.isatty():
+        elif output.isatty() and os.environ.get("TERM") != "dumb":  # That can't draw.
             chunk = tagger.framing.hop / tagger.config.frontend.sample_rate
             model = os.path.basename(os.path.normpath(_MODEL.value))
             title = f"{name}: {model}, chunks of {chunk:g} s; Ctrl-C ends it"

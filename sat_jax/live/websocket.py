@@ -67,7 +67,11 @@ class StreamSocket:
         code, message = 1000, ""
         try:
             start = await self._receive_start()
-            if not check_token(start.token):
+            try:
+                is_known = check_token(start.token)
+            except web.HTTPTooManyRequests as error:
+                raise Refusal(protocol.REFUSED, (error.text or "").strip()) from error
+            if not is_known:
                 raise Refusal(protocol.REFUSED, "token: wrong or missing: give the server's token")
             self._begin(start)
             await self._receive_all(start)

@@ -236,6 +236,15 @@ class Terminal:
 
 
 @pytest.mark.slow
+def test_a_terminal_that_cannot_draw_shows_lines(tiny, camera, monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal(command("-m", tiny, "-c", 0.5, "--url", camera), columns=80, lines=20)
+    terminal.wait_for(r"Topk-1")
+    terminal.press(b"\x03")
+    assert terminal.end() == 0
+
+
+@pytest.mark.slow
 def test_a_person_sees_what_is_heard_and_ends_it_with_ctrl_c(tiny, rules, camera) -> None:
     flags = ("-m", tiny, "-c", 0.5, "-k", 2, "--rules", rules, "--url", camera)
     terminal = Terminal(command(*flags), columns=80, lines=20)

@@ -258,3 +258,14 @@ async def test_a_reason_is_whole_characters():
             stream = await Stream.open(client, rules="x" * start + "\u00e9" * 200)
             assert stream.started["code"] == 4000
             assert await stream.read() is None and stream.code == 4000
+
+
+@run
+async def test_many_wrong_tokens_of_streams():
+    token = "0123456789abcdef"
+    async with live_server(token=token) as (client, hub):
+        for given in [f"wrong {k}" for k in range(12)] + [token]:
+            stream = await Stream.open(client, token=given)
+            assert stream.started["code"] == 1008
+            assert await stream.read() is None and stream.code == 1008
+        assert "wait" in stream.started["message"] and not hub.sessions
