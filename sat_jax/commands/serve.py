@@ -8,6 +8,7 @@ Then open http://localhost:8421. Flags win over the file. SIGHUP reads rules and
 again. After SIGTERM, clients that come back to the next server lose nothing.
 """
 
+import asyncio
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ _MIC = flags.DEFINE_bool(
 def main(arguments: Sequence[str]) -> bool:
     """Serves until a signal stops it."""
     try:
-        from sat_jax.live.serve import check_server, serve
+        from sat_jax.live.serve import Server, check_server
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[live]'") from error
     config = Path(_CONFIG.value).absolute() if _CONFIG.value else None
@@ -64,7 +65,10 @@ def main(arguments: Sequence[str]) -> bool:
     has_own = has_thresholds(settings.model)
     thresholds = load_thresholds(settings.model, checkpoint) if has_own else None
     read_again = functools.partial(_settings, config) if config else None
-    serve(tagger, settings, thresholds=thresholds, read_again=read_again, report=PROGRAM.report)
+    server = Server(
+        tagger, settings, thresholds=thresholds, read_again=read_again, report=PROGRAM.report
+    )
+    asyncio.run(server.run())
     return False
 
 

@@ -252,33 +252,3 @@ class Server:
             park(self._hub, path)
         except SatError as error:
             self._report(str(error))
-
-
-def serve(
-    tagger: StreamRunner,
-    settings: LiveFile,
-    *,
-    thresholds: np.ndarray | None,
-    read_again: Callable[[], LiveFile] | None,
-    report: Report,
-) -> None:
-    """Runs a server until SIGINT or SIGTERM.
-
-    Args:
-      tagger: the model.
-      settings: all others.
-      thresholds: float [y], the model's own.
-      read_again: reads the settings again; None if they have no file.
-      report: receives lines for the user.
-
-    Raises:
-      SatError: settings are wrong, or the port is taken.
-    """
-
-    async def run() -> None:
-        server = Server(
-            tagger, settings, thresholds=thresholds, read_again=read_again, report=report
-        )
-        await server.run()
-
-    asyncio.run(run())
