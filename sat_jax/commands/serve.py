@@ -5,7 +5,8 @@ sat-jax serve --source garden=rtsp://192.168.1.20/stream --source hall=mic:
 sat-jax serve --config live.toml
 
 Then open http://localhost:8421. Flags win over the file. SIGHUP reads rules and sources of the file
-again. After SIGTERM, clients that come back to the next server lose nothing.
+again; without a file, it ends the server. After SIGTERM, clients that come back to the next server
+lose nothing.
 """
 
 import asyncio

@@ -163,7 +163,7 @@ class Server:
             self._take_up(parked)
             self._sources.set(self._settings.source_settings())
             self._handle_signals()
-            self._tell_start(host, port)
+            self._tell_start(host, runner.addresses[0][1])  # Port 0 is any free one.
             ticking = asyncio.create_task(self._hub.run())
             sending = asyncio.create_task(run_sinks(sinks, self._report))
             await self._stopping.wait()
@@ -210,8 +210,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
-        if self._read_again is not None and hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        if hasattr(signal, "SIGHUP"):
+            if self._read_again is not None:
+                loop.add_signal_handler(signal.SIGHUP, self._reload)
+            elif signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # As nohup sets it.
+                loop.add_signal_handler(signal.SIGHUP, self._stop)
 
     def _stop(self) -> None:
         if self._stopping.is_set():

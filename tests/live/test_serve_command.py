@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 
 import aiohttp
 import numpy as np
@@ -152,3 +154,13 @@ def test_a_port_that_is_taken(model, capsys):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert run_command("serve", "-m", model, "--listen", address) == 1
     assert address in capsys.readouterr().err
+
+
+def test_a_free_port_and_a_closed_terminal(model, tmp_path):
+    flags = ("-m", model, "--listen=127.0.0.1:0")
+    with serving(*flags, cache=tmp_path) as process:
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.line())[0]
+        with urllib.request.urlopen(f"{address}/readyz", timeout=20) as response:
+            assert response.status == 200
+        process.signal(signal.SIGHUP)
+        assert process.wait() == 0
