@@ -13,7 +13,7 @@ from sat_jax.events.rules_file import DEFAULT, RulesFile
 from sat_jax.live.engine import Engine, EngineLimits, EngineStream, Told
 from sat_jax.live.feed import EventFeed
 from sat_jax.live.outputs import Closed, Output
-from sat_jax.live.session import Session
+from sat_jax.live.session import WEBSOCKET, Session
 from sat_jax.stream_runner import StreamRunner
 from sat_jax.tags import TagSelection
 
@@ -69,6 +69,7 @@ class Hub:
         self._thresholds = thresholds
         self._by_stream: dict[EngineStream, Session] = {}
         self._left: dict[str, float] = {}
+        self._finished: dict[str, tuple[Session, float]] = {}
         self.set_rules(rules)
         self._loop = asyncio.get_running_loop()
         self.engine = Engine(tagger, self._deliver, limits)
@@ -137,8 +138,9 @@ class Hub:
             self._left[session.id] = time.monotonic()
 
     def come_back(self, token: str) -> Session | None:
-        """Returns the stream of a token; None if there is none."""
-        for session in self.sessions.values():
+        """Returns the stream of a token, which may have ended lately; None if there is none."""
+        finished = [session for session, _ in self._finished.values()]
+        for session in (*self.sessions.values(), *finished):
             if secrets.compare_digest(session.token.encode(), token.encode()):
                 self._left.pop(session.id, None)
                 return session
@@ -151,6 +153,9 @@ class Hub:
             if now - since > self.resume_window:
                 del self._left[name]
                 self.close(self.sessions[name])
+        for name, (_, since) in list(self._finished.items()):
+            if now - since > self.resume_window:
+                del self._finished[name]
         for session in list(self.sessions.values()):
             session.check_signal()
 
@@ -183,3 +188,6 @@ class Hub:
             self._left.pop(session.id, None)
             self.sessions.pop(session.id, None)
             self._by_stream.pop(session.stream, None)
+            if session.source == WEBSOCKET and session.stream.is_ending:
+                # Its client may have lost the connection before the last scores.
+                self._finished[session.id] = session, time.monotonic()

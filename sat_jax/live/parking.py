@@ -10,7 +10,7 @@ from typing import Any
 
 from sat_jax.errors import SatError
 from sat_jax.live.hub import Hub
-from sat_jax.live.session import Session
+from sat_jax.live.session import WEBSOCKET, Session
 from sat_jax.runtime.files import atomic_write, explain_write_errors
 from sat_jax.runtime.private_folders import check_private
 
@@ -25,7 +25,7 @@ def park(hub: Hub, path: Path) -> int:
     Raises:
       SatError: it can't be written.
     """
-    parked = [session.park() for session in hub.sessions.values() if session.source == "websocket"]
+    parked = [session.park() for session in hub.sessions.values() if session.source == WEBSOCKET]
     with explain_write_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if parked:

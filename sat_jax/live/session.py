@@ -27,6 +27,9 @@ STALE_AFTER = 10.0
 _LOUDEST = 1e10
 """1 is full scale. Far larger samples would overflow in the model."""
 
+WEBSOCKET = "websocket"
+"""Source of the streams of clients."""
+
 _HISTORY = 256
 """Outputs kept for a client that comes back."""
 
@@ -173,7 +176,7 @@ class Session:
     @property
     def is_of_source(self) -> bool:
         """Whether its sound is that of a camera or microphone of the server, not of a client."""
-        return self.source not in ("websocket", "upload")
+        return self.source not in (WEBSOCKET, "upload")
 
     @property
     def acknowledged(self) -> int:

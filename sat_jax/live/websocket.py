@@ -15,7 +15,7 @@ from sat_jax.live.engine import Overloaded
 from sat_jax.live.hub import Hub
 from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores
 from sat_jax.live.protocol import Abort, Finish, Mark, Start, Want, parse_message
-from sat_jax.live.session import Session
+from sat_jax.live.session import WEBSOCKET, Session
 
 START_TIMEOUT = 10.0
 """Seconds in which a client must begin."""
@@ -143,7 +143,7 @@ class StreamSocket:
                 session = self._hub.open(
                     rules=start.rules,
                     name=start.name,
-                    source="websocket",
+                    source=WEBSOCKET,
                     rate=start.rate,
                     channels=start.channels,
                     pace=start.pace,
@@ -183,7 +183,7 @@ class StreamSocket:
         session = self._session
         assert session is not None
         dtype = np.dtype("<i2" if start.format == "s16le" else "<f4")
-        while True:
+        while not session.ended.is_set():
             try:
                 async with asyncio.timeout(self._idle_timeout):
                     message = await self._socket.receive()

@@ -101,6 +101,26 @@ async def test_a_client_that_comes_back_loses_nothing(seed):
 
 
 @run
+async def test_the_last_scores_outlive_the_connection():
+    async with live_server() as (client, hub):
+        stream = await Stream.open(client)
+        samples = noise(4)
+        await stream.sound(samples)
+        await stream.send(type="finish")
+        stream.socket._response.connection.transport.abort()
+        while hub.sessions:
+            await asyncio.sleep(0.01)
+        back = await Stream.open(client, resume=stream.started["resume"])
+        await back.read_until("closed")
+        while await back.read() is not None:
+            pass
+        assert back.code == 1000
+        found = np.stack([back.probs[k] for k in sorted(back.probs)])
+        np.testing.assert_allclose(found, scores_alone(samples), atol=1e-6)
+        assert hub.engine.used == 0
+
+
+@run
 async def test_the_newest_client_has_the_stream():
     async with live_server() as (client, _):
         first = await Stream.open(client)
