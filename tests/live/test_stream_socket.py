@@ -1,9 +1,13 @@
 """Streams over WebSockets: the answers of a file, whatever clients do."""
 
 import asyncio
+import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from sat_jax.live.engine import EngineLimits
 from tests.support.live_server import Stream, live_server, noise, run, scores_alone
@@ -272,3 +276,19 @@ async def test_spread_streams_are_ready_at_different_times():
             assert len(found) in (10, 11)
             [closed] = stream.of("closed")
             assert closed["position"] == len(samples)
+
+
+@run
+async def test_the_example_client(tmp_path):
+    path = tmp_path / "street.wav"
+    samples = noise(6, rate=44_100, channels=2)
+    soundfile.write(path, samples, 44_100)
+    client_file = Path(__file__).parents[2] / "examples" / "stream_client.py"
+    async with live_server() as (client, _):
+        command = (sys.executable, client_file, path, f"http://127.0.0.1:{client.port}")
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        told = [json.loads(line) for line in (await process.communicate())[0].splitlines()]
+    expected = scores_alone(samples, 44_100)
+    scores = [message for message in told if message["type"] == "scores"]
+    assert [message["top"][0][0] for message in scores] == expected.argmax(1).tolist()
+    assert (told[0]["type"], told[-1]["type"]) == ("started", "closed")
