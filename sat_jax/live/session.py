@@ -13,8 +13,9 @@ from sat_jax.audio.mono import Resampler
 from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, WatchedSound
 from sat_jax.events.event import Reason
-from sat_jax.events.levels import LevelMeter
+from sat_jax.events.levels import Level, LevelMeter
 from sat_jax.events.rules_file import DEFAULT
+from sat_jax.events.watching import LOUD
 from sat_jax.live.engine import Engine
 from sat_jax.live.outputs import Closed, LostSound, Marked, Output, Scores, StateChange
 from sat_jax.live.protocol import Phase
@@ -118,7 +119,6 @@ class Session:
         self._engine, self._skips_first = engine, skips_first
         self._resampler = Resampler(rate, engine.rate)
         self._clock = StreamClock(began)
-        self._levels = LevelMeter(engine.rate)
         self._marks = collections.deque[tuple[int, str]]()
         self._is_stale = False
         self._pushed = self._silence = self._heard_to = 0
@@ -137,9 +137,8 @@ class Session:
         Raises:
           SatError: a sample is NaN, infinite or extremely large.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # Told below.
-            mono = frames if frames.ndim == 1 else np.ascontiguousarray(frames.T).mean(axis=0)
-        if not (np.abs(mono) <= _LOUDEST).all():
+        mono = _mix_down(frames)
+        if not np.abs(mono).max(initial=0.0) <= _LOUDEST:  # So for NaN too.
             seconds = self.received / self.rate
             raise SatError(
                 f"a sample after {seconds:.1f} s is NaN or beyond {_LOUDEST:g}: 1 is full scale"
@@ -243,6 +242,9 @@ class Session:
         self._tracker = EventTracker(
             sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock.at
         )
+        self._levels = None
+        if any(sound.name == LOUD for sound in sounds):
+            self._levels, self._levels_from = LevelMeter(self._engine.rate), self._heard_to
 
     def watch_anew(self, sounds: Sequence[WatchedSound]) -> None:
         """Ends all events and watches these sounds, unless they are those of now."""
@@ -284,10 +286,8 @@ class Session:
             self._tell(LostSound(start=start, end=end, reason="overload"))
         else:
             self._hear_scores(scored.probs, scored, start, end)
-        for level in self._levels.push(scored.samples):
-            since, until = level.start - self._begin, level.end - self._begin
-            if since >= 0.0:
-                self._tell_all(self._tracker.push_level(since, until, level.value))
+        if self._levels is not None:
+            self._hear_levels(self._levels.push(scored.samples))
         self._tell_states()
         self._tell_marks()
 
@@ -308,10 +308,12 @@ class Session:
         if is_whole and not (self._skips_first and scores.chunk == 0):
             self._tell_all(self._tracker.push(start, end, probs))
 
-    @property
-    def _begin(self) -> float:
-        """Seconds of silence before the stream."""
-        return self._silence / self._engine.rate
+    def _hear_levels(self, levels: Sequence[Level]) -> None:
+        before = (self._levels_from - self._silence) / self._engine.rate
+        for level in levels:
+            start, end = level.start + before, level.end + before
+            if start >= 0.0:
+                self._tell_all(self._tracker.push_level(start, end, level.value))
 
     def _seconds(self, sample: int) -> float:
         return max(0, sample - self._silence) / self._engine.rate
@@ -340,3 +342,11 @@ class Session:
             self._client.hear(output)
         for listener in list(self.listeners):
             listener(output)
+
+
+def _mix_down(frames: np.ndarray) -> np.ndarray:
+    """Returns the mean of channels: float32 [s, channels] or [s] -> [s]."""
+    if frames.ndim == 1 or frames.shape[1] == 1:
+        return frames.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(frames.T).mean(axis=0)
