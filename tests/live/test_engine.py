@@ -142,7 +142,7 @@ def test_a_stream_moves_to_another_engine(tagger, engine):
 def test_capacity_is_what_fits(tagger):
     engine = Engine(tagger, Told(), EngineLimits())
     assert engine.capacity == engine.fitting >= 1
-    assert engine.fitting == max(1, int(0.7 * 0.32 / engine.seconds_a_stream))
+    assert engine.fitting == max(1, int(0.5 * 0.32 / engine.seconds_a_stream))
     engine.stop()
 
 
