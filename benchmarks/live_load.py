@@ -20,6 +20,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,17 +113,19 @@ def score_alone(model: str, sounds: Sequence[np.ndarray]) -> list[np.ndarray]:
 @contextlib.contextmanager
 def running_server(model: str, streams: int) -> Any:
     """Runs a server in a process of its own, and waits until it is ready."""
-    config = Path(f"/tmp/live_load_{PORT}.toml")
-    config.write_text(f'model = "{model}"\n[server]\nmax_streams = {streams}\n', encoding="utf-8")
-    command = [sys.executable, "-m", "sat_jax", "serve", "--config", str(config)]
-    process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{PORT}"])
-    try:
-        wait_until_ready(process)
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-        config.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "live.toml")
+        config.write_text(
+            f'model = "{model}"\n[server]\nmax_streams = {streams}\n', encoding="utf-8"
+        )
+        command = [sys.executable, "-m", "sat_jax", "serve", "--config", str(config)]
+        process = subprocess.Popen([*command, "--listen", f"127.0.0.1:{PORT}"])
+        try:
+            wait_until_ready(process)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]") -> None:
