@@ -27,7 +27,7 @@ class EventMessage:
       peak: highest score.
       mean: mean score over the chunks in which it was heard.
       chunks: number of these chunks.
-      parents: watched classes above it that are heard too and not told themselves.
+      parents: watched classes above it, heard in that chunk too and not told themselves.
       reason: why it ended; "" before.
       by: label of the class below it that is heard now; only if `reason` is "refined".
       continues: id of the event that it goes on with, after `max_on`; "" else.

@@ -13,6 +13,7 @@ on = 0.7
 
 import json
 import tomllib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from sat_jax.runtime.files import atomic_write
 DEFAULT = "default"
 """The rules that are used if no others are named."""
 
-_Table = TypeVar("_Table")
+_Table = TypeVar("_Table", bound=msgspec.Struct)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
@@ -143,7 +144,27 @@ def to_struct(table: Mapping[str, Any], kind: type[_Table], source: str) -> _Tab
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         text = str(error).replace("Object contains unknown field", "unknown key")
+        for name in _path_of_error(table, kind):
+            # msgspec does not tell which entry of a dict is wrong.
+            text = text.replace("[...]", f".{name}", 1)
         raise SatError(f"{source}: {text.replace('`$.', '`')}") from error
+
+
+def _path_of_error(table: Mapping[str, Any], kind: type[msgspec.Struct]) -> list[str]:
+    """Returns the keys of the dicts that lead to the first wrong value."""
+    for field in msgspec.structs.fields(kind):
+        if typing.get_origin(field.type) is not dict:
+            continue
+        inner = typing.get_args(field.type)[1]
+        entries = table.get(field.encode_name)
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            try:
+                msgspec.convert(entry, inner)
+            except msgspec.ValidationError:
+                is_table = isinstance(entry, dict) and isinstance(inner, type)
+                is_struct = is_table and issubclass(inner, msgspec.Struct)
+                return [name, *(_path_of_error(entry, inner) if is_struct else ())]
+    return []
 
 
 def _given(settings: Settings) -> dict[str, float]:

@@ -56,6 +56,7 @@ class EventTracker:
         self._smoothed = {number for number, s in enumerate(sounds) if s.rule.smooth > 1}
         self._busy: set[int] = set(self._smoothed)
         self._last_ids: dict[int, str] = {}
+        self._heard_above: dict[int, tuple[str, ...]] = {}
         self._chunk_length = self._block_length = 0.0
 
     @property
@@ -88,6 +89,9 @@ class EventTracker:
         scores = np.maximum.reduceat(probs[self._members], self._firsts)
         heard = {self._scored[place] for place in np.flatnonzero(scores >= self._on).tolist()}
         numbers = sorted((heard | self._busy) & self._places.keys())
+        for number in heard:
+            above = self._sounds[number].above
+            self._heard_above[number] = tuple(n for n in above if self._numbers[n] in heard)
         told = []
         self._forget_step()
         for number in numbers:
@@ -95,7 +99,7 @@ class EventTracker:
             notices = machine.push(start, end, float(scores[self._places[number]]))
             told += [(number, notice) for notice in notices]
         self._note_idle(numbers)
-        return [self._message(number, notice, end, heard) for number, notice in told]
+        return [self._message(number, notice, end) for number, notice in told]
 
     def push_level(self, start: float, end: float, level: float) -> list[EventMessage]:
         """Takes the level of the next 0.1 s, for the sound "loud", see `Level`.
@@ -111,7 +115,7 @@ class EventTracker:
         self._block_length = end - start
         notices = self._machine(number).push(start, end, level)
         self._note_idle([number])
-        return [self._message(number, notice, end, set()) for notice in notices]
+        return [self._message(number, notice, end) for notice in notices]
 
     def finish(self, now: float, reason: Reason = "closed") -> list[EventMessage]:
         """Ends all events. Chunks that follow are a new beginning.
@@ -125,7 +129,7 @@ class EventTracker:
         for number in numbers:
             told += [(number, notice) for notice in self._machines[number].finish(reason)]
         self._note_idle(numbers)
-        return [self._message(number, notice, now, set()) for number, notice in told]
+        return [self._message(number, notice, now) for number, notice in told]
 
     def _machine(self, number: int) -> FoldedMachine:
         if number not in self._machines:
@@ -145,7 +149,7 @@ class EventTracker:
             else:
                 self._busy.add(number)
 
-    def _message(self, number: int, notice: Notice, now: float, heard: set[int]) -> EventMessage:
+    def _message(self, number: int, notice: Notice, now: float) -> EventMessage:
         sound, event, kind = self._sounds[number], notice.event, notice.kind
         name = f"{self._session}.{round(event.start * self._rate)}.{sound.key}"
         began = self._clock(event.start)
@@ -164,7 +168,7 @@ class EventTracker:
             peak=event.peak,
             mean=event.mean,
             chunks=event.chunks,
-            parents=tuple(name for name in sound.above if self._numbers[name] in heard),
+            parents=self._heard_above.get(number, ()),
             reason=event.reason or "",
             by=self._interrupting(number) if event.reason == "refined" else "",
             continues=self._last_ids.get(number, "") if event.continues else "",

@@ -136,7 +136,8 @@ def test_a_dog_is_told_once():
     for k in (2, 3):  # The dog goes on without barking.
         assert not tracker.push(2.0 * k, 2.0 * k + 2.0, scores_of(Animal=0.9, Dog=0.8))[2:]
     told = tracker.finish(8.0)
-    assert [(m.label, m.start, m.end) for m in told if m.kind == "end"] == [("Dog", 4.0, 8.0)]
+    ends = [(m.label, m.start, m.end, m.parents) for m in told if m.kind == "end"]
+    assert ends == [("Dog", 4.0, 8.0, ("Animal",))]
     everything = audioset_tracker(parents="all")
     told = everything.push(0.0, 2.0, scores_of(Animal=0.9, Dog=0.9, Bark=0.9))
     assert {m.label for m in told} == {"Animal", "Dog", "Bark"}
