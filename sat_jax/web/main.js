@@ -2,6 +2,7 @@
 import { canListen, listMicrophones, openMicrophone } from "./audio.js";
 import { byId } from "./dom.js";
 import { loadEngine } from "./engine.js";
+import { Sources } from "./sources.js";
 import { View } from "./view.js";
 
 /**
@@ -14,9 +15,10 @@ import { View } from "./view.js";
  * @property {(rate: number, hear: Hearing) => {push: (samples: Float32Array) => void, stop: () =>
  *   Promise<void>}} listen starts a stream of samples at `rate`
  * @property {(file: File, hear: Hearing) => Promise<void>} tagFile
- * @property {() => Promise<{value: string, text: string, isUp: boolean}[]>} [streams] lists
- *   streams that run elsewhere
- * @property {(value: string, hear: Hearing) => {stop: () => Promise<void>}} [watch] follows one
+ * @property {() => Promise<{streams: {value: string, text: string}[], sources: {name: string,
+ *   enabled: boolean, text: string}[]}>} [elsewhere] lists what is heard elsewhere
+ * @property {(value: string, hear: Hearing) => {stop: () => Promise<void>}} [watch] follows a stream
+ * @property {(name: string, enabled: boolean) => Promise<void>} [switch] pauses a source, or goes on
  */
 
 /** What an engine tells of one stream; nothing is shown once another one has begun. */
@@ -35,6 +37,7 @@ class Hearing {
 
 const LIST_EVERY = 5000; // Milliseconds.
 const [listen, source, file] = ["listen", "source", "file"].map(byId);
+const sources = new Sources(byId("sources"), switchSource);
 let [engine, view, hearing, stop] = [null, null, null, null];
 
 const explain = (error) => view.status(String(error.message ?? error), true);
@@ -111,15 +114,16 @@ async function tagFile(sound) {
   }
 }
 
-/** Lists microphones and streams. */
+/** Lists microphones, streams and sources. */
 async function list() {
   const microphones = canListen() ? await listMicrophones() : [];
-  const streams = (await engine.streams?.().catch(() => null)) ?? [];
+  const elsewhere = (await engine.elsewhere?.().catch(() => null)) ?? { streams: [], sources: [] };
+  sources.show(elsewhere.sources);
   const groups = [
     ["Microphone", microphones.map(({ label, deviceId }, i) => ({
-      value: `m${deviceId}`, text: label || `Microphone ${i + 1}`, isUp: true,
+      value: `m${deviceId}`, text: label || `Microphone ${i + 1}`,
     }))],
-    ["Streams of the server", streams.map((each) => ({ ...each, value: `s${each.value}` }))],
+    ["Streams of the server", elsewhere.streams.map(({ value, text }) => ({ value: `s${value}`, text }))],
   ].filter(([, options]) => options.length);
   const count = groups.length;
   const asText = JSON.stringify(groups);
@@ -130,19 +134,20 @@ async function list() {
     source.dataset.shown = asText;
     if ([...source.options].some((option) => option.value === chosen)) source.value = chosen;
   }
-  source.hidden = source.options.length < 2 && !engine.streams;
+  source.hidden = source.options.length < 2 && !engine.elsewhere;
   source.disabled = !count;
   listen.disabled = !count && !stop;
 }
 
 function group(name, options) {
   const made = Object.assign(document.createElement("optgroup"), { label: name });
-  made.append(
-    ...options.map(({ value, text, isUp }) =>
-      Object.assign(new Option(text, value), { disabled: !isUp })
-    )
-  );
+  made.append(...options.map(({ value, text }) => new Option(text, value)));
   return made;
+}
+
+async function switchSource(name, enabled) {
+  await engine.switch(name, enabled).catch(explain);
+  await list();
 }
 
 function control() {
@@ -161,7 +166,7 @@ function control() {
     });
   }
   navigator.mediaDevices?.addEventListener("devicechange", () => list());
-  if (engine.streams) setInterval(() => document.hidden || list(), LIST_EVERY);
+  if (engine.elsewhere) setInterval(() => document.hidden || list(), LIST_EVERY);
 }
 
 try {
@@ -170,16 +175,16 @@ try {
   byId("note").textContent = engine.note;
   byId("light").hidden = !engine.isRemote;
   view.connection("off");
-  view.status(engine.ready);
+  control(); // Before anything can be used.
   file.disabled = false;
   if (!canListen()) {
-    const others = engine.streams ? " Streams and files work here." : " Files work here.";
+    const others = engine.elsewhere ? " Streams and files work here." : " Files work here.";
     byId("insecure").hidden = false;
     byId("insecure").textContent =
       `Browsers give the microphone only to pages from HTTPS or localhost.${others}`;
   }
   await list();
-  control();
+  view.status(engine.ready);
 } catch (error) {
   byId("status").textContent = `The page cannot start: ${error.message ?? error}`;
   byId("status").classList.add("problem");

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from sat_jax.find_model import find_checkpoint
+from sat_jax.live.source_watch import SourceSettings
 from sat_jax.tagger import Tagger
 from sat_jax.weights.thresholds_file import load_thresholds
 from tests.support.page_server import LiveServer, Proxy, send_stream
@@ -165,6 +166,24 @@ def test_a_stream_of_another_client_is_watched(server, page):
         assert page.locator("#seen").is_hidden()
     page.click("#listen")
     page.get_by_text("Stopped.").wait_for()
+
+
+def test_a_source_is_paused(server, page):
+    server.set_sources({"yard": SourceSettings(url="tcp://127.0.0.1:1")})
+    page.goto(server.url)
+    box = page.get_by_label("yard")
+    box.wait_for()
+    assert box.is_checked()
+    box.uncheck()
+    page.locator("#sources", has_text="paused").wait_for()
+    assert not server.sources.describe()[0]["enabled"]
+    box.check()
+    page.locator("#sources", has_text="refused").wait_for()  # Nobody listens on that port.
+    assert server.sources.describe()[0]["enabled"]
+    server.set_sources({})
+    page.reload()
+    page.get_by_text("Ready.").wait_for()
+    assert page.locator("#sources").is_hidden()
 
 
 def test_a_lost_connection_is_taken_up_under_a_path(server, proxy, page):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import aiohttp
 import numpy as np
@@ -15,7 +15,7 @@ from sat_jax.live.app import App
 from sat_jax.live.engine import EngineLimits
 from sat_jax.live.hub import Hub
 from sat_jax.live.security import Guard
-from sat_jax.live.source_watch import SourceWatch
+from sat_jax.live.source_watch import SourceSettings, SourceWatch
 from sat_jax.stream_runner import StreamRunner
 
 
@@ -25,6 +25,7 @@ class LiveServer:
     Attributes:
       loop: runs both, in a thread.
       hub: has the streams.
+      sources: cameras and microphones.
       apps: both.
     """
 
@@ -42,12 +43,13 @@ class LiveServer:
 
     async def _start(self, tagger, thresholds, token):
         self.hub = Hub(tagger, RulesFile(), thresholds=thresholds, limits=EngineLimits())
+        self.sources = SourceWatch(self.hub, {})
         self.url, self.locked_url = [await self._serve(each) for each in ("", token)]
         self._ticking = asyncio.ensure_future(self.hub.run())
 
     async def _serve(self, token):
         guard = Guard(token=token, allowed_origins=(), trusted_proxies=())
-        app = App(self.hub, guard, sources=SourceWatch(self.hub, {}))
+        app = App(self.hub, guard, sources=self.sources)
         self.apps.append(app)
         runner = web.AppRunner(app.make(), shutdown_timeout=600.0, handler_cancellation=True)
         await runner.setup()
@@ -55,6 +57,14 @@ class LiveServer:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         return f"http://127.0.0.1:{runner.addresses[0][1]}/"
+
+    def set_sources(self, settings: Mapping[str, SourceSettings]) -> None:
+        """Hears these sources."""
+
+        async def set_them() -> None:
+            self.sources.set(settings)
+
+        self.call(set_them())
 
     def stop(self) -> None:
         """Stops both."""

@@ -29,7 +29,8 @@ export async function loadEngine() {
     watched: new Map(Object.entries(about.watched)),
     listen: (rate, hear) => new LiveStream(rate, hear),
     tagFile,
-    streams,
+    elsewhere,
+    switch: switchSource,
     watch: (value, hear) => new WatchedStream(JSON.parse(value), hear),
   };
 }
@@ -48,22 +49,23 @@ async function tagFile(file, hear) {
   found.chunks.forEach((chunk) => hear.chunk({ ...chunk, top: toTop(chunk.top) }));
 }
 
-async function streams() {
+async function elsewhere() {
   const { streams: running, sources } = await ask("v1/streams");
-  const names = new Set(running.map((stream) => stream.name));
-  const watchable = running
-    .filter((stream) => stream.source !== "upload" && !LiveStream.own.has(stream.id))
-    .map(({ id, name, source }) => ({
-      value: JSON.stringify({ id, name }),
-      text: name === id ? `${source} ${id}` : `${name} (${source})`,
-      isUp: true,
-    }));
-  const others = sources
-    .filter(({ name }) => !names.has(name))
-    .map(({ name, enabled, error }) => ({
-      value: JSON.stringify({ id: "", name }),
-      text: `${name}: ${enabled ? error || "no sound yet" : "off"}`,
-      isUp: false,
-    }));
-  return [...watchable, ...others];
+  const isWatchable = ({ id, source }) => source !== "upload" && !LiveStream.own.has(id);
+  const streams = running.filter(isWatchable).map(({ id, name, source }) => ({
+    value: JSON.stringify({ id, name }),
+    text: name === id ? `${source} ${id}` : `${name} (${source})`,
+  }));
+  const isHeard = new Set(running.map(({ name }) => name));
+  const about = ({ name, enabled, error, silent }) => {
+    if (!enabled) return "paused";
+    return error || (silent && "only silence comes") || (isHeard.has(name) ? "" : "no sound yet");
+  };
+  return { streams, sources: sources.map((each) => ({ ...each, text: about(each) })) };
+}
+
+function switchSource(name, enabled) {
+  const body = JSON.stringify({ enabled });
+  const headers = { "Content-Type": "application/json" };
+  return ask(`v1/sources/${encodeURIComponent(name)}`, { method: "PATCH", headers, body });
 }
