@@ -48,15 +48,12 @@ _MIC = flags.DEFINE_bool(
 def main(arguments: Sequence[str]) -> bool:
     """Serves until a signal stops it."""
     try:
-        from sat_jax.live.serve import Server, check_server
+        from sat_jax.live.serve import Server, check_settings
     except ModuleNotFoundError as error:
         raise SatError(f"{error.name} is not installed: pip install 'sat-jax[live]'") from error
     config = Path(_CONFIG.value).absolute() if _CONFIG.value else None
     settings = _settings(config)
-    check_server(settings.server)
-    settings.source_settings()
-    settings.mqtt_settings()
-    settings.webhook_settings()
+    check_settings(settings)
     from sat_jax.find_model import find_checkpoint
     from sat_jax.tagger import Tagger
     from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds
@@ -97,6 +94,10 @@ def _sources() -> list[tuple[str, str]]:
         name, equals, url = text.partition("=")
         if not (name and equals and url):
             raise flags.Error(f"--source={text}: use NAME=URL, such as garden=rtsp://192.168.1.20/")
+        if name in dict(found):
+            raise flags.Error(
+                f"--source={text}: there is a source {name} already: choose another name"
+            )
         found.append((name, url))
     return found
 

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
+import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from aiohttp import web
@@ -23,12 +26,42 @@ from sat_jax.live.sinks.mqtt import MqttSink
 from sat_jax.live.sinks.sink import QueuedSink, Report
 from sat_jax.live.sinks.webhook import Webhook
 from sat_jax.live.source_watch import SourceWatch
-from sat_jax.runtime.files import cache_dir
+from sat_jax.live.sources.open_source import open_source
+from sat_jax.runtime.files import cache_dir, check_writable_file
 from sat_jax.stream_runner import StreamRunner
 
 
-def check_server(server: ServerTable) -> tuple[str, int, str]:
-    """Returns host, port and token.
+class Access(NamedTuple):
+    """Where the server listens, and what clients need."""
+
+    host: str
+    port: int
+    token: str
+
+
+def check_settings(settings: LiveFile) -> Access:
+    """Checks all settings that need no model, since loading one takes long.
+
+    Raises:
+      SatError: a value is wrong, a file can't be read or written, the address is taken, or
+        everyone could use the server.
+    """
+    access = check_access(settings.server)
+    for source in settings.source_settings().values():
+        open_source(source.url, channel=source.channel)
+    settings.mqtt_settings()
+    settings.webhook_settings()
+    if settings.events_file:
+        check_writable_file(Path(settings.events_file).absolute())
+    with _explain_taken(access):
+        found = socket.getaddrinfo(access.host, access.port, type=socket.SOCK_STREAM)
+        family, *_, address = found[0]
+        socket.create_server(address[:2], family=family).close()
+    return access
+
+
+def check_access(server: ServerTable) -> Access:
+    """Checks who may use the server.
 
     Raises:
       SatError: an address is wrong, the token can't be read, or everyone could use the server.
@@ -49,7 +82,18 @@ def check_server(server: ServerTable) -> tuple[str, int, str]:
             f"listen={server.listen}: everyone who reaches this address could listen in: give a "
             "token_file, or set insecure = true"
         )
-    return host, port, token
+    return Access(host, port, token)
+
+
+@contextlib.contextmanager
+def _explain_taken(access: Access) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).rpartition(": ")[2]
+        raise SatError(
+            f"cannot listen on {access.host}:{access.port}: {reason}: choose another --listen"
+        ) from error
 
 
 def make_sinks(
@@ -129,7 +173,7 @@ class Server:
           SatError: settings are wrong, or the port is taken.
         """
         server = self._settings.server
-        host, port, token = check_server(server)
+        access = check_access(server)
         limits = EngineLimits(max_streams=server.max_streams, max_lag=server.max_lag)
         self._hub = Hub(
             self._tagger,
@@ -139,7 +183,7 @@ class Server:
             resume_window=server.resume_window,
         )
         guard = Guard(
-            token=token,
+            token=access.token,
             allowed_origins=server.allowed_origins,
             trusted_proxies=server.trusted_proxies,
         )
@@ -157,13 +201,14 @@ class Server:
             app.make(), access_log=None, shutdown_timeout=5.0, handler_cancellation=True
         )
         await runner.setup()
-        parked = cache_dir() / "live" / f"streams-{port}.pickle"
+        parked = cache_dir() / "live" / f"streams-{access.port}.pickle"
         try:
-            await self._listen(runner, host, port)
+            with _explain_taken(access):
+                await web.TCPSite(runner, access.host, access.port).start()
             self._take_up(parked)
             self._sources.set(self._settings.source_settings())
             self._handle_signals()
-            self._tell_start(host, runner.addresses[0][1])  # Port 0 is any free one.
+            self._tell_start(access.host, runner.addresses[0][1])  # Port 0 is any free one.
             ticking = asyncio.create_task(self._hub.run())
             sending = asyncio.create_task(run_sinks(sinks, self._report))
             await self._stopping.wait()
@@ -180,17 +225,6 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await runner.cleanup()
             self._hub.engine.stop()
-
-    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> None:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise SatError(
-                f"cannot listen on {host}:{port}: {reason.rpartition(': ')[2]}: choose another "
-                "--listen"
-            ) from error
 
     def _tell_start(self, host: str, port: int) -> None:
         engine = self._hub.engine
@@ -218,7 +252,9 @@ class Server:
 
     def _stop(self) -> None:
         if self._stopping.is_set():
-            sys.exit(130)  # A second signal does not wait.
+            # A second signal does not wait. The requests that it cuts off are no faults to log.
+            logging.disable()
+            sys.exit(130)
         self._stopping.set()
 
     def _reload(self) -> None:
@@ -246,6 +282,7 @@ class Server:
     def _take_up(self, path: Path) -> None:
         try:
             if count := take_up(self._hub, path):
+                self._hub.watch_anew()
                 self._report(f"{count} streams wait for their clients")
         except SatError as error:
             self._report(str(error))

@@ -20,9 +20,11 @@ from sat_jax.live.session import Session
 _STEP = 0.02
 """Seconds after which a full stream is looked at again."""
 
-
 _PATIENCE = 10.0
-"""Seconds in which the next piece of a file must come."""
+"""Seconds that an upload may take, beside those for its bytes."""
+
+_SLOWEST = 10_000
+"""Bytes a second. Slower uploads would keep others out."""
 
 MALFORMED = (ValueError, HttpProcessingError, web.RequestPayloadError)
 """Errors of bodies that are not what their headers say."""
@@ -83,8 +85,8 @@ async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str
         if not isinstance(part, BodyPartReader):
             raise web.HTTPBadRequest(text="the first part is not a file\n")
         name, body = part.filename or name, _parts(part)
-    size = 0
-    while piece := await _next(body):
+    size, start = 0, asyncio.get_running_loop().time()
+    while piece := await _next(body, start + _PATIENCE + size / _SLOWEST):
         size += len(piece)
         if size > max_bytes:
             raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=size)
@@ -94,13 +96,14 @@ async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str
     return name
 
 
-async def _next(body: AsyncIterator[bytes]) -> bytes:
+async def _next(body: AsyncIterator[bytes], deadline: float) -> bytes:
     """Returns the next piece of a body; b"" at its end."""
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout_at(deadline):
             return await anext(body, b"")
     except TimeoutError:
-        raise web.HTTPRequestTimeout(text=f"nothing came for {_PATIENCE:g} s\n") from None
+        text = f"the file comes too slowly: send at least {_SLOWEST // 1000} kB a second\n"
+        raise web.HTTPRequestTimeout(text=text) from None
 
 
 async def _pieces(content: Any) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sat_jax.errors import SatError
 from sat_jax.live.config import ServerTable, expand, parse_address, read_live_file
 from sat_jax.live.feed import EventFeed
-from sat_jax.live.serve import check_server
+from sat_jax.live.serve import check_access
 from tests.support.live_server import Stream, live_server, noise, run, scores_alone, tiny_tagger
 
 EVERYTHING = {"rules": {"default": {"on": 0.05, "off": 0.04}}}
@@ -223,19 +223,19 @@ async def test_paths_outside_of_the_page():
 
 
 def test_open_addresses_need_a_token(tmp_path):
-    assert check_server(ServerTable()) == ("127.0.0.1", 8421, "")
-    assert check_server(ServerTable(listen="[::1]:80")) == ("::1", 80, "")
+    assert check_access(ServerTable()) == ("127.0.0.1", 8421, "")
+    assert check_access(ServerTable(listen="[::1]:80")) == ("::1", 80, "")
     with pytest.raises(SatError, match="token_file"):
-        check_server(ServerTable(listen="0.0.0.0:8421"))
-    check_server(ServerTable(listen="0.0.0.0:8421", insecure=True))
+        check_access(ServerTable(listen="0.0.0.0:8421"))
+    check_access(ServerTable(listen="0.0.0.0:8421", insecure=True))
     path = tmp_path / "token"
     path.write_text("0123456789abcdef\n")
-    assert check_server(ServerTable(listen="0.0.0.0:1", token_file=str(path)))[2] == (
+    assert check_access(ServerTable(listen="0.0.0.0:1", token_file=str(path)))[2] == (
         "0123456789abcdef"
     )
     path.write_text("short")
     with pytest.raises(SatError, match="16"):
-        check_server(ServerTable(token_file=str(path)))
+        check_access(ServerTable(token_file=str(path)))
     for wrong in ("8421", "host:", "host:99999"):
         with pytest.raises(SatError, match="listen"):
             parse_address(wrong)

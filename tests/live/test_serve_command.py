@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import aiohttp
@@ -133,7 +134,11 @@ def whole(samples):
         ('[server]\ntrusted_proxies = ["10.0.0.0/8"]', [], 1, "10.0.0.0/8"),
         ('[server]\nlisten = "0.0.0.0:1"', [], 1, "token_file"),
         ('[sources.yard]\nurl = "rtsp://${NOT_SET}@h/"', [], 1, "NOT_SET"),
+        ("[rules.yard]\nwach = []", [], 1, "rules.yard"),
+        ('[sources.yard]\nurll = "mic:"', [], 1, "sources.yard"),
         ("", ["--source", "yard"], 2, "NAME=URL"),
+        ("", ["--mic", "--source", "mic=tcp://h:1"], 2, "mic already"),
+        ("", ["--source", "yard=file:x.wav"], 1, "file:x.wav"),
         ("", ["--listen", "here"], 1, "HOST:PORT"),
         ("", ["street.wav"], 2, "street.wav"),
         ('[rules.default]\nwatch = ["Dogg"]', [], 1, "Dogg"),
@@ -147,13 +152,39 @@ def test_wrong_settings(tmp_path, capsys, text, arguments, code, named):
     assert named in error and error.count("\n") == 1
 
 
-def test_a_port_that_is_taken(model, capsys):
+def test_a_port_that_is_taken(tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert run_command("serve", "-m", model, "--listen", address) == 1
+        # No model is loaded before.
+        assert run_command("serve", "-m", tmp_path / "none", "--listen", address) == 1
     assert address in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_a_server_that_waits_for_an_upload(model, tmp_path):
+    with serving("-m", model, "--listen=127.0.0.1:0", cache=tmp_path) as process:
+        port = int(re.search(r"127\.0\.0\.1:(\d+)", process.line())[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            head = f"POST /v1/tag HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 99\r\n"
+            client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert b"100 Continue" in client.recv(99)  # Now it waits for the file.
+            process.signal(signal.SIGTERM)
+            assert client.recv(0) == b"" and not is_listening(port)
+            process.signal(signal.SIGTERM)
+            assert process.line() == ""
+            assert process.wait() == 130
+
+
+def is_listening(port):
+    """Waits until a port is closed."""
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def test_a_free_port_and_a_closed_terminal(model, tmp_path):

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 
+import aiohttp
 import numpy as np
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -41,7 +42,9 @@ async def live_server(
     guard = Guard(token=token, allowed_origins=origins, trusted_proxies=[])
     app = App(hub, guard, sources=SourceWatch(hub, {}), **app_options)
     try:
-        async with TestClient(TestServer(app.make())) as client:
+        # Connections that a test aborts count for ever; the default limit is 100.
+        connector = aiohttp.TCPConnector(limit=0)
+        async with TestClient(TestServer(app.make()), connector=connector) as client:
             client.app_of_live = app
             yield client, hub
     finally:
