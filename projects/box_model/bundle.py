@@ -27,7 +27,7 @@ from sat_jax.errors import SatError
 from sat_jax.models.registry import model_config
 from sat_jax.runtime.files import atomic_write, check_writable_file, explain_write_errors
 from sat_jax.weights.catalog import BUNDLED, DEFAULT_MODEL
-from sat_jax.weights.checkpoint import load_checkpoint, save_checkpoint
+from sat_jax.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 DOCS = Path(__file__).parent / "docs"
 
@@ -77,6 +77,22 @@ def bundle(model: Path, name: str) -> Path:
     checkpoint = load_checkpoint(model)
     if checkpoint.config != model_config(name):
         raise SatError(f"{model} is not a {name}: their configs differ")
+    return replace_bundled(checkpoint, name)
+
+
+def replace_bundled(checkpoint: Checkpoint, name: str) -> Path:
+    """Replaces a bundled model with a checkpoint, rounded; its thresholds go.
+
+    Args:
+      checkpoint: the model.
+      name: name of the model in the registry.
+
+    Returns:
+      The model's folder in the package.
+
+    Raises:
+      SatError: the folder can't be written.
+    """
     rounded = jax.tree.map(_round, checkpoint.variables)
     with explain_write_errors(BUNDLED), tempfile.TemporaryDirectory(dir=_made(BUNDLED)) as beside:
         new = Path(beside) / name
