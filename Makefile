@@ -73,6 +73,8 @@ bundle-train: bundle-data ## train the bundled model on them with three seeds
 
 bundle: bundle-train ## bundle the best of them; write its thresholds, results, examples, test sounds
 	$(DEV)/bin/python -m projects.box_model.bundle runs/pkg_audio
+	$(DEV)/bin/python -m projects.box_model.balance --tfds pkg_audio:sounds_validation \
+	--data_dir data/tfds
 	$(DEV)/bin/python -m sat_jax evaluate -m sat_jax/data/models/SAT_XS_2s --nocost --noplots \
 	--tfds pkg_audio:validation --data_dir data/tfds --workdir runs/thresholds \
 	--strong data/tfds/pkg_audio/2.0.0/strong_validation.tsv --save_thresholds precision=0.75

@@ -40,7 +40,8 @@ def class_results(work: Path, name: str) -> str:
             f"# Results of {name}",
             "",
             f"Seed {seed} has the highest mAP on the validation scenes ({score:.3f}). Below are "
-            "its results on the test scenes before its weights were rounded, in stream mode with "
+            "its results on the test scenes, before its classes were balanced and its weights "
+            "rounded, in stream mode with "
             f"chunks of {setting.delay:g} s. See projects/box_model/README.md for the rows. "
             "Written by `python -m projects.box_model.bundle`.",
             "",

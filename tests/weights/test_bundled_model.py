@@ -75,7 +75,7 @@ def test_classes_without_training_sounds_are_never_shown(tagger):
         ("concert", 0, 2, "Cello"),
         ("concert", 4, 8, "Clapping"),
         ("crickets", 0, 4, "Cricket"),
-        ("dog", 0, 2, "Dog"),
+        ("dog", 0, 2, "Bark"),
         ("fire", 0, 4, "Fire"),
         ("rain", 0, 4, "Rain"),
         ("water", 0, 2, "Water"),

@@ -79,5 +79,5 @@ def test_only_the_bias_of_the_bundled_model_changes(tmp_path, monkeypatch, capsy
     is_learned = ~np.isin(before.labels, unlearned_classes())
     mean = old.mean(0)
     habit = np.where(is_learned, mean - mean[is_learned].mean(), 0.0)
-    np.testing.assert_allclose(new, old - 0.5 * habit, atol=0.03)  # The bias is rounded.
+    np.testing.assert_allclose(new, old - 0.5 * habit, atol=0.04)  # The bias is rounded.
     assert np.abs(habit).max() > 1.0
