@@ -13,7 +13,7 @@ from sat_jax.streaming.pieces import Variables
 def spectrogram(
     graph: Graph, samples: Value, peak_db: Value | None, *, framing: Framing, config: FrontendConfig
 ) -> tuple[Value, Value | None]:
-    """Computes `chunk_spectrogram`: [b, s] -> dB [b, t, f], and the new peak [b]."""
+    """Computes `chunk_spectrogram`: [b, s] -> dB [b, t, f], and the new peak [b, 1]."""
     length = framing.window
     if framing.kind == "chunk":
         half = config.n_fft // 2
@@ -25,7 +25,7 @@ def spectrogram(
     if peak_db is not None:
         to_grid = graph.constant([-1, 1, 1])
         loudest = graph.op("Max", loudest, graph.op("Reshape", peak_db, to_grid))
-        peak_db = graph.op("Reshape", loudest, graph.constant([-1]))
+        peak_db = graph.op("Reshape", loudest, graph.constant([-1, 1]))
     floor = graph.op("Sub", loudest, graph.constant(config.top_db, np.float32))
     return graph.op("Max", power_db, floor), peak_db
 

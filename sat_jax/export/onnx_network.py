@@ -22,7 +22,7 @@ class Past:
     Attributes:
       tokens: layer 0's past, [b, m, d].
       kv: past keys and values of the other layers, [b, m, 2 d] each.
-      num_real: int32 [b].
+      num_real: int32 [b, 1].
     """
 
     tokens: Value
@@ -158,7 +158,7 @@ class Network:
         return graph.op("Reshape", mixed, graph.constant([0, -1, self.config.width]))
 
     def _mask(self, num_real: Value, num_new: int) -> Value:
-        """Computes `visible_keys`: int32 [b] -> bool [b, 1, 1, m + n]."""
+        """Computes `visible_keys`: int32 [b, 1] -> bool [b, 1, 1, m + n]."""
         graph, room = self._graph, self.config.cache_tokens
         # The last `num_real` of the cache's slots, and all new tokens.
         left = np.concatenate([np.arange(room, 0, -1), np.zeros(num_new)])
@@ -173,9 +173,8 @@ class Network:
         def number(value: int) -> Value:
             return graph.constant(value, np.int32)
 
-        counts = graph.op("Reshape", past.num_real, graph.constant([-1, 1]))
-        steps = graph.op("Div", counts, number(rows))
-        token = graph.op("Add", graph.constant(np.arange(slots) - slots, np.int32), counts)
+        steps = graph.op("Div", past.num_real, number(rows))
+        token = graph.op("Add", graph.constant(np.arange(slots) - slots, np.int32), past.num_real)
         safe = graph.op("Max", steps, number(1))
         # Slots that are not real get any position, and lose it below.
         real_token = graph.op("Max", token, number(0))

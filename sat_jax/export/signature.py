@@ -2,7 +2,8 @@
 
 Inputs are ``samples``, float32 [b, window], and the arrays of the state; outputs are ``probs``,
 float32 [b, y], and the arrays of the next state, named ``new_…``. The batch is the first axis of
-each array, so that a server can gather streams by row.
+each array, so that a server can gather streams by row. A number per stream is an array [b, 1],
+because servers such as Triton know no state without axes.
 """
 
 from collections.abc import Mapping
@@ -30,8 +31,8 @@ class StateArray(NamedTuple):
 
     Attributes:
       name: "tokens", layer 0's past [b, m, d]; "kv", keys and values of the other layers
-        [b, l - 1, m, 2 d]; "num_real" [b], cached tokens that are real; or, with seamless framing,
-        "peak_db" [b].
+        [b, l - 1, m, 2 d]; "num_real" [b, 1], cached tokens that are real; or, with seamless
+        framing, "peak_db" [b, 1].
       shape: without the batch.
       dtype: "float32" or "int32".
     """
@@ -49,9 +50,9 @@ def state_arrays(model: StreamingModel) -> tuple[StateArray, ...]:
         arrays.append(StateArray("tokens", (slots, width), "float32"))
         if config.depth > 1:
             arrays.append(StateArray("kv", (config.depth - 1, slots, 2 * width), "float32"))
-        arrays.append(StateArray("num_real", (), "int32"))
+        arrays.append(StateArray("num_real", (1,), "int32"))
     if model.framing.kind == "seamless":
-        arrays.append(StateArray("peak_db", (), "float32"))
+        arrays.append(StateArray("peak_db", (1,), "float32"))
     return tuple(arrays)
 
 
@@ -70,7 +71,7 @@ def host_arrays(model: StreamingModel, state: ModelState) -> Arrays:
 
 def to_arrays(model: StreamingModel, state: ModelState) -> dict[str, jax.Array]:
     """Returns the arrays of a state whose cache has the form "kv"."""
-    every = {"num_real": state.cache.num_real, "peak_db": state.peak_db}
+    every = {"num_real": state.cache.num_real[:, None], "peak_db": state.peak_db[:, None]}
     if model.config.is_streaming:
         first, *others = (past[0] for past in state.cache.past)
         every["tokens"] = first
@@ -86,6 +87,6 @@ def from_arrays(model: StreamingModel, arrays: Mapping[str, Any], batch_size: in
         kv = arrays.get("kv")
         layers = () if kv is None else tuple(KVPast(kv[:, i]) for i in range(kv.shape[1]))
         past = (TokenPast(arrays["tokens"]), *layers)
-    num_real = arrays.get("num_real", jnp.zeros((batch_size,), jnp.int32))
-    peak_db = arrays.get("peak_db", jnp.full((batch_size,), -jnp.inf, jnp.float32))
-    return ModelState(Cache(past, num_real), peak_db)
+    num_real = arrays.get("num_real", jnp.zeros((batch_size, 1), jnp.int32))
+    peak_db = arrays.get("peak_db", jnp.full((batch_size, 1), -jnp.inf, jnp.float32))
+    return ModelState(Cache(past, num_real[:, 0]), peak_db[:, 0])
