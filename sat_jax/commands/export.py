@@ -11,6 +11,7 @@ onnx: for onnxruntime, any number of streams at a time.
 litert: for LiteRT (TensorFlow Lite), one stream at a time.
 stablehlo: for JAX on CPUs, NVIDIA GPUs and TPUs, any number of streams.
 web: onnx with a page that tags the microphone and files in a browser; needs npm for the export.
+triton: onnx as a model of NVIDIA's Triton Inference Server, which keeps the state of each stream.
 
 Weights are stored as --precision says; all arithmetic is float32. float16 halves the file and
 changes probabilities by less than 0.002; int8 halves it again.
@@ -46,7 +47,7 @@ _MODEL = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
     "format",
     "onnx",
-    ["onnx", "litert", "stablehlo", "web"],
+    ["onnx", "litert", "stablehlo", "web", "triton"],
     "Format of the model.",
     flag_values=FLAGS,
 )
@@ -61,7 +62,7 @@ _OPSET = flags.DEFINE_integer(
     "opset",
     None,
     "Version of ONNX's operators, 18 to 23. Older runtimes need an older one, which has more "
-    "nodes. Default: 23.",
+    "nodes. Default: 23; of triton 22, all of which runs on GPUs.",
     18,
     23,
     flag_values=FLAGS,
@@ -159,7 +160,7 @@ def _compare(
 def _check(arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise flags.Error("name one folder to write to")
-    if _OPSET.value and _FORMAT.value not in ("onnx", "web"):
+    if _OPSET.value and _FORMAT.value not in ("onnx", "web", "triton"):
         raise flags.Error(f"--opset={_OPSET.value}: only --format onnx has operator sets")
     if _PRECISION.value not in (None, "float32") and _FORMAT.value == "stablehlo":
         raise flags.Error(f"--precision={_PRECISION.value}: --format stablehlo stores float32")

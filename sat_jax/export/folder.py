@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from sat_jax.config import Warmup
 from sat_jax.errors import SatError
-from sat_jax.export.signature import NEW, PROBS, SAMPLES, initial_state, state_arrays
+from sat_jax.export.signature import NEW, PROBS, SAMPLES, Arrays, initial_state, state_arrays
 from sat_jax.labels import audioset_labels
 from sat_jax.runtime.files import explain_write_errors
 from sat_jax.streaming.model import StreamingModel
@@ -22,6 +22,10 @@ FORMAT = 1
 """Version of export.json; it increases when older programs cannot read new folders."""
 
 ABOUT_FILE, STATE_FILE, PROGRAM_FILE = "export.json", "state.bin", "run.py"
+
+Files = Callable[[Mapping[str, Any], Arrays], Mapping[str, bytes]]
+"""Makes files, by path in the folder, from export.json's content and the state of a new stream."""
+
 _RUNNER = Path(__file__).parent / "runner" / PROGRAM_FILE
 
 
@@ -35,7 +39,7 @@ def write_folder(
     about: dict[str, Any],
     thresholds: Sequence[float] | None,
     warmup: Warmup,
-    files: Mapping[str, bytes],
+    files: Files,
 ) -> None:
     """Writes a folder completely or not at all.
 
@@ -48,7 +52,7 @@ def write_folder(
       about: the format's own facts for export.json.
       thresholds: of each class; None if the model has none.
       warmup: what the cache of a new stream holds.
-      files: more files, by path.
+      files: makes more files.
 
     Raises:
       SatError: the folder exists or cannot be written.
@@ -60,14 +64,7 @@ def write_folder(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
             new = Path(temporary) / folder.name
             new.mkdir()
-            for name, data in {model_file: content, **files}.items():
-                (new / name).parent.mkdir(exist_ok=True)
-                (new / name).write_bytes(data)
             initial = initial_state(model, checkpoint.variables, warmup)
-            with (new / STATE_FILE).open("wb") as file:
-                for each in state_arrays(model):
-                    little_endian = np.dtype(each.dtype).newbyteorder("<")
-                    file.write(initial[each.name].astype(little_endian).tobytes())
             facts = {
                 "format": FORMAT,
                 **about,
@@ -76,9 +73,22 @@ def write_folder(
                 **_facts(model, checkpoint),
                 "labels": _labels(checkpoint.labels, thresholds),
             }
-            (new / ABOUT_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            written = {
+                model_file: content,
+                ABOUT_FILE: (json.dumps(facts, indent=1) + "\n").encode(),
+                STATE_FILE: b"".join(map(little_endian, initial.values())),
+                **files(facts, initial),
+            }
+            for name, data in written.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).write_bytes(data)
             shutil.copyfile(_RUNNER, new / PROGRAM_FILE)
             new.rename(folder)
+
+
+def little_endian(array: np.ndarray) -> bytes:
+    """Returns the bytes of an array, in row-major order."""
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def _facts(model: StreamingModel, checkpoint: Checkpoint) -> dict[str, Any]:

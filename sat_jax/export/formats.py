@@ -3,11 +3,11 @@
 Each exporter is imported when it is used, because it needs packages of its own.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import NamedTuple
 
 from sat_jax.export.check import Run
+from sat_jax.export.folder import Files
 from sat_jax.export.precision import Precision
 from sat_jax.streaming.model import StreamingModel
 from sat_jax.streaming.pieces import Variables
@@ -21,14 +21,14 @@ class Export(NamedTuple):
       about: facts for export.json.
       run: runs it here, to compare it with the model.
       batch_sizes: numbers of streams to compare.
-      files: more files of the folder, by path.
+      files: makes more files of the folder.
     """
 
     content: bytes
     about: dict[str, object]
     run: Run
     batch_sizes: tuple[int, ...] = (1, 3)
-    files: Mapping[str, bytes] = MappingProxyType({})
+    files: Files = lambda about, initial: {}
 
 
 class Format(NamedTuple):
@@ -96,8 +96,19 @@ def export_web(
     """Exports to ONNX, with a page that runs it in a browser."""
     from sat_jax.export.web_page import page_files
 
-    files = page_files()  # Before the longer work.
-    return export_onnx(model, variables, precision, opset)._replace(files=files)
+    page = page_files()  # Before the longer work.
+    exported = export_onnx(model, variables, precision, opset)
+    return exported._replace(files=lambda about, initial: page)
+
+
+def export_triton(
+    model: StreamingModel, variables: Variables, precision: Precision, opset: int | None
+) -> Export:
+    """Exports to ONNX, as a model in a repository of NVIDIA's Triton Inference Server."""
+    from sat_jax.export.triton import DEFAULT_OPSET, repository_files
+
+    exported = export_onnx(model, variables, precision, opset or DEFAULT_OPSET)
+    return exported._replace(files=repository_files)
 
 
 FORMATS = {
@@ -109,6 +120,13 @@ FORMATS = {
         export_web,
         ("float16", "float32", "int8"),
         "run: python -m http.server -d {folder}, then open http://localhost:8000",
+    ),
+    "triton": Format(
+        "1/model.onnx",
+        "onnx",
+        export_triton,
+        ("float16", "float32", "int8"),
+        "run: tritonserver --model-repository={folder.parent}",
     ),
     "stablehlo": Format("model.stablehlo", "", export_stablehlo, ("float32",)),
 }
