@@ -1,7 +1,13 @@
 """A folder of --format triton, run as Triton runs it: from config.pbtxt and the files it names."""
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import re
+import shutil
+import socket
+import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -141,46 +147,111 @@ def test_sequences_in_batches_are_streams(tmp_path, changes, how):
             np.testing.assert_allclose(probs, expected[0], atol=2e-5)
 
 
-def test_the_command_and_a_client(tmp_path, monkeypatch):
-    """A client cuts windows with run.py's Stream; the server keeps the state."""
-    folder = tmp_path / "repository" / "listener"
-    flags = ("--format=triton", "--framing=seamless", "--precision=float32", "--nocheck")
-    assert run_program(export.PROGRAM, "export", *flags, str(folder)) == 0
+class RemoteStep:
+    """The step on a server, for run.py's Stream: the server keeps the state."""
+
+    def __init__(self, about, infer):
+        self.about, self._infer, self._start = about, infer, True
+
+    def new_state(self):
+        return {}
+
+    def __call__(self, samples, state):
+        probs = self._infer(samples, self._start)
+        self._start = False
+        return probs, state
+
+
+@pytest.fixture(scope="module", params=["chunk", "seamless"])
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("repository") / "listener"
+    flags = (f"--framing={request.param}", "--chunk=1.92", "--precision=float32", "--nocheck")
+    assert run_program(export.PROGRAM, "export", "--format=triton", *flags, str(path)) == 0
+    return path
+
+
+def noise(seed):
+    return np.random.default_rng(seed).uniform(-0.1, 0.1, 100_000).astype(np.float32)
+
+
+def assert_same(ours, theirs, **how):
+    assert len(ours) == len(theirs) > 3
+    for (*times, probs), (*expected_times, expected) in zip(ours, theirs, strict=True):
+        assert times == expected_times
+        np.testing.assert_allclose(probs, expected, **how)
+
+
+def chunks_of(sound, step):
+    stream = run.Stream(step)
+    return stream.push(sound) + stream.finish()
+
+
+def test_a_client_sends_windows_only(folder):
     local, triton = run.Step(folder), Triton(folder)
-
-    class RemoteStep:
-        about, start = local.about, True
-
-        def new_state(self):
-            return {}
-
-        def __call__(self, samples, state):
-            probs = triton.infer([(7, self.start, samples)])
-            self.start = False
-            return probs, state
-
-    sound = np.random.default_rng(1).uniform(-0.1, 0.1, 70_000).astype(np.float32)
-    for ours, theirs in zip(*map(chunks_of(sound), (RemoteStep(), local)), strict=True):
-        assert ours[:2] == theirs[:2]
-        np.testing.assert_array_equal(ours[2], theirs[2])
+    remote = RemoteStep(local.about, lambda samples, start: triton.infer([(7, start, samples)]))
+    assert_same(chunks_of(noise(0), remote), chunks_of(noise(0), local), rtol=0)
     labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
     assert labels == [each["name"] for each in local.about["labels"]]
     assert triton.config["output"][0]["label_filename"] == ["labels.txt"]
 
 
-def chunks_of(sound):
-    def chunks(step):
-        stream = run.Stream(step)
-        return stream.push(sound) + stream.finish()
+def tritonclient():
+    try:
+        import tritonclient.grpc
+    except (ImportError, RuntimeError):  # The second without its extra, grpc.
+        pytest.skip("tritonclient[grpc] is missing")
+    return tritonclient.grpc
 
-    return chunks
+
+@pytest.fixture
+def server(folder):
+    """A real server with the folder; returns a client."""
+    grpc = tritonclient()
+    if shutil.which("tritonserver") is None:
+        pytest.skip("tritonserver is missing")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ("--allow-http=false", "--allow-metrics=false", "--exit-timeout-secs=1")
+    command = ["tritonserver", f"--model-repository={folder.parent}", f"--grpc-port={port}", *flags]
+    with subprocess.Popen(command) as process:
+        client = grpc.InferenceServerClient(f"127.0.0.1:{port}")
+        for _ in range(600):
+            with contextlib.suppress(grpc.InferenceServerException):
+                if client.is_model_ready("listener"):
+                    break
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.1)
+        yield client
+        client.close()
+        process.terminate()
+
+
+@pytest.mark.slow
+def test_sequences_on_a_real_server(folder, server):
+    """Several at a time; one of them is slower than Triton's own limit of a second."""
+    grpc, local = tritonclient(), run.Step(folder)
+
+    def chunks(sequence):
+        def infer(samples, start):
+            sent = grpc.InferInput("samples", samples.shape, "FP32")
+            sent.set_data_from_numpy(samples)
+            found = server.infer("listener", [sent], sequence_id=sequence, sequence_start=start)
+            time.sleep(1.5 * (sequence == 1))
+            return found.as_numpy("probs")
+
+        return chunks_of(noise(sequence), RemoteStep(local.about, infer))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        for sequence, found in enumerate(threads.map(chunks, range(1, 9)), 1):
+            assert_same(found, chunks_of(noise(sequence), local), atol=2e-5)
+    assert_same(chunks(2), chunks_of(noise(2), local), atol=2e-5)  # A number may come again.
 
 
 @pytest.mark.parametrize("changes", [{}, {"cache_length": 0}])
 def test_the_schema_of_triton(tmp_path, changes):
     """Its own protobuf, from tritonclient[grpc], reads what our parser reads."""
-    reason = "tritonclient[grpc] has the schema"
-    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=reason)
+    schema = tritonclient().model_config_pb2
     from google.protobuf import text_format
 
     write(
