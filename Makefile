@@ -13,7 +13,7 @@ LIBTPU := $(shell grep -o 'libtpu==[^"]*' pyproject.toml)
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-live lint format lock docs bench bundle-data bundle-train bundle clean distclean
+.PHONY: help demo test test-all test-live test-export lint format lock docs bench bundle-data bundle-train bundle clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ test-live: $(DEV)/.ready ## run all tests of live sound, with real brokers, came
 	apt-get install --yes --no-install-recommends $(LIVE_PARTS)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check playwright
 	$(DEV)/bin/python -m pytest -m "" tests/live $(ARGS)
+
+EXPORT_PARTS := chromium g++ libonnxruntime-dev libsndfile1-dev nlohmann-json3-dev npm pkg-config
+
+# With `tritonserver` and its onnxruntime backend on the PATH, a real server runs, too.
+test-export: $(DEV)/.ready ## run all tests of exports, with a C++ compiler and a browser (Debian 13)
+	apt-get install --yes --no-install-recommends $(EXPORT_PARTS)
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check playwright 'tritonclient[grpc]'
+	$(DEV)/bin/python -m pytest -m "" tests/export $(ARGS)
 
 lint: $(DEV)/.ready ## check style, formatting, types and imports between folders
 	$(DEV)/bin/ruff check

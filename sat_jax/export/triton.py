@@ -12,10 +12,10 @@ from sat_jax.export.folder import little_endian
 from sat_jax.export.signature import NEW, PROBS, SAMPLES, Arrays
 
 DEFAULT_OPSET = 22
-"""On GPUs, onnxruntime up to 1.24 leaves opset 23's Attention to the CPU."""
+"""On GPUs, onnxruntime 1.24 and older leave opset 23's Attention to the CPU."""
 
 LABELS_FILE, STATE_FOLDER = "labels.txt", "initial_state"
-"""The name of the folder is Triton's."""
+"""Triton looks for initial states in a folder of this name."""
 
 _TYPES = {"float32": "TYPE_FP32", "int32": "TYPE_INT32"}
 
