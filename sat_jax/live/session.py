@@ -285,13 +285,18 @@ class Session:
         if scored.probs is None:
             self._tell(LostSound(start=start, end=end, reason="overload"))
         else:
-            self._hear_scores(scored.probs, scored, start, end)
+            self._tell_scores(scored.probs, scored, start, end)
         if self._levels is not None:
             self._hear_levels(self._levels.push(scored.samples))
+        # What is mostly padding tells nothing.
+        is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
+        is_skipped = self._skips_first and self.chunks == 1
+        if scored.probs is not None and is_whole and not is_skipped:
+            self._tell_all(self._tracker.push(start, end, scored.probs))
         self._tell_states()
         self._tell_marks()
 
-    def _hear_scores(self, probs: np.ndarray, scored: Scored, start: float, end: float) -> None:
+    def _tell_scores(self, probs: np.ndarray, scored: Scored, start: float, end: float) -> None:
         scores = Scores(
             chunk=self.chunks,
             start=start,
@@ -303,10 +308,6 @@ class Session:
         self.chunks += 1
         self.last = scores
         self._tell(scores)
-        # What is mostly padding tells nothing.
-        is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
-        if is_whole and not (self._skips_first and scores.chunk == 0):
-            self._tell_all(self._tracker.push(start, end, probs))
 
     def _hear_levels(self, levels: Sequence[Level]) -> None:
         before = (self._levels_from - self._silence) / self._engine.rate

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import soundfile
 
 from sat_jax.live.engine import EngineLimits
-from tests.support.live_server import Stream, live_server, noise, run, scores_alone
+from sat_jax.weights.checkpoint import save_checkpoint
+from tests.support.labelled_clips import tiny_checkpoint
+from tests.support.live_server import CHUNK, Stream, live_server, noise, run, scores_alone
+from tests.support.programs import run_command
 
 
 @run
@@ -292,3 +296,34 @@ async def test_the_example_client(tmp_path):
     scores = [message for message in told if message["type"] == "scores"]
     assert [message["top"][0][0] for message in scores] == expected.argmax(1).tolist()
     assert (told[0]["type"], told[-1]["type"]) == ("started", "closed")
+
+
+@run
+async def test_events_are_those_of_sat_jax_tag(tmp_path):
+    rules = '[rules.default]\nwatch = ["loud", "*"]\nmin_off = 0.3\non = ON\n'
+    sound = np.concatenate([noise(0, 1.0), noise(1, 2.0) // 50, noise(2, 1.5)])
+    scores = scores_alone(sound)
+    # Half of the chunks reach it.
+    rules = rules.replace("ON", f"{np.median(scores.max(1)):.4f}")
+    labels = tiny_checkpoint().labels
+    strongest = [labels[k] for k in np.argsort(-scores.max(0))[:6]]
+    rules = rules.replace('"*"', ", ".join(map(json.dumps, strongest)))
+    (tmp_path / "rules.toml").write_text(rules)
+    save_checkpoint(tmp_path / "tiny", tiny_checkpoint())
+    soundfile.write(tmp_path / "sound.wav", sound, 16_000, subtype="PCM_16")
+    flags = ("-m", tmp_path / "tiny", "-c", CHUNK, "--rules", tmp_path / "rules.toml")
+    output = tmp_path / "events.jsonl"
+    arguments = (*flags, "--format", "events", "--output", output, tmp_path / "sound.wav")
+    assert run_command("tag", *arguments) == 0
+    expected = [json.loads(line) for line in output.read_text().splitlines()]
+    async with live_server(rules=tomllib.loads(rules)) as (client, _):
+        stream = await Stream.open(client, pace="asap")
+        await stream.sound(sound)
+        await stream.finish()
+    names = ("kind", "label", "start", "end", "reason", "parents")
+    found, expected = (
+        [[message.get(name) for name in names] for message in messages]
+        for messages in (stream.of("event"), expected)
+    )
+    assert found == expected
+    assert {label for _, label, *_ in found} > {"loud"}
