@@ -8,6 +8,7 @@ import numpy as np
 
 from sat_jax.events.event import Notice, Reason
 from sat_jax.events.folding import FoldedMachine
+from sat_jax.events.levels import Level
 from sat_jax.events.message import EventMessage
 from sat_jax.events.watching import LOUD, WatchedSound
 
@@ -101,21 +102,15 @@ class EventTracker:
         self._note_idle(numbers)
         return [self._message(number, notice, end) for number, notice in told]
 
-    def push_level(self, start: float, end: float, level: float) -> list[EventMessage]:
-        """Takes the level of the next 0.1 s, for the sound "loud", see `Level`.
-
-        Args:
-          start: seconds.
-          end: seconds.
-          level: root mean square of the samples; 1 is full scale.
-        """
+    def push_level(self, level: Level) -> list[EventMessage]:
+        """Takes the level of the next 0.1 s, for the sound "loud"."""
         number = self._numbers.get(LOUD)
         if number is None:
             return []
-        self._block_length = end - start
-        notices = self._machine(number).push(start, end, level)
+        self._block_length = level.end - level.start
+        notices = self._machine(number).push(level.start, level.end, level.rms)
         self._note_idle([number])
-        return [self._message(number, notice, end) for notice in notices]
+        return [self._message(number, notice, level.end) for notice in notices]
 
     def finish(self, now: float, reason: Reason = "closed") -> list[EventMessage]:
         """Ends all events. Chunks that follow are a new beginning.

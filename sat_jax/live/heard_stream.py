@@ -1,11 +1,10 @@
 """One live stream: samples and gaps in; levels, scored chunks and events out."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from sat_jax.events import EventMessage, EventTracker, WatchedSound
+from sat_jax.events import EventMessage, EventTracker, Level, LevelMeter, WatchedSound
 from sat_jax.events.event import Reason
 from sat_jax.live.stream_clock import StreamClock
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
@@ -13,21 +12,6 @@ from sat_jax.tagger import Tagger
 
 MAX_BRIDGED_SECONDS = 10.0
 """A gap shorter than this does not interrupt a stream."""
-
-_LEVELS_PER_SECOND = 10
-
-
-class Level(NamedTuple):
-    """How loud 0.1 s are; 1 is full scale.
-
-    Attributes:
-      rms: root mean square of the samples.
-      peak: the largest magnitude.
-    """
-
-    rms: float
-    peak: float
-
 
 Heard = Level | ScoredChunk | EventMessage
 
@@ -122,7 +106,7 @@ class HeardStream:
         self._chunk_start = self._position
         self._lost = 0
         self._is_first = True
-        self._measured = np.zeros(0, np.float32)  # Not yet part of a level.
+        self._levels = LevelMeter(self._rate, self._position)
 
     def _take(self, samples: np.ndarray, *, is_lost: bool) -> Iterator[Heard]:
         while len(samples):
@@ -135,16 +119,9 @@ class HeardStream:
                 yield from self._score(probs)
 
     def _measure(self, piece: np.ndarray) -> Iterator[Heard]:
-        size = self._rate // _LEVELS_PER_SECOND
-        begin = self._position - len(self._measured)
-        waiting = np.concatenate([self._measured, piece])
-        for first in range(0, len(waiting) - size + 1, size):
-            block = waiting[first : first + size]
-            level = Level(float(np.sqrt(np.mean(block**2))), float(np.abs(block).max()))
+        for level in self._levels.push(piece):
             yield level
-            start = (begin + first) / self._rate
-            yield from self.tracker.push_level(start, start + size / self._rate, level.rms)
-        self._measured = waiting[len(waiting) - len(waiting) % size :]
+            yield from self.tracker.push_level(level)
 
     def _score(self, probs: np.ndarray) -> Iterator[Heard]:
         """Yields the chunk that ends here, and its events."""

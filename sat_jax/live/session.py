@@ -13,7 +13,7 @@ from sat_jax.audio.mono import Resampler
 from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, WatchedSound
 from sat_jax.events.event import Reason
-from sat_jax.events.levels import Level, LevelMeter
+from sat_jax.events.levels import LevelMeter
 from sat_jax.events.rules_file import DEFAULT
 from sat_jax.events.watching import LOUD
 from sat_jax.live.engine import Engine
@@ -123,11 +123,11 @@ class Session:
         self._is_stale = False
         self._pushed = self._silence = self._heard_to = 0
         self._on: frozenset[str] = frozenset()
-        self.watch(sounds)
         self.stream = engine.open(pace)
         if phase == "spread":
             self._silence = engine.spread_silence()
             self._push(np.zeros(self._silence, np.float32))
+        self.watch(sounds)
 
     # ---- For the thread of the source.
 
@@ -244,7 +244,7 @@ class Session:
         )
         self._levels = None
         if any(sound.name == LOUD for sound in sounds):
-            self._levels, self._levels_from = LevelMeter(self._engine.rate), self._heard_to
+            self._levels = LevelMeter(self._engine.rate, self._heard_to - self._silence)
 
     def watch_anew(self, sounds: Sequence[WatchedSound]) -> None:
         """Ends all events and watches these sounds, unless they are those of now."""
@@ -287,7 +287,9 @@ class Session:
         else:
             self._tell_scores(scored.probs, scored, start, end)
         if self._levels is not None:
-            self._hear_levels(self._levels.push(scored.samples))
+            for level in self._levels.push(scored.samples):
+                if level.start >= 0.0:
+                    self._tell_all(self._tracker.push_level(level))
         # What is mostly padding tells nothing.
         is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
         is_skipped = self._skips_first and self.chunks == 1
@@ -308,13 +310,6 @@ class Session:
         self.chunks += 1
         self.last = scores
         self._tell(scores)
-
-    def _hear_levels(self, levels: Sequence[Level]) -> None:
-        before = (self._levels_from - self._silence) / self._engine.rate
-        for level in levels:
-            start, end = level.start + before, level.end + before
-            if start >= 0.0:
-                self._tell_all(self._tracker.push_level(start, end, level.value))
 
     def _seconds(self, sample: int) -> float:
         return max(0, sample - self._silence) / self._engine.rate

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from sat_jax.errors import one_line
-from sat_jax.events import EventMessage
-from sat_jax.live.heard_stream import Heard, HeardStream, Level
+from sat_jax.events import EventMessage, Level
+from sat_jax.live.heard_stream import Heard, HeardStream
 from sat_jax.live.printed_lines import describe_problem
 from sat_jax.live.sources import SourceStatus
 from sat_jax.streaming.scored_chunk import ScoredChunk

@@ -32,7 +32,7 @@ class EventFormat(OutputFormat):
     def chunk(self, chunk: "ScoredChunk", levels: Sequence["Level"] = ()) -> str:
         """Returns the text that can be told now that a chunk is scored."""
         self._now = chunk.end
-        messages = [each for level in levels for each in self._tracker.push_level(*level)]
+        messages = [each for level in levels for each in self._tracker.push_level(level)]
         if chunk.end - chunk.start >= self._selection.shortest:
             messages += self._tracker.push(chunk.start, chunk.end, chunk.probs)
         return self.tell(messages, self._tracker.unfinished_since)

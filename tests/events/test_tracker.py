@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sat_jax.errors import SatError
-from sat_jax.events import EventTracker, Rule, Watch, find_events, watched_sounds
+from sat_jax.events import EventTracker, Level, Rule, Watch, find_events, watched_sounds
 from sat_jax.events.watching import WatchedSound
 from sat_jax.labels import audioset_labels
 
@@ -200,7 +200,9 @@ def test_groups_and_loud_sounds():
     assert (start.label, start.index, start.id) == ("pets", None, "7f3a.0.pets")
     levels = [0.02, 0.2, 0.07] + [0.01] * 31
     told = [
-        m for k, level in enumerate(levels) for m in tracker.push_level(k / 10, k / 10 + 0.1, level)
+        m
+        for k, rms in enumerate(levels)
+        for m in tracker.push_level(Level(k / 10, k / 10 + 0.1, rms, rms))
     ]
     assert [(m.kind, round(m.start, 1)) for m in told] == [("start", 0.1), ("end", 0.1)]
     assert told[1].end == pytest.approx(0.3)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sat_jax.config import ModelConfig
-from sat_jax.events import EventMessage, Rule, Watch, find_events, watched_sounds
+from sat_jax.events import EventMessage, Level, Rule, Watch, find_events, watched_sounds
 from sat_jax.labels import default_label_names
-from sat_jax.live.heard_stream import HeardStream, Level
+from sat_jax.live.heard_stream import HeardStream
 from sat_jax.models.transformer import init_variables
 from sat_jax.streaming.scored_chunk import ScoredChunk
 from sat_jax.tagger import Tagger

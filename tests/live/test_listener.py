@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sat_jax.errors import SatError
-from sat_jax.events import EventMessage
+from sat_jax.events import EventMessage, Level
 from sat_jax.live import terminal_view
-from sat_jax.live.heard_stream import HeardStream, Level
+from sat_jax.live.heard_stream import HeardStream
 from sat_jax.live.listener import listen
 from sat_jax.live.printed_lines import EventLines, StatusLines, TagLines
 from sat_jax.live.sources import Gap, SourceStatus
@@ -184,11 +184,11 @@ def test_a_person_sees_level_tags_and_events(view) -> None:
 
 
 def test_clipping_is_marked(view) -> None:
-    view.show(Level(0.5, 1.0))
+    view.show(Level(0.0, 0.1, 0.5, 1.0))
     view.tick(SourceStatus(up=True))
     assert "CLIP" in seen(view).lines[3]
     for _ in range(20):
-        view.show(Level(0.5, 0.5))
+        view.show(Level(0.0, 0.1, 0.5, 0.5))
     view.tick(SourceStatus(up=True))
     assert "CLIP" not in seen(view).lines[3]
 
@@ -211,6 +211,6 @@ def test_a_terminal_without_blocks_gets_signs(view) -> None:
     poor = TerminalView(
         ascii_output, title="cam", selection=view._selection, heard=stream_of_tones()
     )
-    poor.show(Level(0.1, 0.1))
+    poor.show(Level(0.0, 0.1, 0.1, 0.1))
     poor.tick(SourceStatus(up=True))
     assert "##" in seen(poor).lines[3]
