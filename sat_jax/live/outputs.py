@@ -12,7 +12,7 @@ from sat_jax.live.stream import decibels
 from sat_jax.tags import TagSelection
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
     """The scores of a chunk. Times are seconds of the stream.
 
