@@ -35,8 +35,11 @@ _HISTORY = 256
 """Outputs kept for a client that comes back."""
 
 
-_OF_THIS_PROCESS = ("_engine", "_client", "_resampler", "listeners", "ended", "heard_at", "stream")
-"""Attributes that belong to a process."""
+_NOT_PARKED = (
+    *("_engine", "_client", "_resampler", "listeners", "ended", "heard_at", "stream"),
+    "_levels",  # It has up to 0.1 s of sound.
+)
+"""Attributes that do not go to another process."""
 
 
 class Client(Protocol):
@@ -202,7 +205,7 @@ class Session:
 
         The data has no sound: the client sends what was not scored again.
         """
-        names = [name for name in vars(self) if name not in _OF_THIS_PROCESS]
+        names = [name for name in vars(self) if name not in _NOT_PARKED]
         data = {name: getattr(self, name) for name in names}
         data |= {"received": self.acknowledged, "_pushed": self._heard_to}
         return {"session": data, "state": self._engine.to_bytes(self.stream)}
@@ -223,6 +226,7 @@ class Session:
         session.stream = engine.from_bytes(
             data["state"], first=session._heard_to, pace=session.pace
         )
+        session._measure_levels()
         return session
 
     @property
@@ -242,9 +246,13 @@ class Session:
         self._tracker = EventTracker(
             sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock.at
         )
-        self._levels = None
-        if any(sound.name == LOUD for sound in sounds):
-            self._levels = LevelMeter(self._engine.rate, self._heard_to - self._silence)
+        self._measure_levels()
+
+    def _measure_levels(self) -> None:
+        """Measures levels from here on, if somebody wants to know of loud sounds."""
+        is_wanted = any(sound.name == LOUD for sound in self.sounds)
+        first = self._heard_to - self._silence
+        self._levels = LevelMeter(self._engine.rate, first) if is_wanted else None
 
     def watch_anew(self, sounds: Sequence[WatchedSound]) -> None:
         """Ends all events and watches these sounds, unless they are those of now."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 import aiohttp
 import numpy as np
 import pytest
+import soundfile
 
 from sat_jax.weights.checkpoint import save_checkpoint
 from tests.support.labelled_clips import tiny_checkpoint
@@ -33,6 +35,7 @@ class Process:
 
     def __init__(self, *arguments, cache):
         environment = os.environ | {"SAT_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+        environment["TMPDIR"] = str(cache)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sat_jax", "serve", *map(str, arguments)],
             env=environment,
@@ -109,6 +112,41 @@ async def test_a_restart_under_load_loses_nothing(model, tmp_path):
             assert "again" in await asyncio.to_thread(process.line)
             async with client.get("/v1/streams") as response:
                 assert [each["name"] for each in (await response.json())["sources"]] == ["yard"]
+
+
+@run
+async def test_sound_is_never_stored(model, tmp_path):
+    folder, config, port = tmp_path / "written", tmp_path / "live.toml", free_port()
+    folder.mkdir()
+    config.write_text(
+        f'model = "{model}"\nchunk = 0.32\nevents_file = "{folder}/events.jsonl"\n'
+        f'[server]\nlisten = "127.0.0.1:{port}"\nmax_streams = 4\n'
+        '[rules.default]\nwatch = ["loud"]\n'
+    )
+    samples = noise(0, 2.9)
+    recording = io.BytesIO()
+    soundfile.write(recording, samples, 16_000, format="WAV", subtype="PCM_16")
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        with serving("--config", config, cache=folder) as process:
+            assert "listening" in await asyncio.to_thread(process.line)
+            async with client.post("/v1/tag", data=recording.getvalue()) as response:
+                assert response.status == 200
+            stream = await Stream.open(client)
+            await stream.sound(samples)
+            await stream.send(type="mark", id="")
+            await stream.read_until("marked")
+            process.signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait) == 0
+    written = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert any(b"loud" in data for data in written)  # The events.
+    assert any(stream.started["resume"].encode() in data for data in written)  # The stream.
+    forms = [samples.astype(dtype) for dtype in ("<i2", "<f4", "<f8")]
+    forms += [(samples / 32768).astype(dtype) for dtype in ("<f4", "<f8")]
+    assert forms[0][:16].tobytes() in recording.getvalue()
+    for form in forms:
+        for first in range(0, len(form) - 16, 16):
+            part = form[first : first + 16].tobytes()
+            assert not any(part in data for data in written)
 
 
 def whole(samples):
