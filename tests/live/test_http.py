@@ -11,6 +11,7 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 
 from sat_jax.errors import SatError
+from sat_jax.live import uploads
 from sat_jax.live.config import ServerTable, expand, parse_address, read_live_file
 from sat_jax.live.feed import EventFeed
 from sat_jax.live.serve import check_access
@@ -63,6 +64,26 @@ async def test_what_is_not_a_file(query, data, status, named):
         assert response.status == status and named in text
         assert text.count("\n") <= 1 and "/tmp" not in text
         assert hub.engine.used == 0
+
+
+@pytest.mark.parametrize(("pause", "status"), [(0.0, 200), (0.04, 408)])
+@run
+async def test_an_upload_must_not_trickle(monkeypatch, pause, status):
+    monkeypatch.setattr(uploads, "_PATIENCE", 0.3)
+    data = wav(noise(1, 1.0))
+
+    async def body():
+        for first in range(0, len(data), 200):  # With the pause, 5 kB a second.
+            yield data[first : first + 200]
+            await asyncio.sleep(pause)
+
+    async with live_server() as (client, _):
+        try:
+            async with client.post("/v1/tag", data=body()) as response:
+                assert response.status == status
+                assert ("10 kB a second" in await response.text()) == (status == 408)
+        except aiohttp.ClientConnectionError:
+            assert status == 408  # The server hung up while the client still sent.
 
 
 @run
