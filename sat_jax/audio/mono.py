@@ -77,10 +77,8 @@ def _check_info(info: SoundInfo, channel: int | None) -> None:
     if info.channels < 1:
         raise SatError(f"{info.name}: {info.channels} channels: at least 1 is needed")
     if channel is not None and channel not in range(info.channels):
-        has, use = f"{info.channels} channels", f"0 to {info.channels - 1}"
-        if info.channels == 1:
-            has, use = "1 channel", "0"
-        raise SatError(f"{info.name}: no channel {channel}: it has {has}: use --channel {use}")
+        use = f"0 to {info.channels - 1}" if info.channels > 1 else "0, the only one"
+        raise SatError(f"{info.name}: no channel {channel}: use {use}")
 
 
 def _mix_down(

@@ -29,6 +29,7 @@ class EventTracker:
         session: str,
         sample_rate: int,
         clock: Clock = lambda _: None,
+        shortest: float = 0.0,
     ) -> None:
         """Starts at the begin of a stream.
 
@@ -37,7 +38,9 @@ class EventTracker:
           session: begins the ids of the stream's events.
           sample_rate: of the stream, Hz, for the ids.
           clock: tells dates and times, if known.
+          shortest: seconds; shorter chunks make no event, because they are mostly padding.
         """
+        self._shortest = shortest
         self._sounds, self._session, self._rate, self._clock = sounds, session, sample_rate, clock
         self._numbers = {sound.name: number for number, sound in enumerate(sounds)}
         self._below: list[list[int]] = [[] for _ in sounds]
@@ -58,6 +61,7 @@ class EventTracker:
         self._busy: set[int] = set(self._smoothed)
         self._last_ids: dict[int, str] = {}
         self._heard_above: dict[int, tuple[str, ...]] = {}
+        self._times: dict[str, str] = {}
         self._chunk_length = self._block_length = 0.0
 
     @property
@@ -83,7 +87,7 @@ class EventTracker:
           end: seconds.
           probs: float32 [y], the probability of each class.
         """
-        if not self._scored:
+        if not self._scored or end - start < self._shortest:
             return []
         # The last chunk is often shorter.
         self._chunk_length = max(self._chunk_length, end - start)
@@ -147,7 +151,6 @@ class EventTracker:
     def _message(self, number: int, notice: Notice, now: float) -> EventMessage:
         sound, event, kind = self._sounds[number], notice.event, notice.kind
         name = f"{self._session}.{round(event.start * self._rate)}.{sound.key}"
-        began = self._clock(event.start)
         message = EventMessage(
             kind=kind,
             id=name,
@@ -156,7 +159,7 @@ class EventTracker:
             mid=sound.mid,
             start=event.start,
             end=event.end,
-            time=began.isoformat(timespec="milliseconds") if began else "",
+            time=self._times.setdefault(name, self._time(event.start)),
             resolution=self._chunk_length if sound.classes else self._block_length,
             delay=now - event.start,
             score=event.score,
@@ -171,7 +174,12 @@ class EventTracker:
         )
         if kind == "end":
             self._last_ids[number] = name
+            del self._times[name]
         return message
+
+    def _time(self, second: float) -> str:
+        time = self._clock(second)
+        return time.isoformat(timespec="milliseconds") if time else ""
 
     def _interrupting(self, number: int) -> str:
         below = [n for n in self._below[number] if self._machines[n].interrupting()]

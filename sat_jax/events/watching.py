@@ -88,6 +88,9 @@ def watched_sounds(
     """
     if watch.parents not in get_args(Parents):
         raise SatError(f"parents={watch.parents!r}: use fold or all")
+    _check_groups(watch, labels)
+    if watch.rule:
+        _make_rule(watch.rule, "all sounds")
     groups = {**GROUPS, **watch.groups}
     wanted_groups = [name for name in watch.watch if name in groups]
     own = [name for name in watch.watch if name not in groups and name != LOUD]
@@ -186,6 +189,18 @@ def _check_names(watch: Watch, labels: Sequence[str], others: Sequence[str]) -> 
             raise SatError(
                 f"rule of {name!r}: give one class by its exact name, or a watched group"
             )
+
+
+def _check_groups(watch: Watch, labels: Sequence[str]) -> None:
+    for name, members in watch.groups.items():
+        if name in labels or name == LOUD:
+            raise SatError(f"groups.{name}: a sound has this name: choose another")
+        if not members:
+            raise SatError(f"groups.{name}: name its classes")
+        try:
+            select_classes(labels, only=members)
+        except SatError as error:
+            raise SatError(f"groups.{name}: {error}") from error
 
 
 def _is_known(labels: Sequence[str], name: str) -> bool:

@@ -18,7 +18,7 @@ from sat_jax.live.security import Guard, shown
 from sat_jax.live.session import Session
 from sat_jax.live.source_watch import SourceWatch
 from sat_jax.live.stream import decibels
-from sat_jax.live.uploads import MALFORMED, parse_k, tag_upload
+from sat_jax.live.uploads import MALFORMED, Uploads, parse_k, tag_upload
 from sat_jax.live.watch import Watcher
 from sat_jax.live.websocket import StreamSocket
 from sat_jax.web import page_files
@@ -73,7 +73,7 @@ class App:
         self._metrics = Metrics(hub)
         self._sockets: set[web.WebSocketResponse] = set()
         self._followers: set[asyncio.Task[Any]] = set()
-        self._uploads = asyncio.Semaphore(4)
+        self._uploads = Uploads()
         # Without the model these tell nothing: they are for everyone.
         self._files = page_files(Path(__file__).parent / "web")
 
@@ -279,17 +279,15 @@ class App:
     async def _tag(self, request: web.Request) -> web.StreamResponse:
         if not self.is_ready:
             raise web.HTTPServiceUnavailable(text="the server stops\n")
-        async with self._uploads:
-            try:
-                return web.json_response(
-                    await tag_upload(self._hub, request, max_bytes=self._max_upload)
-                )
-            except Overloaded as error:
-                raise web.HTTPServiceUnavailable(
-                    text=f"{error}\n", headers={"Retry-After": "10"}
-                ) from error
-            except SatError as error:
-                raise web.HTTPUnprocessableEntity(text=f"{error}\n") from error
+        try:
+            found = await tag_upload(self._hub, request, self._uploads, max_bytes=self._max_upload)
+        except Overloaded as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"{error}\n", headers={"Retry-After": "10"}
+            ) from error
+        except SatError as error:
+            raise web.HTTPUnprocessableEntity(text=f"{error}\n") from error
+        return web.json_response(found)
 
     async def _switch_source(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

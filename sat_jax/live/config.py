@@ -70,7 +70,7 @@ class SourceTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, froz
 
     url: str
     rules: str = DEFAULT
-    channel: int | None = None
+    channel: Annotated[int, Meta(ge=0)] | None = None
     enabled: bool = True
 
 
@@ -191,7 +191,10 @@ def expand(text: str, key: str, environment: Mapping[str, str] = os.environ) -> 
             raise SatError(f"{key}: the variable {match[1]} is not set: export it")
         return environment[match[1]]
 
-    return _VARIABLE.sub(value, text)
+    expanded = _VARIABLE.sub(value, text)
+    if "${" in _VARIABLE.sub("", text):
+        raise SatError(f"{key}: a ${{ without its name and }}: use ${{NAME}}")
+    return expanded
 
 
 def parse_address(text: str) -> tuple[str, int]:

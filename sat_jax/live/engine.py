@@ -16,6 +16,7 @@ from sat_jax.errors import SatError
 from sat_jax.live.pool import StreamPool, default_buckets
 from sat_jax.live.stream import Pace, Scored, WaitingSamples
 from sat_jax.stream_runner import StreamRunner
+from sat_jax.streaming.framing import half_patch_seconds
 
 _LOAD = 0.5
 """Share of the time in which steps may run: to receive and tell takes half as long on two cores."""
@@ -107,6 +108,7 @@ class Engine:
           SatError: the framing is seamless.
         """
         self.hop, self.rate = tagger.framing.hop, tagger.config.frontend.sample_rate
+        self.shortest = half_patch_seconds(tagger.config)
         self.counts = EngineCounts()
         self._tagger, self._deliver, self._limits = tagger, deliver, limits
         self.seconds_a_stream = _time_a_stream(tagger)

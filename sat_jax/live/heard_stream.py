@@ -7,6 +7,7 @@ import numpy as np
 from sat_jax.events import EventMessage, EventTracker, Level, LevelMeter, WatchedSound
 from sat_jax.events.event import Reason
 from sat_jax.live.stream_clock import StreamClock
+from sat_jax.streaming.framing import half_patch_seconds
 from sat_jax.streaming.scored_chunk import ScoredChunk, check_finite
 from sat_jax.tagger import Tagger
 
@@ -43,7 +44,11 @@ class HeardStream:
         self._rate = tagger.config.frontend.sample_rate
         self.clock = StreamClock()
         self.tracker = EventTracker(
-            sounds, session=session, sample_rate=self._rate, clock=self.clock.at
+            sounds,
+            session=session,
+            sample_rate=self._rate,
+            clock=self.clock.at,
+            shortest=half_patch_seconds(tagger.config),
         )
         self._fresh = tagger.init()
         self._position = 0
@@ -128,8 +133,7 @@ class HeardStream:
         start, end = self._chunk_start / self._rate, self.seconds
         length, labels = self._position - self._chunk_start, self._tagger.labels
         yield ScoredChunk(start=start, end=end, probs=check_finite(probs), labels=labels)
-        # The rest of a chunk is padded.
-        if not self._is_first and 2 * length > self._hop:
+        if not self._is_first:
             is_mostly_lost = 2 * self._lost > length
             yield from self.tracker.push(start, end, 0 * probs if is_mostly_lost else probs)
         self._is_first, self._chunk_start, self._lost = False, self._position, 0

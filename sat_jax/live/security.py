@@ -1,6 +1,6 @@
 """Who may use a server: tokens, hosts and origins."""
 
-import collections
+import hashlib
 import hmac
 import ipaddress
 import secrets
@@ -17,7 +17,7 @@ COOKIE = "sat_jax_session"
 
 _MAX_FAILURES = 10
 _FAILURE_WINDOW = 60.0
-"""So many wrong tokens in so many seconds from one address make it wait."""
+"""So many different wrong tokens in so many seconds from one address make it wait."""
 
 
 def is_loopback(host: str) -> bool:
@@ -37,7 +37,8 @@ def read_token(path: str | Path) -> str:
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SatError(f"cannot read the token file {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SatError(f"token_file: cannot read {path}: {reason}") from error
     if len(token) < 16 or not token.isascii() or not token.isprintable():
         raise SatError(
             f"{path}: a token needs at least 16 printable characters: write one with openssl rand "
@@ -62,7 +63,7 @@ class Guard:
         self._token, self._origins = token, frozenset(allowed_origins)
         self._proxies = frozenset(trusted_proxies)
         self._cookie = secrets.token_urlsafe(24)
-        self._failures: dict[str, collections.deque[float]] = {}
+        self._failures: dict[str, dict[str, float]] = {}
 
     @property
     def needs_token(self) -> bool:
@@ -124,9 +125,10 @@ class Guard:
           web.HTTPTooManyRequests: its address gave too many wrong ones.
         """
         now, address = time.monotonic(), self.address(request)
-        failures = self._failures.setdefault(address, collections.deque())
-        while failures and failures[0] < now - _FAILURE_WINDOW:
-            failures.popleft()
+        failures = self._failures.setdefault(address, {})
+        for wrong, since in list(failures.items()):
+            if since < now - _FAILURE_WINDOW:
+                del failures[wrong]
         if len(failures) >= _MAX_FAILURES:
             raise web.HTTPTooManyRequests(
                 text="too many wrong tokens: wait a minute\n", headers={"Retry-After": "60"}
@@ -134,7 +136,8 @@ class Guard:
         if _equal(token, self._token):
             self._failures.pop(address, None)
             return True
-        failures.append(now)
+        # A program with an old token must not keep out all others of its address.
+        failures[hashlib.sha256(token.encode(errors="replace")).hexdigest()] = now
         if len(self._failures) > 10_000:  # Somebody tries with many addresses.
             self._failures.clear()
         return False

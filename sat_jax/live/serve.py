@@ -5,6 +5,7 @@ import contextlib
 import gc
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -26,10 +27,12 @@ from sat_jax.live.sinks.json_lines import JsonLines
 from sat_jax.live.sinks.mqtt import MqttSink
 from sat_jax.live.sinks.sink import QueuedSink, Report
 from sat_jax.live.sinks.webhook import Webhook
-from sat_jax.live.source_watch import SourceWatch
-from sat_jax.live.sources.open_source import open_source
+from sat_jax.live.source_watch import SourceWatch, check_sources
 from sat_jax.runtime.files import cache_dir, check_writable_file
 from sat_jax.stream_runner import StreamRunner
+
+_AT_START = ("model", "chunk", "server", "mqtt", "webhook", "events_file")
+"""Settings that are read at the start only."""
 
 
 class Access(NamedTuple):
@@ -48,8 +51,7 @@ def check_settings(settings: LiveFile) -> Access:
         everyone could use the server.
     """
     access = check_access(settings.server)
-    for source in settings.source_settings().values():
-        open_source(source.url, channel=source.channel)
+    check_sources(settings.source_settings())
     settings.mqtt_settings()
     settings.webhook_settings()
     if settings.events_file:
@@ -91,7 +93,8 @@ def _explain_taken(access: Access) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).rpartition(": ")[2]
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise SatError(
             f"cannot listen on {access.host}:{access.port}: {reason}: choose another --listen"
         ) from error
@@ -213,7 +216,7 @@ class Server:
             self._sources.set(self._settings.source_settings())
             self._handle_signals()
             self._tell_start(access.host, runner.addresses[0][1])  # Port 0 is any free one.
-            ticking = asyncio.create_task(self._hub.run())
+            ticking = asyncio.gather(self._hub.run(), self._sources.run(self._report))
             sending = asyncio.create_task(run_sinks(sinks, self._report))
             await self._stopping.wait()
             ticking.cancel()
@@ -276,6 +279,9 @@ class Server:
             return
         self._hub.watch_anew()
         self._report("read rules and sources again")
+        old = self._settings
+        if changed := [key for key in _AT_START if getattr(old, key) != getattr(settings, key)]:
+            self._report(f"restart the server to change {', '.join(changed)}")
 
     def _end_sources(self) -> None:
         """Ends what is not parked, so that sinks hear of the end of its events."""

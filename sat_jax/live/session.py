@@ -244,7 +244,11 @@ class Session:
         """Watches these sounds from here on."""
         self.sounds = sounds
         self._tracker = EventTracker(
-            sounds, session=self.id, sample_rate=self._engine.rate, clock=self._clock.at
+            sounds,
+            session=self.id,
+            sample_rate=self._engine.rate,
+            clock=self._clock.at,
+            shortest=self._engine.shortest,
         )
         self._measure_levels()
 
@@ -298,10 +302,8 @@ class Session:
             for level in self._levels.push(scored.samples):
                 if level.start >= 0.0:
                     self._tell_all(self._tracker.push_level(level))
-        # What is mostly padding tells nothing.
-        is_whole = 2 * self._engine.rate * (end - start) > self._engine.hop
         is_skipped = self._skips_first and self.chunks == 1
-        if scored.probs is not None and is_whole and not is_skipped:
+        if scored.probs is not None and not is_skipped:
             self._tell_all(self._tracker.push(start, end, scored.probs))
         self._tell_states()
         self._tell_marks()

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from sat_jax.live.engine import Overloaded
 from sat_jax.live.hub import Hub
 from sat_jax.live.session import Session
 from sat_jax.live.sources.open_source import open_source
-from sat_jax.live.sources.source import Gap, Source
+from sat_jax.live.sources.source import Gap, Source, SourceStatus
 
 _LONGEST_GAP = 10.0
 """Seconds of lost sound that silence replaces. After longer ones a new stream begins."""
@@ -49,6 +49,9 @@ class SourceSettings:
     enabled: bool = True
 
 
+_SILENT = "only silence comes"
+
+
 class _LoopEnded(Exception):
     """The server has stopped."""
 
@@ -58,6 +61,26 @@ class _Running:
 
     def __init__(self, source: Source, thread: threading.Thread) -> None:
         self.source, self.thread = source, thread
+
+
+def check_sources(settings: Mapping[str, SourceSettings]) -> None:
+    """Checks addresses and channels; connects to nothing.
+
+    Raises:
+      SatError: one is wrong, or a program that it needs is not installed.
+    """
+    for name, source in settings.items():
+        with _named(name):
+            open_source(source.url, channel=source.channel)
+
+
+@contextlib.contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Names the source in errors."""
+    try:
+        yield
+    except SatError as error:
+        raise SatError(f"sources.{source}: {error}") from error
 
 
 class SourceWatch:
@@ -85,9 +108,10 @@ class SourceWatch:
         Raises:
           SatError: an address is wrong, or there are no such rules; then nothing changes.
         """
-        for source in settings.values():
-            open_source(source.url, channel=source.channel)
-            self._hub.sounds(source.rules)
+        check_sources(settings)
+        for name, source in settings.items():
+            with _named(name):
+                self._hub.sounds(source.rules)
         before, self._settings = self._settings, dict(settings)
         for name in before.keys() - settings.keys():
             self._stop(name)
@@ -112,18 +136,32 @@ class SourceWatch:
         for name in list(self._running):
             self._stop(name)
 
+    async def run(self, report: Callable[[str], object]) -> None:
+        """Reports each second which sources have failed, and which are back."""
+        told: dict[str, str] = {}
+        while True:
+            for each in self.describe():
+                name = each["name"]
+                problem = each["error"] or (_SILENT if each["silent"] else "")
+                if problem and problem != told.get(name):
+                    report(f"sources.{name}: {problem}")
+                    told[name] = problem
+                elif name in told and (each["up"] or not each["enabled"]) and not problem:
+                    del told[name]
+                    if each["up"]:
+                        report(f"sources.{name}: sound comes again")
+            await asyncio.sleep(1.0)
+
     def describe(self) -> list[dict[str, Any]]:
         """Returns the state of each source, JSON-ready."""
         return [self._describe(name) for name in self._settings]
 
     def _describe(self, name: str) -> dict[str, Any]:
         running = self._running.get(name)
-        described: dict[str, Any] = {"name": name, "enabled": running is not None}
-        described["rules"] = self._settings[name].rules
-        if running is None:
-            return described | {"up": False, "error": self._errors.get(name, "")}
-        status = running.source.status
-        described |= {"up": status.up, "restarts": status.restarts, "silent": status.silent}
+        status = SourceStatus() if running is None else running.source.status
+        described = {"name": name, "enabled": running is not None}
+        described |= {"rules": self._settings[name].rules, "up": status.up}
+        described |= {"restarts": status.restarts, "silent": status.silent}
         return described | {"error": self._errors.get(name, "") or status.error}
 
     def _start(self, name: str) -> None:

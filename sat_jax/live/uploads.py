@@ -1,8 +1,9 @@
 """Files that clients upload to be tagged."""
 
 import asyncio
+import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from sat_jax.audio import read_blocks
 from sat_jax.errors import SatError
 from sat_jax.events import EventMessage
+from sat_jax.live.engine import Overloaded
 from sat_jax.live.hub import Hub
 from sat_jax.live.outputs import Output, Scores
 from sat_jax.live.protocol import Want
@@ -33,12 +35,38 @@ _HEADERS = 1 << 16
 """Bytes that a multipart body may be longer than its file."""
 
 
-async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[str, Any]:
+class Uploads:
+    """Limits how many files are received and tagged at a time."""
+
+    def __init__(self, *, received: int = 32, tagged: int = 4) -> None:
+        """Stores both numbers."""
+        self._free, self.tagging = received, asyncio.Semaphore(tagged)
+
+    @contextlib.contextmanager
+    def receive(self) -> Iterator[None]:
+        """Lets a file come.
+
+        Raises:
+          Overloaded: too many come already.
+        """
+        if not self._free:
+            raise Overloaded("too many uploads at a time: try again")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+async def tag_upload(
+    hub: Hub, request: web.Request, uploads: Uploads, *, max_bytes: int
+) -> dict[str, Any]:
     """Tags a file: the body of a request, or its first part.
 
     Args:
       hub: has the streams.
       request: with the queries k, from 1, and events, 0 or 1.
+      uploads: limits their number.
       max_bytes: of the file.
 
     Returns:
@@ -49,14 +77,18 @@ async def tag_upload(hub: Hub, request: web.Request, *, max_bytes: int) -> dict[
       web.HTTPException: the file is too large, or a query is wrong.
     """
     k = parse_k(request, 5)
-    with tempfile.NamedTemporaryFile(prefix="sat-jax-", suffix=".upload") as file:
+    with (
+        uploads.receive(),
+        tempfile.NamedTemporaryFile(prefix="sat-jax-", suffix=".upload") as file,
+    ):
         try:
             name = await _receive(request, file, max_bytes)
         except MALFORMED as error:
             raise web.HTTPBadRequest(text="the body is malformed: send a whole file\n") from error
         file.flush()
         try:
-            return await _tag_file(hub, Path(file.name), name, k)
+            async with uploads.tagging:
+                return await _tag_file(hub, Path(file.name), name, k)
         except SatError as error:
             raise type(error)(str(error).replace(file.name, name)) from None
 
@@ -82,9 +114,9 @@ async def _receive(request: web.Request, file: IO[bytes], max_bytes: int) -> str
     name, body = "upload", _pieces(request.content)
     if request.content_type.startswith("multipart/"):
         part = await (await request.multipart()).next()
-        if not isinstance(part, BodyPartReader):
+        if not isinstance(part, BodyPartReader) or part.filename is None:
             raise web.HTTPBadRequest(text="the first part is not a file\n")
-        name, body = part.filename or name, _parts(part)
+        name, body = part.filename, _parts(part)
     size, start = 0, asyncio.get_running_loop().time()
     while piece := await _next(body, start + _PATIENCE + size / _SLOWEST):
         size += len(piece)

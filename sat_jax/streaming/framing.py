@@ -42,6 +42,11 @@ def default_chunk_seconds(config: ModelConfig) -> float:
     return max(config.target_length / 96, _patch_samples(config) / config.frontend.sample_rate)
 
 
+def half_patch_seconds(config: ModelConfig) -> float:
+    """Returns the seconds under which a chunk is mostly padding."""
+    return _patch_samples(config) / config.frontend.sample_rate / 2
+
+
 def _patch_samples(config: ModelConfig) -> int:
     return PATCH_SIZE * config.frontend.hop_length
 

@@ -33,8 +33,7 @@ class EventFormat(OutputFormat):
         """Returns the text that can be told now that a chunk is scored."""
         self._now = chunk.end
         messages = [each for level in levels for each in self._tracker.push_level(level)]
-        if chunk.end - chunk.start >= self._selection.shortest:
-            messages += self._tracker.push(chunk.start, chunk.end, chunk.probs)
+        messages += self._tracker.push(chunk.start, chunk.end, chunk.probs)
         return self.tell(messages, self._tracker.unfinished_since)
 
     def end(self) -> str:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from sat_jax.config import PATCH_SIZE
 from sat_jax.errors import SatError
 from sat_jax.events import EventTracker, Watch, WatchedSound, watched_sounds
+from sat_jax.streaming.framing import half_patch_seconds
 from sat_jax.tagger import Tagger
 from sat_jax.tagging.formats import FORMATS
 from sat_jax.tagging.options import STDIN, TaggingOptions
@@ -23,7 +23,7 @@ class EventSelection:
     Attributes:
       sounds: what to follow.
       sample_rate: of the model, Hz.
-      shortest: seconds; no event comes from a shorter chunk, which is mostly padding.
+      shortest: seconds, see `EventTracker`.
     """
 
     sounds: Sequence[WatchedSound]
@@ -47,6 +47,7 @@ class EventSelection:
             session="stdin" if name == STDIN else os.path.basename(name),
             sample_rate=self.sample_rate,
             clock=lambda time: began and began + timedelta(seconds=round(time, 3)),
+            shortest=self.shortest,
         )
 
 
@@ -77,7 +78,7 @@ def make_selection(tagger: Tagger, options: TaggingOptions) -> TagSelection | Ev
     selection = EventSelection(
         sounds=watched_sounds(watch, tagger.labels, thresholds),
         sample_rate=frontend.sample_rate,
-        shortest=PATCH_SIZE * frontend.hop_length / frontend.sample_rate / 2,
+        shortest=half_patch_seconds(tagger.config),
     )
     if options.plot and not selection.classes.size:
         raise SatError("nothing to plot: only the level is watched; leave out plot")

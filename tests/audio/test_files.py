@@ -81,7 +81,7 @@ def test_channel_is_counted_from_zero(tmp_path):
     for channel in (-1, 3):
         message = error_of(path, channel=channel)
         assert f"channel {channel}:" in message and "0 to 2" in message
-    assert "1 channel:" in error_of(write(tmp_path / "mono.wav", noise(1_000)), channel=3)
+    assert "use 0, the only one" in error_of(write(tmp_path / "mono.wav", noise(1_000)), channel=3)
 
 
 def test_other_target_rate(tmp_path):

@@ -224,6 +224,20 @@ def test_thresholds_of_the_model():
     assert (by_name["Dog"].on, by_name["Dog"].off, by_name["Silence"].on) == (0.7, 0.1, 0.2)
 
 
+def test_an_event_keeps_the_time_that_was_told():
+    zero = [datetime(2026, 11, 29, 15, 0, 9)]
+    [sound] = watched_sounds(Watch(watch=["Dog"], rule={"on": 0.5}), LABELS)
+    tracker = EventTracker(
+        [sound], session="7f3a", sample_rate=16_000, clock=lambda s: zero[0] + timedelta(seconds=s)
+    )
+    told = tracker.push(0.0, 2.0, scores_of(Dog=0.9))
+    zero[0] -= timedelta(seconds=3)  # Now the clock knows better.
+    told += tracker.finish(2.0)
+    assert [message.time for message in told] == 2 * ["2026-11-29T15:00:09.000"]
+    [again, _] = tracker.push(4.0, 6.0, scores_of(Dog=0.9)) + tracker.finish(6.0)
+    assert again.time == "2026-11-29T15:00:10.000"
+
+
 def test_each_class_comes_after_those_below_it():
     places = {s.name: number for number, s in enumerate(watched_sounds(Watch(), LABELS))}
     for sound in watched_sounds(Watch(), LABELS):
@@ -237,6 +251,11 @@ def test_each_class_comes_after_those_below_it():
         ({"parents": "some"}, "parents='some'"),
         ({"rule": {"min": 3}}, "unknown setting min"),
         ({"by_name": {"Dog": {"on": 2.0}}}, "rule of Dog: on=2"),
+        ({"rule": {"on": 2.0}}, "rule of all sounds: on=2"),
+        ({"groups": {"door": ["Doorbell", "Knokc"]}}, "groups.door: .*Knock"),
+        ({"groups": {"door": []}}, "groups.door"),
+        ({"groups": {"Dog": ["Bark"]}}, "groups.Dog"),
+        ({"groups": {"loud": ["Bark"]}}, "groups.loud"),
         ({"by_name": {"Dogg": {"on": 0.5}}}, "Dogg"),
         ({"by_name": {"pets": {"on": 0.5}}}, "pets"),
     ],

@@ -35,7 +35,7 @@ class LoudTagger:
 
     def __init__(self) -> None:
         self.framing = SimpleNamespace(hop=HOP)
-        self.config = SimpleNamespace(frontend=SimpleNamespace(sample_rate=RATE))
+        self.config = SimpleNamespace(frontend=SimpleNamespace(sample_rate=RATE, hop_length=160))
         self.labels = ("Tone",)
 
     def init(self) -> SimpleNamespace:
@@ -156,8 +156,8 @@ def test_an_event_ends_in_a_gap() -> None:
     assert events(list(stream.interrupt("closed"))) == []
 
 
-def test_the_rest_of_a_stream_counts_if_it_is_more_than_half_a_chunk() -> None:
-    for samples, expected in ((RATE, []), (RATE + 1, [("start", 4.0)])):
+def test_the_rest_of_a_stream_counts_from_half_a_patch_on() -> None:
+    for samples, expected in ((1_279, []), (1_280, [("start", 4.0)])):
         stream = stream_of_tones()
         push(stream, np.concatenate([tones(seconds=4), tones(0, seconds=2)[:samples]]))
         assert events(list(stream.interrupt("closed")))[:1] == expected

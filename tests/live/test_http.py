@@ -1,6 +1,7 @@
 """The HTTP side: files, events, figures, and who may use it."""
 
 import asyncio
+import functools
 import io
 import json
 
@@ -11,6 +12,7 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 
 from sat_jax.errors import SatError
+from sat_jax.live import app as app_module
 from sat_jax.live import uploads
 from sat_jax.live.config import ServerTable, expand, parse_address, read_live_file
 from sat_jax.live.feed import EventFeed
@@ -84,6 +86,29 @@ async def test_an_upload_must_not_trickle(monkeypatch, pause, status):
                 assert ("10 kB a second" in await response.text()) == (status == 408)
         except aiohttp.ClientConnectionError:
             assert status == 408  # The server hung up while the client still sent.
+
+
+@run
+async def test_uploads_that_wait_do_not_keep_others_out(monkeypatch):
+    monkeypatch.setattr(app_module, "Uploads", functools.partial(uploads.Uploads, received=9))
+    async with live_server() as (client, _):
+        waiting = []
+        for _ in range(8):
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            head = "POST /v1/tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
+            writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert b"100 Continue" in await reader.read(99)
+            waiting.append((reader, writer))
+        async with client.post("/v1/tag", data=wav(noise(1))) as response:
+            assert response.status == 200
+        more = asyncio.open_connection(client.host, client.port)
+        waiting.append(await more)
+        waiting[-1][1].write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert b"100 Continue" in await waiting[-1][0].read(99)
+        async with client.post("/v1/tag", data=wav(noise(1))) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "10")
+        for _, writer in waiting:
+            writer.close()
 
 
 @run
@@ -200,8 +225,13 @@ async def test_a_server_with_a_token():
         async with client.get("/v1/model") as response:
             assert response.status == 200
         client.session.cookie_jar.clear()
-        for _ in range(10):
-            async with client.post("/login", data={"token": "wrong"}) as response:
+        for _ in range(20):  # A program with an old token.
+            async with client.post("/login", data={"token": "old"}) as response:
+                assert response.status == 401
+        async with client.get("/v1/model", headers=header) as response:
+            assert response.status == 200
+        for number in range(10):
+            async with client.post("/login", data={"token": f"guess {number}"}) as response:
                 assert response.status == 401
         async with client.post("/login", data={"token": token}) as response:
             assert response.status == 429

@@ -46,6 +46,12 @@ class Process:
     def line(self):
         return self._process.stderr.readline()
 
+    def line_with(self, text):
+        """Reads lines until one has the text, and returns it."""
+        while text not in (line := self.line()):
+            assert line, f"ended without {text!r}"
+        return line
+
     def signal(self, number):
         self._process.send_signal(number)
 
@@ -95,7 +101,7 @@ async def test_a_restart_under_load_loses_nothing(model, tmp_path):
         yard = "--source=yard=tcp://127.0.0.1:1"
         with serving("--config", config, listen, yard, cache=tmp_path) as process:
             assert "3 streams" in await asyncio.to_thread(process.line)
-            assert "listening" in await asyncio.to_thread(process.line)
+            await asyncio.to_thread(process.line_with, "listening")
             for old, sound in zip(streams, samples, strict=True):
                 hop = old.started["hop"]
                 back = await Stream.open(
@@ -108,8 +114,11 @@ async def test_a_restart_under_load_loses_nothing(model, tmp_path):
                 np.testing.assert_allclose(
                     np.stack([found[k] for k in sorted(found)]), whole(sound), atol=1e-6
                 )
+            assert "refused" in await asyncio.to_thread(process.line_with, "sources.yard: ")
+            config.write_text(f'model = "{model}"\n[server]\nmax_streams = 5\nmax_lag = 60\n')
             process.signal(signal.SIGHUP)
-            assert "again" in await asyncio.to_thread(process.line)
+            await asyncio.to_thread(process.line_with, "read rules and sources again")
+            assert "server" in await asyncio.to_thread(process.line_with, "restart the server")
             async with client.get("/v1/streams") as response:
                 assert [each["name"] for each in (await response.json())["sources"]] == ["yard"]
 
@@ -176,7 +185,11 @@ def whole(samples):
         ('[sources.yard]\nurll = "mic:"', [], 1, "sources.yard"),
         ("", ["--source", "yard"], 2, "NAME=URL"),
         ("", ["--mic", "--source", "mic=tcp://h:1"], 2, "mic already"),
-        ("", ["--source", "yard=file:x.wav"], 1, "file:x.wav"),
+        ("", ["--source", "yard=file:x.wav"], 1, "sources.yard: 'file:x.wav'"),
+        ('[sources.yard]\nurl = "mic:"\nchannel = -1', [], 1, "sources.yard.channel"),
+        ('[sources.yard]\nurl = "tcp://${HOME"', [], 1, "sources.yard.url"),
+        ('[groups]\ndoor = ["Doorbel"]', [], 1, "groups.door"),
+        ('[server]\ntoken_file = "/nosuch"', [], 1, "/nosuch: No such file"),
         ("", ["--listen", "here"], 1, "HOST:PORT"),
         ("", ["street.wav"], 2, "street.wav"),
         ('[rules.default]\nwatch = ["Dogg"]', [], 1, "Dogg"),

@@ -99,7 +99,8 @@ def find_broker(url: str, password_file: str = "") -> Broker:
         try:
             password = Path(password_file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise SatError(f"mqtt.password_file: cannot read {password_file}: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise SatError(f"mqtt.password_file: cannot read {password_file}: {reason}") from error
     if password and not user:
         raise SatError("mqtt.url: a password needs a user: use mqtt://USER@HOST:PORT")
     is_encrypted = parts.scheme == "mqtts"
