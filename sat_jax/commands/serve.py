@@ -11,6 +11,8 @@ lose nothing.
 
 import asyncio
 import functools
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +49,8 @@ _MIC = flags.DEFINE_bool(
 
 def main(arguments: Sequence[str]) -> bool:
     """Serves until a signal stops it."""
+    # Until the server handles it: the first process of a container ignores what has no handler.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         from sat_jax.live.serve import Server, check_settings
     except ModuleNotFoundError as error:

@@ -71,6 +71,15 @@ def serving(*arguments, cache):
         process.wait()
 
 
+def test_sigterm_ends_a_start_cleanly(tmp_path):
+    config = tmp_path / "live.toml"
+    os.mkfifo(config)
+    with serving("--config", config, cache=tmp_path) as process:
+        with config.open("w"):  # Waits until the server reads its settings, which never end.
+            process.signal(signal.SIGTERM)
+            assert process.wait() == 0
+
+
 @run
 async def test_a_restart_under_load_loses_nothing(model, tmp_path):
     config, port = tmp_path / "live.toml", free_port()
