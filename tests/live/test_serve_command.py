@@ -74,10 +74,10 @@ def serving(*arguments, cache):
 def test_sigterm_ends_a_start_cleanly(tmp_path):
     config = tmp_path / "live.toml"
     os.mkfifo(config)
-    with serving("--config", config, cache=tmp_path) as process:
-        with config.open("w"):  # Waits until the server reads its settings, which never end.
-            process.signal(signal.SIGTERM)
-            assert process.wait() == 0
+    # Opening waits until the server reads its settings, which never end.
+    with serving("--config", config, cache=tmp_path) as process, config.open("w"):
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 @run
