@@ -111,13 +111,15 @@ class StreamPool:
         return state._replace(filled=np.array([len(rest)]), chunks=np.array([chunks]))
 
     def _compile(self, rows: int) -> Any:
-        return self._tagger.programs.program(
-            _step_streams,
-            (self._tagger.streams,),
-            self._tagger.variables,
-            np.zeros((rows, self._tagger.framing.hop), np.float32),
-            (self._fresh,) * rows,
+        windows = np.zeros((rows, self._tagger.framing.hop), np.float32)
+        states = (self._fresh,) * rows
+        variables = self._tagger.variables
+        program = self._tagger.programs.program(
+            _step_streams, (self._tagger.streams,), variables, windows, states
         )
+        # The first run takes up to 0.3 s more, for which streams would wait.
+        jax.block_until_ready(run_program(program, variables, windows, states))
+        return program
 
 
 @functools.partial(jax.jit, static_argnums=0)

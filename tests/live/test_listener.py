@@ -64,7 +64,12 @@ def test_all_is_heard_to_the_end() -> None:
     source, notes = FakeSource(tones(1, seconds=4), Gap(0.9), tones(seconds=2)), Notes()
     listen(source, stream_of_tones(), notes)
     assert notes.ends == ["closed"] and source.is_stopped.is_set()
-    assert [c.end for c in notes.heard if isinstance(c, ScoredChunk)] == [2.0, 4.0, 6.0, pytest.approx(6.9)]
+    assert [c.end for c in notes.heard if isinstance(c, ScoredChunk)] == [
+        2.0,
+        4.0,
+        6.0,
+        pytest.approx(6.9),
+    ]
     assert notes.ticks == 4
 
 
