@@ -61,5 +61,8 @@ def take_up(hub: Hub, path: Path) -> int:
     if time.time() - parked["time"] > hub.resume_window:
         return 0
     for data in parked["streams"]:
-        hub.leave(hub.add(Session.take_up(hub.engine, data)))
+        try:
+            hub.leave(hub.add(Session.take_up(hub.engine, data)))
+        except SatError as error:
+            raise SatError(f"{path}: {error}; streams begin anew") from error
     return len(parked["streams"])

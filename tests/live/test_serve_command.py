@@ -30,6 +30,14 @@ def model(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _hears_hangups():
+    """Servers inherit what this process does with the signal, and nohup ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Process:
     """A running server and its lines."""
 
@@ -57,7 +65,11 @@ class Process:
 
     def wait(self):
         with self._process:
-            return self._process.wait(timeout=30)
+            try:
+                return self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # Leaving the block would wait for ever.
+                raise
 
 
 @contextlib.contextmanager
