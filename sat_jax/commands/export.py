@@ -62,7 +62,7 @@ _OPSET = flags.DEFINE_integer(
     "opset",
     None,
     "Version of ONNX's operators, 18 to 23. Older runtimes need an older one, which has more "
-    "nodes. Default: 23; of triton 22, all of which runs on GPUs.",
+    "nodes. Default: 23. For triton it is 22, because GPUs run all its operators.",
     18,
     23,
     flag_values=FLAGS,

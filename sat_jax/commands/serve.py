@@ -49,7 +49,8 @@ _MIC = flags.DEFINE_bool(
 
 def main(arguments: Sequence[str]) -> bool:
     """Serves until a signal stops it."""
-    # Until the server handles it: the first process of a container ignores what has no handler.
+    # The first process of a container ignores signals that have no handler. The server sets its
+    # own one later.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
         from sat_jax.live.serve import Server, check_settings
