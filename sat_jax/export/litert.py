@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sat_jax.export.check import Run
-from sat_jax.export.precision import Precision
+from sat_jax.export.precision import Precision, precision_of
 from sat_jax.export.signature import NEW, PROBS, SAMPLES, from_arrays, state_arrays, to_arrays
 from sat_jax.models.portable import portable
 from sat_jax.streaming.model import StreamingModel
@@ -24,7 +24,8 @@ def write_litert(model: StreamingModel, variables: Variables, *, precision: Prec
     Args:
       model: without embeddings.
       variables: its weights.
-      precision: of the stored matrices; "int8" has 256 levels per output of a matrix.
+      precision: of the stored matrices; "int8" has 256 levels per output of a matrix, and 16 bits
+        in the head.
     """
     with _quiet(), tempfile.TemporaryDirectory() as temporary:
         content = _convert(model, variables, Path(temporary))
@@ -85,23 +86,26 @@ def _shrink(content: bytes, precision: Precision, folder: Path) -> bytes:
     levels = qtyping.TensorQuantizationConfig(
         num_bits=8, symmetric=False, granularity=qtyping.QuantGranularity.CHANNELWISE
     )
-    algorithm, weights = {
+    stored = {
         "float16": ("float_casting", half),
         "int8": ("min_max_uniform_quantize", levels),
-    }[precision]
+    }
     path = folder / "model.tflite"
     path.write_bytes(content)
     rewriter = quantizer.Quantizer(os.fspath(path))
-    rewriter.update_quantization_recipe(
-        regex=".*",
-        operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
-        algorithm_key=algorithm,
-        op_config=qtyping.OpQuantizationConfig(
-            weight_tensor_config=weights,
-            compute_precision=qtyping.ComputePrecision.FLOAT,
-            explicit_dequantize=True,
-        ),
-    )
+    # The last rule that matches an operator counts.
+    for names, part in ((".*", "blocks_0"), (".*/head/.*", "head")):
+        algorithm, weights = stored[precision_of([part], precision)]
+        rewriter.update_quantization_recipe(
+            regex=names,
+            operation_name=qtyping.TFLOperationName.FULLY_CONNECTED,
+            algorithm_key=algorithm,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=weights,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+        )
     return bytes(rewriter.quantize().quantized_model)
 
 

@@ -23,12 +23,11 @@ class Graph:
 
     Attributes:
       opset: version of ONNX's operators.
-      precision: how `matrix` stores weights.
     """
 
-    def __init__(self, opset: int, precision: Precision) -> None:
+    def __init__(self, opset: int) -> None:
         """Starts an empty graph."""
-        self.opset, self.precision = opset, precision
+        self.opset = opset
         self._scopes: list[str] = []
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
@@ -76,17 +75,19 @@ class Graph:
         self._weights[path] = numpy_helper.from_array(np.ascontiguousarray(array), path)
         return Value(path)
 
-    def matrix(self, name: str, array: np.ndarray) -> Value:
-        """Adds a weight matrix [in, out] in the graph's precision, and returns it as float32."""
-        if self.precision == "float32":
+    def matrix(self, name: str, array: np.ndarray, precision: Precision) -> Value:
+        """Adds a weight matrix [in, out], stored in a precision, and returns it as float32."""
+        if precision == "float32":
             return self.vector(name, array)
         with self.scope(name):
-            if self.precision == "float16":
-                stored = self.vector("float16", array.astype(np.float16))
-                return self.op("Cast", stored, to=TensorProto.FLOAT)
-            parts = zip(("levels", "scale", "zero"), quantize(array), strict=True)
-            quantized = [self.vector(part, each) for part, each in parts]
-            return self.op("DequantizeLinear", *quantized, axis=1)
+            if precision == "float16":
+                return self._float32("float16", array.astype(np.float16))
+            levels, scale, lowest = quantize(array)
+            # Not DequantizeLinear: onnxruntime would join it with MatMul to an operator that also
+            # rounds the activations to 8 bits, which is slower and less exact. This it computes
+            # once, when it loads the model.
+            steps = self.op("Mul", self._float32("levels", levels), self.vector("scale", scale))
+            return self.op("Add", steps, self.vector("lowest", lowest))
 
     def constant(self, values: Any, dtype: type[np.generic] = np.int64) -> Value:
         """Returns a constant array; equal ones are stored once."""
@@ -113,6 +114,9 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
+    def _float32(self, name: str, array: np.ndarray) -> Value:
+        return self.op("Cast", self.vector(name, array), to=TensorProto.FLOAT)
+
     def _path(self, name: str) -> str:
         return "/".join([*self._scopes, name])
 
@@ -126,10 +130,9 @@ def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rounds a matrix [in, out] to 256 levels per output, from its lowest to its highest value.
 
     Returns:
-      Levels uint8 [in, out], scales float32 [out] and the level of 0, uint8 [out].
+      Levels uint8 [in, out], the distance between levels and the lowest value, float32 [out] each.
     """
-    low, high = np.minimum(array.min(0), 0.0), np.maximum(array.max(0), 0.0)
-    scale = (np.maximum(high - low, 1e-12) / 255.0).astype(np.float32)
-    zero = np.rint(-low / scale)
-    levels = np.clip(np.rint(array / scale) + zero, 0, 255)
-    return levels.astype(np.uint8), scale, zero.astype(np.uint8)
+    lowest, highest = array.min(0), array.max(0)
+    scale = (np.maximum(highest - lowest, 1e-12) / 255.0).astype(np.float32)
+    levels = np.clip(np.rint((array - lowest) / scale), 0, 255)
+    return levels.astype(np.uint8), scale, lowest.astype(np.float32)

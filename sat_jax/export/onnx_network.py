@@ -8,6 +8,7 @@ import numpy as np
 
 from sat_jax.config import HEAD_WIDTH, PATCH_SIZE, ModelConfig
 from sat_jax.export.onnx_graph import Graph, Value
+from sat_jax.export.precision import Precision, precision_of
 from sat_jax.models.layers import BLOCK_EPSILON, HEAD_EPSILON
 from sat_jax.streaming.pieces import Variables
 
@@ -33,9 +34,11 @@ class Past:
 class Network:
     """Writes `sat_jax.models.transformer.AudioTransformer` into a graph."""
 
-    def __init__(self, graph: Graph, config: ModelConfig, variables: Variables) -> None:
+    def __init__(
+        self, graph: Graph, config: ModelConfig, variables: Variables, precision: Precision
+    ) -> None:
         """Prepares weights; those of each piece are the same values in the graph."""
-        self._graph, self.config = graph, config
+        self._graph, self.config, self._precision = graph, config, precision
         self._params: Mapping[str, Any] = variables["params"]
         self._kept: dict[tuple[str, ...], Value] = {}
 
@@ -253,7 +256,7 @@ class Network:
             values = np.asarray(array, np.float32)
             with self._graph.scope(None):
                 self._kept[path] = (
-                    self._graph.matrix(name, values.T)
+                    self._graph.matrix(name, values.T, precision_of(path, self._precision))
                     if kind == "matrix"
                     else self._graph.vector(name, values)
                 )

@@ -30,7 +30,8 @@ def write_onnx(
     Args:
       model: without embeddings.
       variables: its weights.
-      precision: of the stored matrices; "int8" has 256 levels per output of a matrix.
+      precision: of the stored matrices; "int8" has 256 levels per output of a matrix, and 16 bits
+        in the head.
       opset: version of ONNX's operators.
       doc: text for the people who open the file.
 
@@ -40,7 +41,7 @@ def write_onnx(
     if not OPSETS[0] <= opset <= OPSETS[1]:
         raise SatError(f"opset {opset}: use {OPSETS[0]} to {OPSETS[1]}")
     config, framing = model.config, model.framing
-    graph = Graph(opset, precision)
+    graph = Graph(opset)
     samples = graph.input(SAMPLES, "float32", ["batch", framing.window])
     state = {each.name: _input(graph, each) for each in state_arrays(model)}
     with graph.scope("frontend"):
@@ -52,7 +53,8 @@ def write_onnx(
     frames = config.frontend.num_frames(framing.hop)
     if framing.kind == "seamless":
         frames = framing.hop // config.frontend.hop_length
-    scores, past = _run_pieces(graph, Network(graph, config, variables), log_mel, frames, past)
+    network = Network(graph, config, variables, precision)
+    scores, past = _run_pieces(graph, network, log_mel, frames, past)
     if config.pooling == "logit":
         scores = graph.op("Sigmoid", scores)
     graph.output(scores, PROBS, "float32", ["batch", config.num_classes])

@@ -131,14 +131,13 @@ def test_a_wrong_weight_is_found():
 def test_eight_bits_by_brute_force():
     rng = np.random.default_rng(3)
     matrix = (rng.standard_normal((50, 4)) * [1.0, 1e-3, 10.0, 0.0]).astype(np.float32)
-    matrix[:, 2] = np.abs(matrix[:, 2]) + 5.0  # 0 is not between the values.
-    levels, scale, zero = quantize(matrix)
+    matrix[:, 2] = np.abs(matrix[:, 2]) + 5.0
+    levels, scale, lowest = quantize(matrix)
+    assert levels.dtype == np.uint8
     for column in range(4):
-        low, high = min(0.0, matrix[:, column].min()), max(0.0, matrix[:, column].max())
-        steps = (high - low) / 255
-        restored = (levels[:, column].astype(float) - zero[column]) * scale[column]
-        assert np.abs(restored - matrix[:, column]).max() <= steps / 2 + steps * 0.51 + 1e-12
-        assert (0.0 - zero[column] + zero[column]) * scale[column] == 0.0
+        step = (matrix[:, column].max() - matrix[:, column].min()) / 255
+        restored = levels[:, column].astype(float) * scale[column] + lowest[column]
+        assert np.abs(restored - matrix[:, column]).max() <= 0.501 * step
 
 
 def test_names_and_shapes_are_the_signature():
