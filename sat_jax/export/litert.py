@@ -4,10 +4,11 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sat_jax.export.check import Run
@@ -60,15 +61,22 @@ def _convert(model: StreamingModel, variables: Variables, folder: Path) -> bytes
     shapes = [tf.TensorSpec([1, model.framing.window], tf.float32, SAMPLES)]
     shapes += [tf.TensorSpec([1, *s.shape], s.dtype, s.name) for s in state_arrays(model)]
 
-    def step(*values: Any) -> dict[str, Any]:
+    def step(weights: Variables, values: Sequence[Any]) -> dict[str, Any]:
         arrays = dict(zip(names, values, strict=True))
         state = from_arrays(model, arrays, 1)
-        probs, state = model.step(variables, arrays[SAMPLES], state)
+        probs, state = model.step(weights, arrays[SAMPLES], state)
         return {PROBS: probs} | {NEW + name: new for name, new in to_arrays(model, state).items()}
 
+    converted = jax2tf.convert(step, with_gradient=False)
     module = tf.Module()
+    # As constants, the weights would be in the graph several times: 24 GB of memory for SAT_B.
+    module.weights = jax.tree.map(lambda each: tf.Variable(np.asarray(each)), variables)
     with portable(True):
-        module.step = tf.function(jax2tf.convert(step), autograph=False, input_signature=shapes)
+        module.step = tf.function(
+            lambda *values: converted(module.weights, values),
+            autograph=False,
+            input_signature=shapes,
+        )
         signature = module.step.get_concrete_function()
     tf.saved_model.save(module, folder, signatures=signature)
     return bytes(tf.lite.TFLiteConverter.from_saved_model(os.fspath(folder)).convert())
