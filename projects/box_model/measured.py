@@ -20,10 +20,7 @@ SIZES = {"xs": "XS", "tiny": "T", "small": "S", "base": "B"}
 """Sizes in configs, and in the names of streaming models."""
 
 WINDOWS_MODEL = "windows"
-"""The clip model that learns from windows of 2 s; all others start from it."""
-
-CLIP_MODEL = "vit"
-"""The clip model that learns from whole scenes."""
+"""The clip model that learns from windows of 2 s; streaming models start from it."""
 
 SCENES_FOLDER, RECORDINGS_FOLDER = "measured", "recordings"
 """Folders of a seed with results on the test scenes, and on held-out recordings as they are."""
@@ -36,7 +33,7 @@ _NUMBER = (int, float, type(None))
 _RESULT: _Fields = {
     "name": str,
     "mode": str,
-    "delay": _NUMBER,
+    "delay": (int, float),
     "mAP": _NUMBER,
     "lwlrap": _NUMBER,
     "strong": (dict, type(None)),
@@ -49,7 +46,7 @@ SCENES = ("related", "random")
 """Kinds of test scenes, which are measured apart."""
 _MEMORY: _Fields = {
     **dict.fromkeys(("model", "mode", "scenes"), str),
-    "delay": _NUMBER,
+    "delay": (int, float),
     **dict.fromkeys(("whole", "continuing", "new"), dict),
 }
 
@@ -58,10 +55,10 @@ _SEEDS = "seed*[0-9]"
 
 
 class Setting(NamedTuple):
-    """A model and the mode of its evaluation; the delay is None for whole clips."""
+    """A model, and the mode and delay in seconds of its evaluation."""
 
     mode: str
-    delay: float | None
+    delay: float
     model: str
 
 
@@ -96,7 +93,7 @@ def without_memory(name: str) -> str:
 def all_taggers(size: str) -> list[str]:
     """Returns the names of all measured models of a seed, for a size such as "XS"."""
     streaming = [streaming_model(size, seconds) for seconds in DELAYS]
-    return [CLIP_MODEL, WINDOWS_MODEL, *streaming, *map(without_memory, streaming)]
+    return [WINDOWS_MODEL, *streaming, *map(without_memory, streaming)]
 
 
 def read_measured(work: Path, folder: str = SCENES_FOLDER) -> Results:

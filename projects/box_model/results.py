@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from projects.box_model.measured import (
-    CLIP_MODEL,
     MIN_SCENES,
     RECORDINGS_FOLDER,
     SCENES,
@@ -22,7 +21,7 @@ from projects.box_model.measured import (
 )
 from projects.box_model.stage_log import StageLog
 from sat_jax.errors import SatError
-from sat_jax.plots.map_by_delay import Curve, Level, plot_map_by_delay
+from sat_jax.plots.map_by_delay import Curve, plot_map_by_delay
 from sat_jax.runtime.files import atomic_write
 
 _COLUMNS = {
@@ -95,14 +94,11 @@ def _table(results: Results, columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _about(setting: Setting, seeds: int) -> str:
-    delay = "all" if setting.delay is None else f"{setting.delay:g}"
-    return f"| {setting.model} | {setting.mode} | {delay} | {seeds} |"
+    return f"| {setting.model} | {setting.mode} | {setting.delay:g} | {seeds} |"
 
 
 def _sorted(results: Results) -> list[Setting]:
-    return sorted(
-        results, key=lambda setting: (setting.delay is None, -(setting.delay or 0.0), setting)
-    )
+    return sorted(results, key=lambda setting: (-setting.delay, setting))
 
 
 def _gains(results: Results, by_kind: Results) -> list[str]:
@@ -116,7 +112,7 @@ def _gains(results: Results, by_kind: Results) -> list[str]:
     seeds = sorted({seed for setting in streams for seed in results[setting]})
     rows = []
     for setting in streams:
-        for model in (CLIP_MODEL, WINDOWS_MODEL, without_memory(setting.model)):
+        for model in (WINDOWS_MODEL, without_memory(setting.model)):
             other = Setting("chunks", setting.delay, model)
             for measure, (by_setting, keys) in measures.items():
                 ours, theirs = by_setting.get(setting, {}), by_setting.get(other, {})
@@ -224,19 +220,12 @@ def _times(log: StageLog) -> list[str]:
 def _draw(path: Path, results: Results) -> None:
     """Plots means over seeds. The streaming models, each of one delay, share a curve."""
     points = collections.defaultdict[tuple[str, str], dict[float, list[float]]](dict)
-    levels = []
     for setting in _sorted(results):
-        values = [
-            result["mAP"] for result in results[setting].values() if result["mAP"] is not None
-        ]
-        if not values:
-            continue
-        if setting.delay is None:
-            levels.append(Level(setting.model, setting.mode, statistics.mean(values)))
-        else:
-            points[setting.model.removesuffix(f"_{setting.delay:g}s"), setting.mode][
-                setting.delay
-            ] = values
+        by_seed = results[setting].values()
+        values = [result["mAP"] for result in by_seed if result["mAP"] is not None]
+        if values:
+            name = setting.model.removesuffix(f"_{setting.delay:g}s")
+            points[name, setting.mode][setting.delay] = values
     curves = [
         Curve(
             *name,
@@ -246,7 +235,7 @@ def _draw(path: Path, results: Results) -> None:
         )
         for name, by_delay in points.items()
     ]
-    plot_map_by_delay(path, curves, levels)
+    plot_map_by_delay(path, curves)
 
 
 def _ranges(values: Iterable[Sequence[float]]) -> list[tuple[float, float]]:

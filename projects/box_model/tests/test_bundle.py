@@ -108,7 +108,7 @@ def test_a_folder_without_a_course_is_refused(work, box):
 
 
 @pytest.mark.parametrize(
-    "file", ["memory.json", "measured/vit/metrics.json", "measured/SAT_XS_1s/metrics.json"]
+    "file", ["memory.json", "measured/windows/metrics.json", "measured/SAT_XS_1s/metrics.json"]
 )
 def test_nothing_changes_if_a_result_is_missing(work, box, file):
     path = work / "seed10" / file

@@ -14,7 +14,7 @@ from projects.box_model.scenes.sounds import all_sounds, class_indices
 from projects.box_model.tests.made_up_course import LABELS, MEASURES, PRECISIONS, write_course
 from sat_jax.errors import SatError
 
-BAD_RESULT = {"name": "a", "mode": "clip", "delay": None, "mAP": 0.1} | MEASURES
+BAD_RESULT = {"name": "a", "mode": "chunks", "delay": 2.0, "mAP": 0.1} | MEASURES
 BAD_MEMORY = {
     **dict.fromkeys(("model", "mode", "scenes"), "a"),
     "delay": 1.0,
@@ -47,12 +47,9 @@ def test_tables_have_mean_and_range_over_seeds(work):
     assert related == ["0.75 (0.75 to 0.75)", "9", "0.175 (0.05 to 0.3)", "3", "-", "0"]
     assert unrelated == related
     assert sources[1::2] == ["2", "3", "5"]
-    assert cells_of(text, "vit", "clip", "all", "2")[0][0] == "0.2 (0.2 to 0.2)"
     for name, other, gains in (
-        ("SAT_XS_2s", "vit", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
         ("SAT_XS_2s", "windows", ["+0.150", "-1.438 to +1.738", "+0.025", "+0.275"]),
         ("SAT_XS_2s", "no_memory_XS_2s", ["+0.175", "-1.413 to +1.763", "+0.050", "+0.300"]),
-        ("SAT_XS_1s", "vit", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
         ("SAT_XS_1s", "windows", ["+0.160", "-1.428 to +1.748", "+0.035", "+0.285"]),
         ("SAT_XS_1s", "no_memory_XS_1s", ["+0.185", "-1.403 to +1.773", "+0.060", "+0.310"]),
     ):
@@ -66,8 +63,8 @@ def test_tables_have_mean_and_range_over_seeds(work):
     assert cells_of(text, "gain of")[0][-2:] == ["seed 2", "seed 10"]
     assert cells_of(text, "model")[-1] == ["seed 2", "seed 10"]
     assert cells_of(text, "SAT_XS_2s", "0.600") == [["0.500"]]
-    assert cells_of(text, "vit", "60") == [["100"]]
-    assert "2 of vit" in text
+    assert cells_of(text, "windows", "60") == [["100"]]
+    assert "2 of windows" in text
     assert (work / "results.png").stat().st_size > 10_000
 
 
@@ -75,29 +72,25 @@ def test_the_plot_has_means_and_ranges_over_seeds(work, monkeypatch):
     drawn = []
     monkeypatch.setattr(results_module, "plot_map_by_delay", lambda *parts: drawn.append(parts))
     write_results(work)
-    [(path, curves, levels)] = drawn
+    [(path, curves)] = drawn
     assert path == work / "results.png"
     found = {(curve.model, curve.mode): curve for curve in curves}
-    names = {("vit", "chunks"), ("windows", "chunks"), ("no_memory_XS", "chunks")}
+    names = {("windows", "chunks"), ("no_memory_XS", "chunks")}
     assert set(found) == names | {("SAT_XS", "stream")}
     sat = found["SAT_XS", "stream"]
     points = sorted(zip(sat.delays, sat.mean_average_precision, sat.ranges, strict=True))
     np.testing.assert_allclose([point[:2] for point in points], [[1, 0.385], [2, 0.375]])
     np.testing.assert_allclose([point[2] for point in points], [[0.26, 0.51], [0.25, 0.5]])
-    assert {(level.model, level.mode) for level in levels} == {
-        ("vit", "clip"),
-        ("windows", "clip"),
-    }
 
 
 def test_missing_measures_are_left_out(work):
-    for path in work.glob("seed*/measured/vit/metrics.json"):
+    for path in work.glob("seed*/measured/windows/metrics.json"):
         results = json.loads(path.read_text())
         path.write_text(json.dumps([result | {"strong": None} for result in results]))
     for path in work.glob("seed*/memory.json"):
         path.unlink()
     text = write_results(work)
-    assert not cells_of(text, "SAT_XS_2s", "vit in chunks", "segment mAP")
+    assert not cells_of(text, "SAT_XS_2s", "windows in chunks", "segment mAP")
     assert cells_of(text, "SAT_XS_2s", "no_memory_XS_2s in chunks", "segment mAP")
     assert "(continuing)" not in text
 
@@ -135,11 +128,11 @@ def test_results_by_class_of_the_best_seed(work):
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("seed2/measured/vit/metrics.json", "[3]"),
-        ("seed2/measured/vit/metrics.json", '[{"name": "a"}]'),
-        ("seed2/measured/vit/metrics.json", "{}"),
-        ("seed2/measured/vit/metrics.json", json.dumps([BAD_RESULT | {"mAP": "x"}])),
-        ("seed2/measured/vit/metrics.json", json.dumps([BAD_RESULT | {"strong": 3}])),
+        ("seed2/measured/windows/metrics.json", "[3]"),
+        ("seed2/measured/windows/metrics.json", '[{"name": "a"}]'),
+        ("seed2/measured/windows/metrics.json", "{}"),
+        ("seed2/measured/windows/metrics.json", json.dumps([BAD_RESULT | {"mAP": "x"}])),
+        ("seed2/measured/windows/metrics.json", json.dumps([BAD_RESULT | {"strong": 3}])),
         ("seed2/memory.json", json.dumps([BAD_MEMORY | {"new": 3}])),
         ("seed2/memory.json", '[{"model": "x"}]'),
         ("seed2/SAT_XS_2s/log.jsonl", "3\n"),
