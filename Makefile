@@ -85,7 +85,7 @@ bundle: bundle-train ## bundle the best of them; write its thresholds, results, 
 	--data_dir data/tfds
 	$(DEV)/bin/python -m sat_jax evaluate -m sat_jax/data/models/SAT_XS_2s --nocost --noplots \
 	--tfds pkg_audio:validation --data_dir data/tfds --workdir runs/thresholds \
-	--strong data/tfds/pkg_audio/2.0.0/strong_validation.tsv --save_thresholds precision=0.75
+	--strong data/tfds/pkg_audio/2.1.0/strong_validation.tsv --save_thresholds precision=0.75
 	$(DEV)/bin/python -m projects.box_model.unlearned sat_jax/data/models/SAT_XS_2s
 	$(DEV)/bin/python -m projects.box_model.trust -m sat_jax/data/models/SAT_XS_2s \
 	--tfds pkg_audio:sounds_test --data_dir data/tfds --output sat_jax/data/models/SAT_XS_2s.trust.md

@@ -139,7 +139,7 @@ def main(arguments: Sequence[str]) -> bool:
 
 
 def _scenes(tfds: Path) -> Path:
-    return tfds / "pkg_audio" / "2.0.0"
+    return tfds / "pkg_audio" / "2.1.0"
 
 
 def _streaming_model(seconds: int) -> str:

@@ -2,7 +2,7 @@ r"""Measures what a model's cache is worth: in which scenes, and for which of th
 
 python -m projects.box_model.measure_memory \
     --measured runs/pkg_audio/seed0/measured --output memory.json \
-    --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/2.0.0/strong_test.tsv
+    --tfds pkg_audio:test --data_dir data/tfds --strong data/tfds/pkg_audio/2.1.0/strong_test.tsv
 
 Reads the scores that evaluate.py left in MEASURED/*/scores, in stream mode and for single chunks.
 Related scenes and random ones are measured apart. A class present in a chunk is "continuing" if it

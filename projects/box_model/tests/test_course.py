@@ -120,7 +120,7 @@ def test_results_of_other_scenes_are_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "run", make)
     set_flags(monkeypatch)
-    data = tmp_path / "pkg_audio" / "2.0.0"
+    data = tmp_path / "pkg_audio" / "2.1.0"
     data.mkdir(parents=True)
     (data / "strong_train.tsv").write_text("filename")
 

@@ -66,3 +66,16 @@ def test_recordings_of_repositories_have_credits_and_pinned_commits():
         assert re.fullmatch(r"[0-9a-f]{40}", one.commit) and one.credits
     for recording in read_recordings():
         assert recording.credit or recording.source not in repositories, recording
+
+
+def test_copies_of_esc_10_do_not_come_back():
+    """Found by waveform; each search for recordings finds some of them again."""
+    copies = (
+        "/Sounds/fire_loop.ogg",
+        "/fire_small.ogg",
+        "/battlemage_hit3.wav",
+        "/noises/clock.ogg",
+        "/sounds_clock_tick.ogg",
+        "/tree-cutting.wav",
+    )
+    assert not [one.path for one in read_recordings() if one.path.endswith(copies)]
