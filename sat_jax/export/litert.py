@@ -43,7 +43,9 @@ def load_step(content: bytes, *, threads: int = 1) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     with _quiet():
-        runner = Interpreter(model_content=content, num_threads=threads).get_signature_runner()
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()  # Prints, too.
+        runner = interpreter.get_signature_runner()
 
     def run(arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         outputs: Mapping[str, np.ndarray] = runner(**arrays)

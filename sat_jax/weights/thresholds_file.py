@@ -10,7 +10,7 @@ import numpy as np
 from sat_jax.errors import SatError
 from sat_jax.runtime.files import atomic_write, check_writable_file
 from sat_jax.weights.catalog import bundled_folder, converted_folder
-from sat_jax.weights.checkpoint import Checkpoint, fingerprint
+from sat_jax.weights.checkpoint import Checkpoint, fingerprint, is_checkpoint
 
 _FILE = "thresholds.json"
 _REPAIR = "make it again with sat-jax evaluate --save_thresholds"
@@ -133,7 +133,9 @@ def _is_probability(value: object) -> bool:
 
 def _find(name_or_path: str | Path) -> Path:
     path = thresholds_path(name_or_path)
-    if not path.is_file() and (folder := bundled_folder(str(name_or_path))):
+    # A checkpoint of the user's may have the bundled model's name.
+    is_bundled = not (is_checkpoint(name_or_path) or Path(name_or_path).is_file())
+    if is_bundled and not path.is_file() and (folder := bundled_folder(str(name_or_path))):
         return folder / _FILE
     return path
 

@@ -10,8 +10,8 @@ from sat_jax.config import ModelConfig
 from sat_jax.errors import SatError
 from sat_jax.find_model import find_checkpoint
 from sat_jax.weights.catalog import DEFAULT_MODEL
-from sat_jax.weights.checkpoint import Checkpoint
-from sat_jax.weights.thresholds_file import load_thresholds, save_thresholds
+from sat_jax.weights.checkpoint import Checkpoint, save_checkpoint
+from sat_jax.weights.thresholds_file import has_thresholds, load_thresholds, save_thresholds
 
 LABELS = ("Dog", "Cat", "Rain")
 
@@ -50,6 +50,14 @@ def test_a_bundled_model_has_thresholds_that_the_user_s_own_replace(tmp_path, mo
     own = np.full(527, 0.25, np.float32)
     save_thresholds(DEFAULT_MODEL, checkpoint, {"threshold": own}, about={})
     assert load_thresholds(DEFAULT_MODEL, checkpoint).tolist() == own.tolist()
+
+
+def test_a_checkpoint_with_the_bundled_model_s_name_has_none_of_its_thresholds(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(DEFAULT_MODEL, checkpoint)
+    assert not has_thresholds(DEFAULT_MODEL)
 
 
 @pytest.mark.parametrize("value", ["0.5", None, True, 1.5, -0.1, float("nan"), [0.5]])
