@@ -63,7 +63,7 @@ class Step {
       session_ = Ort::Session(env_, model.c_str(), options);
     } catch (const Ort::Exception& error) {
       throw std::runtime_error(model + " cannot be loaded (" + error.what() +
-                               "): export it with a lower --opset");
+                               "): export it again, for an older onnxruntime with a lower --opset");
     }
   }
 
@@ -83,7 +83,9 @@ class Step {
       file.read(static_cast<char*>(value.GetTensorMutableRawData()), 4 * count);
       values.push_back(std::move(value));
     }
-    if (!file) throw std::runtime_error(folder_.string() + " is cut: copy the whole folder again");
+    if (!file || file.peek() != EOF)
+      throw std::runtime_error(folder_.string() + " has the state of another model, or part of one: "
+                               "export it again");
     return values;
   }
 
@@ -229,6 +231,14 @@ void show(const std::vector<std::string>& labels, const std::vector<Chunk>& chun
   }
 }
 
+// Prints why the program ends, in one line.
+int fail(std::string line) {
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  std::fflush(stdout);
+  std::fprintf(stderr, "tag: %s\n", line.c_str());
+  return EXIT_FAILURE;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -245,10 +255,9 @@ int main(int argc, char** argv) try {
     });
     show(step.labels, stream.finish());
   }
+  if (std::fflush(stdout) || std::ferror(stdout)) throw std::runtime_error("cannot print");
+} catch (const nlohmann::json::exception& error) {
+  return fail(std::string(argv[1]) + "/export.json is damaged (" + error.what() + "): export it again");
 } catch (const std::exception& error) {
-  std::string line = error.what();
-  std::replace(line.begin(), line.end(), '\n', ' ');
-  std::fflush(stdout);
-  std::fprintf(stderr, "tag: %s\n", line.c_str());
-  return EXIT_FAILURE;
+  return fail(error.what());
 }

@@ -97,12 +97,18 @@ def test_mistakes_are_one_line(tag, folder, tmp_path):
     shutil.copytree(folder, litert)
     about = (litert / "export.json").read_text().replace('"kind": "onnx"', '"kind": "litert"')
     (litert / "export.json").write_text(about)
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "state.bin").write_bytes((folder / "state.bin").read_bytes() + b"x")
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "export.json").write_text("{}")
     for arguments, named in (
         ((folder, fast), "48000"),
         ((folder, "missing.wav"), "missing.wav"),
         ((folder, __file__), __file__),
         ((tmp_path, SOUNDS[0]), str(tmp_path)),
         ((litert, SOUNDS[0]), "--format onnx"),
+        ((other, SOUNDS[0]), "another model"),
+        ((broken, SOUNDS[0]), "broken/export.json is damaged"),
         ((folder,), "tag listener sound.wav"),
     ):
         done = subprocess.run([tag, *arguments], capture_output=True, text=True)

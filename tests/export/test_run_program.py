@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -169,6 +170,17 @@ def test_other_files_and_a_missing_runtime_are_named(folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "run.py: onnxruntime is not installed: pip install onnxruntime\n"
+
+
+@pytest.mark.parametrize("file", ["export.json", "model.onnx", "state.bin"])
+@pytest.mark.parametrize("change", [lambda content: content[:100], lambda content: content + b"x"])
+def test_a_damaged_folder_is_named(folder, tmp_path, file, change):
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / file).write_bytes(change((damaged / file).read_bytes()))
+    done = program(damaged, CONCERT)
+    [line] = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"run.py: {damaged} cannot be loaded (")
 
 
 def test_a_checkpoint_in_bfloat16_is_exported_in_float32(tmp_path):

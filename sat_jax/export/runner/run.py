@@ -84,6 +84,8 @@ class Step:
                 dtype = np.dtype(each["dtype"]).newbyteorder("<")
                 values = np.fromfile(file, dtype, math.prod(each["shape"]))
                 self._initial[each["name"]] = values.reshape(1, *each["shape"])
+            if file.read(1):
+                raise ValueError(f"{file.name} belongs to another model")
 
     def new_state(self, streams=1):
         """Returns the state of new streams: arrays whose first axis is the stream."""
@@ -244,6 +246,10 @@ def main():
     except ModuleNotFoundError as error:
         package = error.name.replace("_", "-")
         sys.exit(f"run.py: {error.name} is not installed: pip install {package}")
+    except Exception as error:  # Each runtime has its own.
+        reason = " ".join(str(error).split())
+        todo = "export it again, for an older onnxruntime with a lower --opset"
+        sys.exit(f"run.py: {HERE} cannot be loaded ({reason}): {todo}")
     for path in arguments.sounds:
         if path != "-" and not Path(path).is_file():
             sys.exit(f"run.py: {path} is not a file")
@@ -268,3 +274,6 @@ if __name__ == "__main__":
         main()
     except (KeyboardInterrupt, BrokenPipeError):
         os._exit(130)  # Without a last try to print.
+    except OSError as error:
+        print(f"run.py: cannot print ({error.strerror})", file=sys.stderr)
+        os._exit(1)
