@@ -12,6 +12,7 @@
 // like the processors that this is for. The file belongs to sat-jax and has its licence, Apache-2.0.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -48,6 +49,8 @@ class Step {
     about_ = nlohmann::json::parse(open_file(folder / "export.json"));
     if (about_.at("kind") != "onnx")
       throw std::runtime_error(folder.string() + " is not ONNX: export it with --format onnx");
+    if (about_.at("format") != 1)
+      throw std::runtime_error(folder.string() + " is of a newer sat-jax: take its tag.cpp");
     for (const std::string name : about_["inputs"]) inputs_.push_back(name);
     for (const std::string name : about_["outputs"]) outputs_.push_back(name);
     hop = about_["hop"];
@@ -200,6 +203,7 @@ void read_blocks(const std::string& path, int rate, Use use) {
     for (sf_count_t i = 0; i < count; ++i) {
       const float* frame = &frames[i * channels];
       mono[i] = std::accumulate(frame, frame + channels, 0.0f) / channels;
+      if (!std::isfinite(mono[i])) throw std::runtime_error(path + " has a sample that is NaN or Inf");
     }
     use(mono);
   }

@@ -73,6 +73,7 @@ _CHUNK = flags.DEFINE_float(
     "Seconds per chunk, which is the delay of a prediction. Default: the model's chunk length.",
     short_name="c",
     lower_bound=0.16,
+    upper_bound=3600.0,
     flag_values=FLAGS,
 )
 _WARMUP, _FRAMING = define_stream_flags(FLAGS)
@@ -161,7 +162,7 @@ def _check(arguments: Sequence[str]) -> None:
     if len(arguments) != 1:
         raise flags.Error("name one folder to write to")
     if _OPSET.value and _FORMAT.value not in ("onnx", "web", "triton"):
-        raise flags.Error(f"--opset={_OPSET.value}: only --format onnx has operator sets")
+        raise flags.Error(f"--opset={_OPSET.value}: --format {_FORMAT.value} has no operator sets")
     if _PRECISION.value not in (None, "float32") and _FORMAT.value == "stablehlo":
         raise flags.Error(f"--precision={_PRECISION.value}: --format stablehlo stores float32")
 

@@ -97,7 +97,7 @@ def _facts(model: StreamingModel, checkpoint: Checkpoint) -> dict[str, Any]:
         "source": checkpoint.source,
         "weights": fingerprint(config, checkpoint.variables),
         "licence": "The program is licensed under Apache-2.0. The weights have the licence of "
-        "their source; those of the published models are GPL-3.0.",
+        "their source: Apache-2.0 for the bundled model, GPL-3.0 for the published ones.",
         "sample_rate": config.frontend.sample_rate,
         "framing": framing.kind,
         "hop": framing.hop,

@@ -63,7 +63,8 @@ def repository_files(about: Mapping[str, Any], initial: Arrays) -> dict[str, byt
         labels=LABELS_FILE,
         batching=_batching(about["state"]),
     )
-    labels = "".join(f"{label['name']}\n" for label in about["labels"])
+    # One line for each, whatever is in a name.
+    labels = "".join(f"{' '.join(label['name'].split())}\n" for label in about["labels"])
     return {
         "config.pbtxt": config.encode(),
         LABELS_FILE: labels.encode(),

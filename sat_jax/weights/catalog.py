@@ -110,7 +110,7 @@ def published_url(name: str) -> str:
         if name in MODELS:
             raise SatError(
                 f"the model {name!r} has no published weights: train it, try it with "
-                f"--random_weights, or use one of {others}"
+                f"sat-jax tag --random_weights, or use one of {others}"
             )
         raise SatError(f"no weights are published as {name!r}: use one of {others}")
     form = os.environ.get("SAT_JAX_WEIGHTS_URL") or PUBLISHED_URL

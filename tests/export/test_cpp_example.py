@@ -93,6 +93,8 @@ def test_pcm_and_stereo_and_a_sound_shorter_than_a_chunk(tag, folder, tmp_path):
 def test_mistakes_are_one_line(tag, folder, tmp_path):
     fast = tmp_path / "fast.wav"
     soundfile.write(fast, [0.0] * 10, 48_000)
+    nan = tmp_path / "nan.wav"
+    soundfile.write(nan, [0.0, float("nan")], 16_000, subtype="FLOAT")
     litert = tmp_path / "litert"
     shutil.copytree(folder, litert)
     about = (litert / "export.json").read_text().replace('"kind": "onnx"', '"kind": "litert"')
@@ -103,6 +105,7 @@ def test_mistakes_are_one_line(tag, folder, tmp_path):
     (broken / "export.json").write_text("{}")
     for arguments, named in (
         ((folder, fast), "48000"),
+        ((folder, nan), "NaN"),
         ((folder, "missing.wav"), "missing.wav"),
         ((folder, __file__), __file__),
         ((tmp_path, SOUNDS[0]), str(tmp_path)),

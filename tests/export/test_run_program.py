@@ -172,6 +172,36 @@ def test_other_files_and_a_missing_runtime_are_named(folder, tmp_path):
     assert done.stderr == "run.py: onnxruntime is not installed: pip install onnxruntime\n"
 
 
+@pytest.mark.parametrize(
+    ("rate", "samples", "reason"),
+    [
+        (44_101, [0.0] * 10, "44101 samples a second"),  # Its filters would fill the memory.
+        (999, [0.0] * 10, "999 samples a second"),
+        (16_000, [0.0, np.nan], "NaN"),
+        (44_100, [0.0] * 999 + [np.inf], "NaN or Inf"),
+    ],
+)
+def test_sounds_that_cannot_be_tagged_are_named(folder, tmp_path, rate, samples, reason):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    done = program(folder, path)
+    [line] = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and str(path) in line and reason in line
+
+
+@pytest.mark.parametrize("flag", ["-k0", "--k=-3", "--threads=0", "--threads=100000"])
+def test_wrong_counts_are_refused(folder, flag):
+    done = program(folder, CONCERT, flag)
+    assert done.returncode == 2 and b"--threads 1 to 256" in done.stderr
+
+
+def test_a_stream_ends_once(folder):
+    stream = run.Stream(run.Step(folder))
+    stream.push(np.zeros(stream.about["margin"] + 20_000, np.float32))
+    assert len(stream.finish()) == 1
+    assert not stream.finish()
+
+
 @pytest.mark.parametrize("file", ["export.json", "model.onnx", "state.bin"])
 @pytest.mark.parametrize("change", [lambda content: content[:100], lambda content: content + b"x"])
 def test_a_damaged_folder_is_named(folder, tmp_path, file, change):

@@ -136,13 +136,14 @@ class Stream:
         return chunks
 
     def finish(self):
-        """Fills the last chunk up with silence, if one began; returns it as `push` does."""
+        """Ends the stream: fills the last chunk up with silence, and returns it as `push` does."""
         left = len(self._samples) - self.about["margin"]
         if left <= 0:
             return []
         begin = self._chunks * self.about["hop"]
         silence = np.zeros(self.about["window"], np.float32)
         chunks = self.push(silence)[:1]
+        self._samples = self._samples[:0]
         end = (begin + left) / self.about["sample_rate"]
         return [(start, min(end, whole), probs) for start, whole, probs in chunks]
 
@@ -166,9 +167,15 @@ def read_blocks(path, rate):
         return
     try:
         found, blocks = open_sound(path)
-        yield from resample((block.mean(1) for block in blocks), found, rate)
-    except (OSError, RuntimeError) as error:
-        sys.exit(f"run.py: {path} cannot be read ({error}): try ffmpeg -i {path} sound.wav")
+        if not 1000 <= found <= 768_000 or found * rate // math.gcd(found, rate) ** 2 > 2_000_000:
+            raise ValueError(f"{found} samples a second")
+        for block in resample((block.mean(1) for block in blocks), found, rate):
+            if not np.isfinite(block).all():
+                raise ValueError("a sample is NaN or Inf")
+            yield block
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        todo = f"try ffmpeg -i {path} -ar {rate} sound.wav"
+        sys.exit(f"run.py: {path} cannot be read ({error}): {todo}")
 
 
 def open_sound(path):
@@ -238,9 +245,12 @@ def main():
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Tags sounds chunk by chunk.")
     parser.add_argument("sounds", nargs="+", help="files; - is 16-bit PCM from standard input")
-    parser.add_argument("-k", "--top_k", type=int, default=5, help="tags of each chunk")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-k", "--k", type=int, default=5, help="tags of each chunk")
+    parser.add_argument("--threads", type=int, default=1, help="of the runtime")
     arguments = parser.parse_args()
+    if arguments.k < 1 or not 1 <= arguments.threads <= 256:
+        parser.error("-k takes 1 and more, --threads 1 to 256")
+    sys.stdout.reconfigure(errors="replace")  # Not every terminal has the letters of every label.
     try:
         step = Step(threads=arguments.threads)
     except ModuleNotFoundError as error:
@@ -256,8 +266,8 @@ def main():
         print(f"===== {path} =====")
         stream = Stream(step)
         for block in read_blocks(path, step.about["sample_rate"]):
-            show(stream, stream.push(block), arguments.top_k)
-        show(stream, stream.finish(), arguments.top_k)
+            show(stream, stream.push(block), arguments.k)
+        show(stream, stream.finish(), arguments.k)
 
 
 def show(stream, chunks, count):
