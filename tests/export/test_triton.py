@@ -17,6 +17,7 @@ from sat_jax.export.folder import write_folder
 from sat_jax.export.formats import FORMATS
 from sat_jax.export.onnx_runtime import load_step
 from sat_jax.export.runner import run
+from sat_jax.export.triton import repository_files
 from sat_jax.weights.checkpoint import Checkpoint
 from tests.export.test_onnx import TINY, fresh, model_of
 from tests.support.programs import run_program
@@ -193,6 +194,11 @@ def test_a_client_sends_windows_only(folder):
     labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
     assert labels == [each["name"] for each in local.about["labels"]]
     assert triton.config["output"][0]["label_filename"] == ["labels.txt"]
+
+
+def test_each_label_is_one_line():
+    about = {"window": 16_000, "state": [], "labels": [{"name": "a\nb"}, {"name": "c"}]}
+    assert repository_files(about, {})["labels.txt"] == b"a b\nc\n"
 
 
 def tritonclient():
