@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 import numpy as np
 import onnx
@@ -14,6 +14,18 @@ Value = NewType("Value", str)
 """The name of a value in the graph."""
 
 _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+
+
+class Matrix(NamedTuple):
+    """A weight matrix in a graph.
+
+    Attributes:
+      kernel: float32 [in, out].
+      scale: of each output, float32 [out]; None if it is 1.
+    """
+
+    kernel: Value
+    scale: Value | None
 
 
 class Graph:
@@ -75,19 +87,20 @@ class Graph:
         self._weights[path] = numpy_helper.from_array(np.ascontiguousarray(array), path)
         return Value(path)
 
-    def matrix(self, name: str, array: np.ndarray, precision: Precision) -> Value:
-        """Adds a weight matrix [in, out], stored in a precision, and returns it as float32."""
+    def matrix(self, name: str, array: np.ndarray, precision: Precision) -> Matrix:
+        """Adds a weight matrix [in, out], stored in a precision.
+
+        Not by DequantizeLinear: onnxruntime would join it with MatMul to an operator that also
+        rounds the activations to 8 bits, which is slower and less exact. Cast it computes once,
+        when it loads the model. The scale has to wait: a scaled matrix would take its memory twice.
+        """
         if precision == "float32":
-            return self.vector(name, array)
+            return Matrix(self.vector(name, array), None)
         with self.scope(name):
             if precision == "float16":
-                return self._float32("float16", array.astype(np.float16))
-            levels, scale, lowest = quantize(array)
-            # Not DequantizeLinear: onnxruntime would join it with MatMul to an operator that also
-            # rounds the activations to 8 bits, which is slower and less exact. This it computes
-            # once, when it loads the model.
-            steps = self.op("Mul", self._float32("levels", levels), self.vector("scale", scale))
-            return self.op("Add", steps, self.vector("lowest", lowest))
+                return Matrix(self._float32("float16", array.astype(np.float16)), None)
+            levels, scale = quantize(array)
+            return Matrix(self._float32("levels", levels), self.vector("scale", scale))
 
     def constant(self, values: Any, dtype: type[np.generic] = np.int64) -> Value:
         """Returns a constant array; equal ones are stored once."""
@@ -126,13 +139,11 @@ class Graph:
         return f"{path}_{count}" if count else path
 
 
-def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rounds a matrix [in, out] to 256 levels per output, from its lowest to its highest value.
+def quantize(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds a matrix [in, out] to 255 levels per output, up to its largest absolute value.
 
     Returns:
-      Levels uint8 [in, out], the distance between levels and the lowest value, float32 [out] each.
+      Levels int8 [in, out], and the distance between levels, float32 [out].
     """
-    lowest, highest = array.min(0), array.max(0)
-    scale = (np.maximum(highest - lowest, 1e-12) / 255.0).astype(np.float32)
-    levels = np.clip(np.rint((array - lowest) / scale), 0, 255)
-    return levels.astype(np.uint8), scale, lowest.astype(np.float32)
+    scale = (np.maximum(np.abs(array).max(0), 1e-12) / 127.0).astype(np.float32)
+    return np.rint(array / scale).astype(np.int8), scale

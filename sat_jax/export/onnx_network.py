@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sat_jax.config import HEAD_WIDTH, PATCH_SIZE, ModelConfig
-from sat_jax.export.onnx_graph import Graph, Value
+from sat_jax.export.onnx_graph import Graph, Matrix, Value
 from sat_jax.export.precision import Precision, precision_of
 from sat_jax.models.layers import BLOCK_EPSILON, HEAD_EPSILON
 from sat_jax.streaming.pieces import Variables
@@ -40,7 +40,8 @@ class Network:
         """Prepares weights; those of each piece are the same values in the graph."""
         self._graph, self.config, self._precision = graph, config, precision
         self._params: Mapping[str, Any] = variables["params"]
-        self._kept: dict[tuple[str, ...], Value] = {}
+        self._weights: dict[tuple[str, ...], Value] = {}
+        self._matrices: dict[tuple[str, ...], Matrix] = {}
 
     def piece(self, log_mel: Value, frames: int, past: Past | None) -> tuple[Value, Past | None]:
         """Scores a piece.
@@ -187,8 +188,8 @@ class Network:
         column = graph.op("Min", column, number(config.time_positions - 1))
         positions = graph.op(
             "Add",
-            graph.op("Gather", self._weight(None, "time_pos_embed"), column),
-            graph.op("Gather", self._weight(None, "freq_pos_embed"), row),
+            graph.op("Gather", self._weight("time_pos_embed"), column),
+            graph.op("Gather", self._weight("freq_pos_embed"), row),
         )
         is_real = graph.op("GreaterOrEqual", token, number(0))
         is_real = graph.op("Unsqueeze", is_real, graph.constant([2]))
@@ -220,7 +221,7 @@ class Network:
     def _scaled(self, x: Value, *path: str) -> Value:
         if self.config.layer_scale is None:
             return x
-        return self._graph.op("Mul", x, self._weight(None, *path, "gamma"))
+        return self._graph.op("Mul", x, self._weight(*path, "gamma"))
 
     def _gelu(self, x: Value) -> Value:
         graph = self._graph
@@ -232,35 +233,43 @@ class Network:
         return graph.op("Mul", graph.op("Mul", x, half), shifted)
 
     def _layer_norm(self, x: Value, epsilon: float, *path: str) -> Value:
-        scale, bias = (self._weight(None, *path, name) for name in ("scale", "bias"))
+        scale, bias = (self._weight(*path, name) for name in ("scale", "bias"))
         return self._graph.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def _linear(self, x: Value, *path: str, skip: int = 0) -> Value:
         """Computes x·kernelᵀ + bias, without the first `skip` outputs."""
-        kernel, bias = self._weight("matrix", *path, "kernel"), self._weight(None, *path, "bias")
+        graph = self._graph
+        (kernel, scale), bias = self._matrix(*path, "kernel"), self._weight(*path, "bias")
         if skip:
-            last, end = self._graph.constant([-1]), self._graph.constant([2**31 - 1])
-            first = self._graph.constant([skip])
-            kernel, bias = (
-                self._graph.op("Slice", each, first, end, last) for each in (kernel, bias)
-            )
-        return self._graph.op("Add", self._graph.op("MatMul", x, kernel), bias)
+            first, end, last = (graph.constant([each]) for each in (skip, 2**31 - 1, -1))
+            kernel, bias = (graph.op("Slice", each, first, end, last) for each in (kernel, bias))
+            scale = scale and graph.op("Slice", scale, first, end, last)
+        product = graph.op("MatMul", x, kernel)
+        return graph.op("Add", graph.op("Mul", product, scale) if scale else product, bias)
 
-    def _weight(self, kind: str | None, *path: str) -> Value:
+    def _weight(self, *path: str) -> Value:
         """Returns a weight, which is put into the graph once."""
-        if path not in self._kept:
-            array: Any = self._params
-            for key in path:
-                array = array[key]
-            name = "/".join(part.replace("blocks_", "blocks.") for part in path)
-            values = np.asarray(array, np.float32)
+        if path not in self._weights:
             with self._graph.scope(None):
-                self._kept[path] = (
-                    self._graph.matrix(name, values.T, precision_of(path, self._precision))
-                    if kind == "matrix"
-                    else self._graph.vector(name, values)
-                )
-        return self._kept[path]
+                self._weights[path] = self._graph.vector(*self._named(path))
+        return self._weights[path]
+
+    def _matrix(self, *path: str) -> Matrix:
+        """Returns a weight matrix, which is put into the graph once."""
+        if path not in self._matrices:
+            name, kernel = self._named(path)
+            precision = precision_of(path, self._precision)
+            with self._graph.scope(None):
+                self._matrices[path] = self._graph.matrix(name, kernel.T, precision)
+        return self._matrices[path]
+
+    def _named(self, path: tuple[str, ...]) -> tuple[str, np.ndarray]:
+        """Returns a parameter's name in the graph and its values."""
+        array: Any = self._params
+        for key in path:
+            array = array[key]
+        name = "/".join(part.replace("blocks_", "blocks.") for part in path)
+        return name, np.asarray(array, np.float32)
 
     def _rows(self, value: Value, first: int, last: int) -> Value:
         edges = (self._graph.constant([edge]) for edge in (first, last, 1))
