@@ -30,7 +30,7 @@ def write_onnx(
     Args:
       model: without embeddings.
       variables: its weights.
-      precision: of the stored matrices; "int8" has 256 levels per output of a matrix, and 16 bits
+      precision: of the stored matrices; "int8" has 255 levels per output of a matrix, and 16 bits
         in the head.
       opset: version of ONNX's operators.
       doc: text for the people who open the file.
