@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sat_jax.errors import SatError
 from sat_jax.export.check import Run
 from sat_jax.export.precision import Precision, precision_of
 from sat_jax.export.signature import NEW, PROBS, SAMPLES, from_arrays, state_arrays, to_arrays
@@ -27,7 +28,15 @@ def write_litert(model: StreamingModel, variables: Variables, *, precision: Prec
       variables: its weights.
       precision: of the stored matrices; "int8" has 256 levels per output of a matrix, and 16 bits
         in the head.
+
+    Raises:
+      SatError: the size of the model's Fourier transform is not a power of two.
     """
+    size = model.config.frontend.n_fft
+    if size & (size - 1):
+        raise SatError(
+            f"LiteRT has no spectrogram of {size} samples, only of powers of two: use --format onnx"
+        )
     with _quiet(), tempfile.TemporaryDirectory() as temporary:
         content = _convert(model, variables, Path(temporary))
         return content if precision == "float32" else _shrink(content, precision, Path(temporary))

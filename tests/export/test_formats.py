@@ -11,6 +11,7 @@ import pytest
 
 from sat_jax import Tagger
 from sat_jax.commands import export
+from sat_jax.errors import SatError
 from sat_jax.export import stablehlo
 from sat_jax.export.check import compare
 from sat_jax.export.formats import FORMATS
@@ -72,6 +73,13 @@ def test_full_size(kind, name):
 def test_litert_has_built_in_operators_only():
     content = FORMATS["litert"].export(model_of(TINY), fresh(TINY), "float32", None).content
     assert not re.search(rb"Flex[A-Z]|XlaCallModule", content)
+
+
+def test_litert_refuses_other_sizes_of_the_fourier_transform():
+    frontend = dataclasses.replace(TINY.frontend, n_fft=400)
+    config = dataclasses.replace(TINY, frontend=frontend)
+    with pytest.raises(SatError, match="400"):
+        FORMATS["litert"].export(model_of(config), fresh(config), "float32", None)
 
 
 def test_stablehlo_runs_on_several_platforms():

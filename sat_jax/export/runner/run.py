@@ -192,7 +192,14 @@ def open_sound(path):
             reason = str(error) or "its header is cut or wrong"
             sys.exit(f"run.py: {path} is not a WAV of 16 bits ({reason}): pip install soundfile")
     file = soundfile.SoundFile(path)
-    return file.samplerate, file.blocks(BLOCK, dtype="float32", always_2d=True)
+    file.seekable = lambda: False  # It would seek after each read, and MP3 is wrong after that.
+    return file.samplerate, file_blocks(file)
+
+
+def file_blocks(file):
+    """Yields the blocks of an open file of soundfile."""
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        yield block
 
 
 def wav_blocks(file):
