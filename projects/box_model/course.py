@@ -184,11 +184,11 @@ class _Course:
         size = _SIZE.value
         train("mae", f"mae.py:{size}", *MAE, *self._source(SOLO))
         train(WINDOWS_MODEL, f"vit.py:{size}", *WINDOWS, *self._labelled(2), start="mae")
-        for kind, changes in (("SAT", ()), ("no_memory", WITHOUT_MEMORY)):
+        for named, changes in ((str, ()), (without_memory, WITHOUT_MEMORY)):
             start = WINDOWS_MODEL
             for seconds, steps in STREAMING.items():
                 config = _streaming_model(seconds)
-                name = config.replace("SAT", kind)
+                name = named(config)
                 flags = (*steps, *changes, *self._labelled(seconds), f"--config.name={name}")
                 train(name, f"sat.py:{config}", *flags, start=start)
                 start = name
